@@ -1,0 +1,47 @@
+# Two commands do all the set-up: `make demo` and `make test`. Each needs only Python 3.10 to 3.12, git and make.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+# One thread for each test process; the processes themselves fill the cores.
+ONE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-fast lint types docs export clean
+
+help: ## show this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+$(READY): settings.ini setup.py
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]'
+	touch $(READY)
+
+install: $(READY) ## make .venv with everything for development
+
+demo: $(READY) ## the whole pipeline on phantoms; prints the path of its report last
+	$(BIN)/lesion_seg demo -o demo
+
+test: $(READY) ## run the notebooks and the tests
+	$(ONE) $(BIN)/nbdev_test --n_workers 2
+	$(ONE) $(BIN)/python -m pytest
+
+test-fast: $(READY) ## only the quick tests
+	$(ONE) $(BIN)/python -m pytest -m "not slow"
+
+lint: $(READY) ## style of the package and the tests
+	$(BIN)/ruff check .
+
+types: $(READY) ## type check of the package
+	$(BIN)/mypy lesion_seg
+
+export: $(READY) ## write the package and the README from the notebooks
+	$(BIN)/nbdev_export
+	$(BIN)/python .ci/readme.py
+
+docs: $(READY) ## render the notebooks as a site, without Quarto, and check its links
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[docs]'
+	$(BIN)/nbdev_proc_nbs
+	cd _proc && ../$(BIN)/smalldocs render && ../$(BIN)/smalldocs check
+
+clean: ## remove what can be made again
+	rm -rf _proc _docs build dist demo .pytest_cache .mypy_cache .ruff_cache *.egg-info
