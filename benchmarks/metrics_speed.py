@@ -1,7 +1,8 @@
-"""Speed of lesion_seg.metrics, as JSON on stdout: `python benchmarks/metrics_speed.py [--repeats 5]`
+"""Speed of lesion_seg.metrics and lesion_seg.evaluate, as JSON on stdout: `python benchmarks/metrics_speed.py [--repeats 5]`
 
 Synthetic lesions only. `score_pair` with and without distances at 256 x 256 and at the size of a 12-megapixel photograph;
-overlap metrics of a batch against a loop over its images; the border distances by k-d tree against scipy's distance transform.
+overlap metrics of a batch against a loop over its images; the border distances by k-d tree against scipy's distance transform;
+bootstrap intervals of tables up to 10000 images.
 """
 import argparse
 import json
@@ -13,6 +14,7 @@ import pandas as pd
 import scipy
 from scipy import ndimage
 
+from lesion_seg import evaluate as ev
 from lesion_seg import metrics as M
 
 
@@ -68,8 +70,8 @@ def bootstrap_times(n, groups, repeats):
     table = pd.DataFrame(dict(id=np.arange(n).astype(str), group=rng.integers(groups, size=n).astype(str),
                               **{m: rng.beta(8, 2, n) for m in M.METRICS}, unit='px'))
     return dict(images=n, groups=groups, resamples=2000,
-                one_interval_ms=best(lambda: M.bootstrap_interval(table.dice, table.group), repeats),
-                summarise_ms=best(lambda: M.summarise(table), repeats))
+                one_interval_ms=best(lambda: ev.bootstrap_interval(table.dice, table.group), repeats),
+                summarise_ms=best(lambda: ev.summarise(table), repeats))
 
 
 def main():
