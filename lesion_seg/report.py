@@ -145,12 +145,13 @@ def html_report(
     with atomic_path(path) as tmp: Path(tmp).write_text(page, encoding="utf-8")
     return Path(path)
 
-# %% ../nbs/11a_report.ipynb #9114af70
+# %% ../nbs/11a_report.ipynb #703bfbf1
 def _score_section(summary: dict[str, Any]) -> str:
     "The metrics table and the sentence with the challenge scores."
     low, high = summary["failure_rate_ci"]
     head = ["metric", "mean", "std", f"{summary['level']:.0%} t-interval", "bootstrap by group"]
-    return (f"<p>{summary['n']} images of {summary['groups']} groups. ISIC 2016/17 score {summary['isic_2017']:.3f}, ISIC 2018 score {summary['isic_2018']:.3f}. "
+    return (f"<p>{summary['n']} images of {summary['groups']} groups. "
+            f"ISIC 2016/17 score {summary['isic_2017']:.3f}, ISIC 2018 score {summary['isic_2018']:.3f}. "
             f"{summary['failures']} failures (Jaccard below {summary['threshold']:g}), {summary['failure_rate']:.1%} (interval {low:.1%} to {high:.1%}).</p>"
             + _table(head, _metric_rows(summary)))
 

@@ -145,13 +145,14 @@ class SeedEpoch(Callback):
         self.dls.train_ds.epoch = epoch
         torch.manual_seed(int(np.random.SeedSequence((self.run_state.seed, epoch)).generate_state(1)[0]))
 
-# %% ../nbs/05_train.ipynb #a26e10b9
+# %% ../nbs/05_train.ipynb #b07df331
 class History(Callback):
     "Collect a row for each epoch; write history.csv and TensorBoard scalars."
     order = 55  # after the Recorder, before the trackers
 
     def __init__(self, run: Run, tensorboard: bool = False, report: Callable[[dict], None] | None = None):
-        self.run_state, self.tensorboard, self.report, self.writer = run, tensorboard, report, None
+        self.run_state, self.tensorboard, self.report = run, tensorboard, report
+        self.writer: Any = None
 
     def before_fit(self):
         if not self.tensorboard: return
@@ -203,10 +204,11 @@ def _to_tensorboard(writer: Any, row: dict[str, float]) -> None:
         if name != "epoch": writer.add_scalar(name, value, int(row["epoch"]))
     writer.flush()
 
-# %% ../nbs/05_train.ipynb #cd8e558b
+# %% ../nbs/05_train.ipynb #d78c6e87
 def _optimizer_state(opt: Any) -> tuple[dict[str, Tensor], list[dict]]:
     "A fastai optimizer's state: tensors by name, plain values in a list."
-    tensors, plain = {}, []
+    tensors: dict[str, Tensor] = {}
+    plain = []
     for i, state in enumerate(opt.state_dict()["state"]):
         tensors |= {f"opt.{i}.{k}": v.detach().contiguous() for k, v in state.items() if isinstance(v, Tensor)}
         plain.append({k: v for k, v in state.items() if not isinstance(v, Tensor)})

@@ -1,0 +1,101 @@
+"""The command line as a process: exit codes, streams, and what is left on the disk."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lesion_seg.bundle import save_bundle
+from lesion_seg.phantom import make_phantom
+from lesion_seg.unet import UNet
+
+
+def run(*args, cwd, **env):
+    "A finished `lesion_seg` process."
+    return subprocess.run([sys.executable, "-W", "ignore", "-m", "lesion_seg.cli", *map(str, args)], cwd=cwd, capture_output=True, text=True,
+                          env={**os.environ, **env}, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    "A folder with a random bundle and two photographs of different size."
+    folder = tmp_path_factory.mktemp("cli")
+    torch.manual_seed(0)
+    save_bundle(folder / "bundle", UNet(channels=(4, 8), bottleneck=16), size=32)
+    for i, size in enumerate([(48, 64), (75, 51)]): Image.fromarray(make_phantom(i, size).image).save(folder / f"photo{i}.png")
+    return folder
+
+
+def test_segment_writes_masks_at_the_photographs_resolution(work, tmp_path):
+    done = run("segment", work / "photo0.png", work / "photo1.png", "-b", work / "bundle", "-o", tmp_path / "out", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)["results"]
+    for result, (w, h) in zip(results, [(64, 48), (51, 75)], strict=True):
+        mask = Image.open(result["written"]["mask"])
+        assert mask.size == (w, h) and set(np.unique(np.asarray(mask))) <= {0, 255}
+        assert result["area_px"] == np.count_nonzero(np.asarray(mask))
+
+
+def test_broken_files_are_named_and_the_others_are_done(work, tmp_path):
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "cut.png").write_bytes((work / "photo0.png").read_bytes()[:400])
+    done = run("segment", tmp_path / "empty.jpg", work / "photo0.png", tmp_path / "cut.png", tmp_path / "absent.jpg", "-b", work / "bundle", "-o", "out", cwd=tmp_path)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert all(name in done.stderr for name in ("empty.jpg", "cut.png", "absent.jpg")) and len(done.stderr.strip().splitlines()) == 3
+    assert [p.name for p in (tmp_path / "out").glob("*_mask.png")] == ["photo0_mask.png"]
+
+
+def test_same_stem_twice_does_not_collide(work, tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x.png").write_bytes((work / "photo0.png").read_bytes())
+    done = run("segment", "a", "b", "-b", work / "bundle", "-o", "out", "--save", "mask", cwd=tmp_path)
+    assert done.returncode == 0 and len(list((tmp_path / "out").iterdir())) == 2
+
+
+@pytest.mark.parametrize("args,words", [
+    (["segment", "x.jpg"], "bundle"), (["segment", "x.jpg", "-b", "none"], "none"), (["trian"], "trian"), (["evaluate", "b", "--tta", "--bad"], "--bad"),
+    (["train", "absent.csv"], "absent.csv"), (["--config", "absent.yaml", "info"], "absent.yaml"), (["info", "--set", "data.image_size=7"], "data.image_size"),
+])
+def test_mistakes_give_exit_code_2_and_a_sentence(args, words, tmp_path):
+    done = run(*args, cwd=tmp_path)
+    assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr and not done.stdout
+    assert not list(tmp_path.iterdir()), "nothing is left behind, no log either"
+
+
+def test_output_that_cannot_be_written_is_a_sentence(work, tmp_path):
+    (tmp_path / "taken").write_text("a file, not a folder")
+    done = run("segment", work / "photo0.png", "-b", work / "bundle", "-o", "taken", cwd=tmp_path)
+    assert done.returncode == 2 and "taken" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_environment_variable_names_the_configuration(tmp_path):
+    (tmp_path / "c.yaml").write_text("training: {epochs: 3}\nlogging: {log_file: logs/app.jsonl}\n")
+    done = run("info", "--set", "project.seed=1", "--json", cwd=tmp_path, CONFIG_PATH="c.yaml")
+    assert done.returncode == 0 and json.loads(done.stdout)["training"]["epochs"] == 3
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_with_130_and_the_training_can_go_on(tmp_path):
+    assert run("phantom", "data", "-n", 24, "--size", 64, cwd=tmp_path).returncode == 0
+    assert run("split", "data", "-o", "split.csv", cwd=tmp_path).returncode == 0
+    args = ["train", "split.csv", "-o", "run", *(x for s in (
+        "model.architecture=unet", "model.encoder_channels=[8,16]", "model.bottleneck_channels=32", "data.image_size=64", "data.batch_size=4",
+        "data.num_workers=0", "training.epochs=60", "training.schedule=one_cycle", "training.tensorboard=false") for x in ("--set", s))]
+    process = subprocess.Popen([sys.executable, "-W", "ignore", "-m", "lesion_seg.cli", *args], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    checkpoint = tmp_path / "run" / "checkpoint.safetensors"
+    for _ in range(3000):
+        if checkpoint.exists(): break
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130 and "Traceback" not in err and "stopped" in err
+    assert not (tmp_path / "run" / "bundle").exists() and not list(Path(tmp_path / "run").glob("*.tmp"))
