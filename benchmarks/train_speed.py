@@ -18,7 +18,7 @@ import torch
 from fastai.callback.core import Callback, CancelFitException
 
 from lesion_seg.bundle import code_commit
-from lesion_seg.data import Manifest
+from lesion_seg.manifest import Manifest
 from lesion_seg.loaders import lesion_dls
 from lesion_seg.loss import DiceBCELoss
 from lesion_seg.train import lesion_learner, make_model

@@ -47,7 +47,8 @@ def test_segment_writes_masks_at_the_photographs_resolution(work, tmp_path):
 def test_broken_files_are_named_and_the_others_are_done(work, tmp_path):
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "cut.png").write_bytes((work / "photo0.png").read_bytes()[:400])
-    done = run("segment", tmp_path / "empty.jpg", work / "photo0.png", tmp_path / "cut.png", tmp_path / "absent.jpg", "-b", work / "bundle", "-o", "out", cwd=tmp_path)
+    files = [tmp_path / "empty.jpg", work / "photo0.png", tmp_path / "cut.png", tmp_path / "absent.jpg"]
+    done = run("segment", *files, "-b", work / "bundle", "-o", "out", cwd=tmp_path)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert all(name in done.stderr for name in ("empty.jpg", "cut.png", "absent.jpg")) and len(done.stderr.strip().splitlines()) == 3
     assert [p.name for p in (tmp_path / "out").glob("*_mask.png")] == ["photo0_mask.png"]

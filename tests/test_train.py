@@ -12,13 +12,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lesion_seg.data import Manifest
+from lesion_seg.callbacks import BEST, CHECKPOINT, HISTORY, batch_scores, read_state
+from lesion_seg.manifest import Manifest
 from lesion_seg.phantom import write_phantoms
-from lesion_seg.train import BEST, CHECKPOINT, HISTORY, batch_scores, read_state
 
 SCRIPT = """
 import sys
-from lesion_seg.data import Manifest
+from lesion_seg.manifest import Manifest
 from lesion_seg.train import train
 train(Manifest.load(sys.argv[1]), sys.argv[2], dict(name="unet", channels=(8, 16), bottleneck=32, dropout=.2), size=64, bs=4, epochs=5, lr=5e-3,
       schedule="one_cycle", num_workers=1, progress=False)

@@ -1,0 +1,391 @@
+"lesion_seg.manifest against values by hand, scipy and properties."
+import dataclasses
+import hashlib
+import io
+import json
+import math
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from lesion_seg import manifest as d
+from lesion_seg.data import InputError
+
+ISIC = Path(__file__).parents[2] / 'shared/data'
+isic = pytest.mark.skipif(not (ISIC / 'isic2017').exists(), reason='no ISIC sample')
+
+
+def enc(im, fmt='PNG', **kw):
+    b = io.BytesIO()
+    (Image.fromarray(im) if isinstance(im, np.ndarray) else im).save(b, fmt, **kw)
+    return b.getvalue()
+
+
+def dataset(folder, n=6, image='images/i{}.png', mask='masks/i{}.png', size=(8, 10)):
+    "n pairs of drawn files; pair i has i % 5 + 1 lesion pixels in its first row."
+    for i in range(n):
+        for name, a in ((image, np.full((*size, 3), i, np.uint8)), (mask, (np.indices(size).sum(0) <= i % 5).astype(np.uint8) * 255)):
+            if not name: continue
+            p = folder / name.format(i)
+            p.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(a).save(p)
+    return folder
+
+
+def test_import_brings_no_heavy_library():
+    code = ('import sys; import lesion_seg.manifest; '
+            'print([m for m in ("pandas", "torch", "fastai", "matplotlib", "scipy", "pyarrow", "fastcore") if m in sys.modules])')
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == '[]'
+
+
+class TestLayouts:
+    def check(self, folder, n=6, masks=True):
+        m = d.Manifest.from_folder(folder)
+        assert len(m) == n and m.check(strict=False) == [] if masks else len(m) == n
+        return m
+
+    @pytest.mark.parametrize('mask', ['i{}.png', 'i{}_mask.png', 'i{}_segmentation.png', 'i{}_Segmentation.PNG', 'i{}-mask.png'])
+    def test_images_and_masks(self, tmp_path, mask):
+        m = self.check(dataset(tmp_path, mask='masks/' + mask))
+        assert [p.id for p in m] == [f'i{i}' for i in range(6)] and all(p.mask.stem.startswith(p.id) for p in m)
+
+    def test_side_by_side(self, tmp_path):
+        assert all(p.mask for p in self.check(dataset(tmp_path, image='i{}.png', mask='i{}_mask.png')))
+
+    def test_images_alone(self, tmp_path):
+        m = self.check(dataset(tmp_path, image='i{}.png', mask=''), masks=False)
+        assert {p.kind for p in m.check(strict=False)} == {'no mask'}
+
+    @pytest.mark.parametrize('images,masks,year,role', [
+        ('ISBI2016_ISIC_Part1_Training_Data/ISIC_000{}.jpg', 'ISBI2016_ISIC_Part1_Training_GroundTruth/ISIC_000{}_Segmentation.png',
+            '2016', 'train'),
+        ('ISIC-2017_Validation_Data/ISIC_000{}.jpg', 'ISIC-2017_Validation_Part1_GroundTruth/ISIC_000{}_segmentation.png', '2017', 'valid'),
+        ('ISIC-2017_Test_v2_Data/ISIC_000{}.jpg', 'ISIC-2017_Test_v2_Part1_GroundTruth/ISIC_000{}_segmentation.png', '2017', 'test'),
+        ('ISIC2018_Task1-2_Training_Input/ISIC_000{}.jpg', 'ISIC2018_Task1_Training_GroundTruth/ISIC_000{}_segmentation.png', '2018',
+            'train')])
+    def test_challenges(self, tmp_path, images, masks, year, role):
+        dataset(tmp_path, image=images, mask=masks)
+        Image.new('RGB', (4, 4)).save(tmp_path / Path(images).parent / 'ISIC_0000_superpixels.png')
+        (tmp_path / 'ISIC-2017_Training_Part2_GroundTruth').mkdir()
+        (tmp_path / Path(images).parent / 'LICENSE.txt').touch()
+        m = self.check(tmp_path)
+        assert {(p.meta['challenge'], p.meta['official_split']) for p in m} == {(year, role)}
+
+    def test_two_roles_and_doubly_nested(self, tmp_path):
+        for role in ('Training', 'Validation'):
+            n = f'ISIC-2017_{role}_Data'
+            dataset(tmp_path, 3, f'{n}/{n}/{role}{{}}.png', f'ISIC-2017_{role}_Part1_GroundTruth/{role}{{}}_segmentation.png')
+        m = self.check(tmp_path)
+        assert Counter(p.meta['official_split'] for p in m) == {'train': 3, 'valid': 3}
+
+    def test_folder_with_nothing(self, tmp_path):
+        with pytest.raises(InputError, match='holds no photographs'): d.Manifest.from_folder(tmp_path)
+        with pytest.raises(InputError, match='is not a folder'): d.Manifest.from_folder(tmp_path / 'no')
+
+    @isic
+    def test_isic_sample(self):
+        m = d.Manifest.load(ISIC / 'isic2017')
+        assert len(m) == 2150 and all(p.mask.parent.name == 'masks' for p in m) and m.check() == []
+        native = d.Manifest.load(ISIC / 'isic2017_native')
+        assert len(native) == 21 and native.check() == []
+        original = d.Manifest([d.LesionPair(p.image, p.mask.parents[1] / 'masks_original_resolution' / p.mask.name) for p in m[:5]])
+        assert {p.kind for p in original.check(strict=False)} == {'sizes differ'} and original.check(resize_ok=True) == []
+
+
+class TestTables:
+    @pytest.mark.parametrize('name', ['m.csv', 'm.parquet', 'sub/m.csv'])
+    def test_round_trip(self, tmp_path, name):
+        m = d.Manifest.load(dataset(tmp_path, 12))
+        m = d.Manifest([d.LesionPair(p.image, p.mask, p.id, f'g{i // 2}', '', {'age': str(i), 'note': 'a, "b"\nc'}) for i,
+            p in enumerate(m)]).split()
+        got = d.Manifest.load(m.save(tmp_path / name))
+        assert [(p.id, p.group, p.split, p.meta) for p in got] == [(p.id, p.group, p.split, p.meta) for p in m]
+        assert all(os.path.samefile(a.image, b.image) and os.path.samefile(a.mask, b.mask) for a, b in zip(got, m, strict=True))
+        assert got.digest == m.digest and got.check() == []
+        assert not any(x.name.startswith('.') for x in tmp_path.rglob('*'))
+
+    def test_saved_paths(self, tmp_path):
+        m = d.Manifest.load(dataset(tmp_path / 'set', 4))
+        text = m.save(tmp_path / 'runs' / 'm.csv').read_text()
+        assert text.splitlines()[:2] == ['image,mask,id,group,split', '../set/images/i0.png,../set/masks/i0.png,i0,i0,']
+        (tmp_path / 'set').rename(tmp_path / 'set2')
+        assert {p.kind for p in d.Manifest.load(tmp_path / 'runs' / 'm.csv').check(strict=False)} == {'missing photograph', 'missing mask'}
+
+    @pytest.mark.skipif(os.name == 'nt', reason='POSIX paths')
+    def test_only_the_root_shared_is_absolute(self):
+        assert d._relative(Path('/data/isic/a.jpg'), Path('/home/me')) == '/data/isic/a.jpg'
+        assert d._relative(Path('/data/isic/a.jpg'), Path('/data/runs')) == '../isic/a.jpg'
+
+    def test_table_moves_with_its_folder(self, tmp_path):
+        d.Manifest.load(dataset(tmp_path / 'a', 4)).save(tmp_path / 'a' / 'manifest.csv')
+        (tmp_path / 'a').rename(tmp_path / 'b')
+        m = d.Manifest.load(tmp_path / 'b')
+        assert m.check() == [] and all(str(tmp_path / 'b') in str(p.image) for p in m)
+
+    def test_absolute_paths_stay_absolute_on_reading(self, tmp_path):
+        f = dataset(tmp_path / 'set', 1) / 'images' / 'i0.png'
+        (tmp_path / 'm.csv').write_text(f'image\n{f}\n')
+        assert d.Manifest.load(tmp_path / 'm.csv')[0].image == f
+
+    def test_patient_column_makes_the_group(self, tmp_path):
+        (tmp_path / 'm.csv').write_text('image,patient_id,lesion_id\na.jpg,P1,\nb.jpg,P1,L1\nc.jpg,,L1\nd.jpg,,L2\ne.jpg,,\n')
+        assert [p.group for p in d.Manifest.load(tmp_path / 'm.csv')] == ['P1', 'P1', 'P1', 'L2', 'e']
+
+    def test_no_collision_of_patient_and_lesion_numbers(self, tmp_path):
+        (tmp_path / 'm.csv').write_text('image,patient_id,lesion_id\na.jpg,7,\nb.jpg,,7\n')
+        m = d.Manifest.load(tmp_path / 'm.csv')
+        assert m[0].group != m[1].group
+
+    @pytest.mark.parametrize('text,says', [
+        ('', 'is empty'), ('image\n', 'has no rows'), ('file,mask\na,b\n', r'no column "image" \(it has file, mask\)'),
+        ('image,mask\na.jpg\n', '1 fields in line 2')])
+    def test_bad_tables(self, tmp_path, text, says):
+        (tmp_path / 'm.csv').write_text(text)
+        with pytest.raises(InputError, match=says) as e: d.Manifest.load(tmp_path / 'm.csv')
+        assert str(tmp_path / 'm.csv') in str(e.value)
+
+    def test_bad_files(self, tmp_path):
+        (tmp_path / 'l1.csv').write_bytes('image\nmüller.jpg\n'.encode('latin-1'))
+        with pytest.raises(InputError, match='not UTF-8'): d.Manifest.load(tmp_path / 'l1.csv')
+        (tmp_path / 'm.parquet').write_text('no')
+        with pytest.raises(InputError, match='Parquet'): d.Manifest.load(tmp_path / 'm.parquet')
+        with pytest.raises(InputError, match='cannot be opened'): d.Manifest.load(tmp_path / 'none.csv')
+
+    @pytest.mark.parametrize('change', [lambda t: t[:-1], lambda t: [t[0], t[1].replace('train', 'test').replace('valid', 'test'), *t[2:]],
+                                        lambda t: [t[0], t[1].replace(',i0,i0,', ',i0,other,'), *t[2:]]])
+    def test_changed_split_is_noticed(self, tmp_path, change):
+        m = d.Manifest.load(dataset(tmp_path, 12)).split((0.5, 0.5, 0))
+        lines = m.save(tmp_path / 'm.csv').read_text().splitlines()
+        (tmp_path / 'm.csv').write_text('\n'.join([lines[0], *lines[:0:-1]]))
+        assert d.Manifest.load(tmp_path / 'm.csv').digest == m.digest  # another order is the same split
+        (tmp_path / 'm.csv').write_text('\n'.join(change(lines)))
+        with pytest.raises(InputError, match=r'm.csv was changed .* delete the column split_digest'): d.Manifest.load(tmp_path / 'm.csv')
+
+    def test_digest_by_hand(self):
+        m = d.Manifest([d.LesionPair('b.jpg', split='test'), d.LesionPair('a.jpg', group='g', split='train')])
+        assert m.digest == hashlib.sha256(b'[["a", "g", "train"], ["b", "b", "test"]]').hexdigest()
+
+    def test_frame_slice_subset(self, tmp_path):
+        m = d.Manifest.load(dataset(tmp_path, 20)).split()
+        f = m.frame()
+        assert list(f.columns) == ['image', 'mask', 'id', 'group', 'split'] and len(f) == 20 and len(m[:3]) == 3
+        assert sum(len(m.subset(s)) for s in d.SPLITS) == 20 and m[:3] == d.Manifest(m.pairs[:3])
+        with pytest.raises(InputError, match='train, valid, test'): m.subset('val')
+
+
+class TestCheck:
+    def test_everything_together_by_name(self, tmp_path):
+        dataset(tmp_path, 8)
+        (tmp_path / 'images/i0.png').write_bytes(b'')
+        (tmp_path / 'images/i1.png').write_text('<html>')
+        (tmp_path / 'masks/i2.png').unlink()
+        Image.new('L', (3, 3)).save(tmp_path / 'masks/i3.png')
+        noise = enc(np.random.default_rng(0).integers(0, 255, (8, 10, 3)).astype(np.uint8))
+        (tmp_path / 'images/i4.png').write_bytes(noise[:150])
+        Image.new('L', (10, 8), 77).save(tmp_path / 'masks/i5.png')
+        Image.new('L', (10, 8)).save(tmp_path / 'masks/orphan_mask.png')
+        Image.new('L', (10, 8)).save(tmp_path / 'masks/i6_mask.png')
+        m = d.Manifest.load(tmp_path)
+        quick = {p.id: p.kind for p in m.check(strict=False)}
+        assert quick == {'i0': 'unreadable photograph', 'i1': 'unreadable photograph', 'i2': 'no mask', 'i3': 'sizes differ',
+                         'orphan': 'mask without a photograph', 'i6': 'several masks'}
+        full = {p.id: p.kind for p in m.check(full=True, strict=False)}
+        assert full == {**quick, 'i4': 'unreadable photograph', 'i5': 'unreadable mask'}
+        with pytest.raises(InputError) as e: m.check(full=True)
+        assert len(e.value.problems) == 8 and all(n in str(e.value) for n in ('i0.png', 'i1.png', 'i2', 'i3.png', 'i4.png', 'i5.png',
+            'orphan', 'i6'))
+
+    def test_table_problems(self, tmp_path):
+        dataset(tmp_path, 3)
+        rows = 'images/i0.png,masks/i0.png,x,g,train', 'images/i1.png,masks/i1.png,x,g,test', 'images/i2.png,masks/i2.png,y,h,holdout'
+        (tmp_path / 'm.csv').write_text('\n'.join(['image,mask,id,group,split', *rows]))
+        got = d.Manifest.load(tmp_path / 'm.csv').check(strict=False)
+        assert {p.kind for p in got} == {'id twice', 'group in several splits', 'unknown split'}
+
+    def test_long_lists_are_counted(self, tmp_path):
+        m = d.Manifest([d.LesionPair(f'{i}.jpg', 'm.png') for i in range(50)])
+        with pytest.raises(InputError, match=r'missing photograph \(50\)') as e: m.check()
+        assert 'and 30 more' in str(e.value) and len(e.value.problems) == 100
+
+    def test_one_missing_mask_shifts_nothing(self, tmp_path):
+        dataset(tmp_path, 6)
+        (tmp_path / 'masks/i2.png').unlink()
+        assert [p.mask and p.mask.name for p in d.Manifest.load(tmp_path)] == ['i0.png', 'i1.png', None, 'i3.png', 'i4.png', 'i5.png']
+
+    @isic
+    def test_fast(self):
+        import time
+        m = d.Manifest.load(ISIC / 'isic2017')
+        t = time.perf_counter()
+        m.check()
+        assert time.perf_counter() - t < 10
+
+
+groups_st = st.lists(st.integers(0, 40), min_size=3, max_size=120).filter(lambda g: len(set(g)) >= 3).map(lambda g: [f'p{x}' for x in g])
+fractions_st = st.tuples(st.integers(1, 20), st.integers(0, 20), st.integers(0, 20)).map(lambda t: tuple(x / sum(t) for x in t))
+
+
+class TestSplit:
+    @given(groups_st, fractions_st, st.integers(0, 99), st.randoms())
+    @settings(max_examples=150, deadline=None)
+    def test_properties(self, groups, fractions, seed, rnd):
+        areas = [(hash_area(g) + i % 3) / 100 for i, g in enumerate(groups)]
+        got = d.split_groups(groups, areas, fractions, seed)
+        assert got == d.split_groups(groups, areas, fractions, seed)
+        side = {}
+        for g, s in zip(groups, got, strict=True): assert side.setdefault(g, s) == s           # no group is divided
+        order = list(range(len(groups)))
+        rnd.shuffle(order)
+        again = d.split_groups([groups[i] for i in order], [areas[i] for i in order], fractions, seed)
+        assert again == [got[i] for i in order]                                                 # the order of rows is nothing
+        n, largest = Counter(got), max(Counter(groups).values())
+        for s, f in zip(d.SPLITS, fractions, strict=True):
+            assert (n[s] > 0) == (f > 0)                                                        # filled where asked for
+            assert n[s] - f * len(groups) <= max(largest, 1)
+
+    @pytest.mark.parametrize('n', [*range(3, 40), 100, 997])
+    def test_single_files_come_as_close_as_can_be(self, n):
+        got = Counter(d.split_groups([str(i) for i in range(n)]))
+        for s, f in zip(d.SPLITS, (0.7, 0.15, 0.15), strict=True): assert abs(got[s] - f * n) < 1 or n <= 6 and got[s] >= 1
+
+    @given(st.lists(st.integers(1, 6), min_size=3, max_size=7), st.integers(0, 9))
+    @settings(max_examples=60, deadline=None)
+    def test_no_single_move_would_be_better(self, sizes, seed):
+        groups = [f'g{i}' for i, n in enumerate(sizes) for _ in range(n)]
+        got, f = dict(zip(groups, d.split_groups(groups, seed=seed), strict=True)), np.array((0.7, 0.15, 0.15)) * len(groups)
+        def off(where): return sum(abs(sum(sizes[int(g[1:])] for g, s in where.items() if s == t) - f[k]) for k, t in enumerate(d.SPLITS))
+        for g in got:
+            for s in d.SPLITS:
+                moved = {**got, g: s}
+                assert len(set(moved.values())) < 3 or off(moved) >= off(got) - 1e-9
+
+    def test_stratified_by_area(self):
+        rng = np.random.default_rng(0)
+        area, groups = rng.beta(1, 4, 1000), [f'p{i}' for i in range(1000)]
+        def spread(a): return max(abs(np.mean([x for x, g in zip(area, a, strict=True) if g == s]) - area.mean()) for s in d.SPLITS)
+        plain = np.mean([spread(d.split_groups(groups, seed=s)) for s in range(5)])
+        assert np.mean([spread(d.split_groups(groups, area, seed=s)) for s in range(5)]) < 0.6 * plain
+        fifth = np.searchsorted(np.quantile(area, [.2, .4, .6, .8]), area)
+        for k in range(5): assert Counter(s for s, b in zip(d.split_groups(groups, area), fifth,
+            strict=True) if b == k)['test'] in range(28, 33)
+
+    def test_strata_by_mean_area_of_the_group(self):
+        names = [f'g{i:02}' for i in range(20)]
+        groups = names * 2
+        areas = [0.9 - i / 25 for i in range(20)] + [0.1 + 3 * i / 25 for i in range(20)]  # the mean grows with i, the first falls
+        assert d._strata(names, groups, areas).tolist() == [0] * 10 + [1] * 10
+
+    def test_unknown_areas(self):
+        area = [math.nan if i % 2 else 0.1 * i for i in range(40)]
+        got = d.split_groups([str(i) for i in range(40)], area)
+        assert Counter(s for s, a in zip(got, area, strict=True) if a != a)['test'] == 3
+
+    @pytest.mark.parametrize('f', [(0.7, 0.3), (0.7, 0.2, 0.2), (1.2, -0.1, -0.1), (math.nan, 0.5, 0.5), (0, 0, 0)])
+    def test_fractions_are_checked(self, f):
+        with pytest.raises(InputError, match='sum to 1'): d.split_groups(list('abcd'), fractions=f)
+
+    def test_too_few_groups(self):
+        with pytest.raises(InputError, match='1 groups cannot fill 3'): d.split_groups(['a'] * 50)
+        with pytest.raises(InputError): d.split_groups([])
+        assert d.split_groups(['a'] * 5, fractions=(0, 0, 1)) == ['test'] * 5
+
+    def test_pinned(self):
+        "A split must stay the same from release to release."
+        got = d.split_groups([f'p{i}' for i in range(12)], [i / 12 for i in range(12)])
+        assert ''.join(s[1] for s in got) == PINNED
+
+    @given(st.integers(1, 30), st.lists(st.tuples(st.integers(0, 29), st.integers(0, 29)), max_size=40))
+    @settings(max_examples=60, deadline=None)
+    def test_components_against_scipy(self, n, links):
+        from scipy.sparse import coo_matrix
+        from scipy.sparse.csgraph import connected_components
+        links = [(a % n, b % n) for a, b in links]
+        rows = np.array(links, int).reshape(-1, 2)
+        _, want = connected_components(coo_matrix((np.ones(len(rows)), (rows[:, 0], rows[:, 1])), (n, n)), directed=False)
+        got = d._components(n, links)
+        first = {}
+        assert got == [first.setdefault(w, i) for i, w in enumerate(want)]
+
+
+PINNED = 'aarererrrrrr'
+
+
+def hash_area(g): return int(hashlib.sha256(g.encode()).hexdigest()[:4], 16) % 97
+
+
+class TestMakeSplit:
+    def manifest(self, n=20): return d.Manifest([d.LesionPair(f'{i:02}.jpg') for i in range(n)])
+
+    def test_official_groups_and_duplicates(self):
+        table = [{'isic_id': f'{i:02}.jpg', 'official': 'val' if i < 4 else 'train', 'patient_id': 'P' if i in (3, 10,
+            11) else ''} for i in range(20)]
+        m, r = d.make_split(self.manifest(), (0.75, 0.25, 0), stratify=False, table=table, official='official', as_split={'val': 'test'},
+                            duplicates=[('00', '05'), ('05', '06'), ('07', '08'), ('07', 'elsewhere')])
+        assert {p.id for p in m.subset('test')} == {'00', '01', '02', '03'}
+        assert sorted(p.id for p in r.dropped) == ['05', '06', '10', '11'] and all('official' in p.detail for p in r.dropped)
+        assert r.images == {'train': 9, 'valid': 3, 'test': 4} and r.digest == m.digest
+        assert len({p.split for p in m if p.id in ('07', '08')}) == 1 and len({p.group for p in m if p.id in ('07', '08')}) == 1
+        json.dumps(dataclasses.asdict(r))
+
+    def test_two_fixed_splits_keep_the_more_held_out(self):
+        table = [{'id': f'{i:02}', 'part': ('a', 'b', 'c')[i % 3]} for i in range(20)]
+        m, r = d.make_split(self.manifest(), stratify=False, table=table, official='part', as_split={'a': 'train', 'b': 'valid',
+            'c': 'test'},
+                            duplicates=[('00', '01'), ('03', '05'), ('04', '08')])
+        assert [p.id for p in r.dropped] == ['00', '03', '04'] and len(m) == 17
+
+    def test_free_rows_go_between_the_other_splits(self):
+        table = [{'id': f'{i:02}', 'part': 'v' if i < 3 else 't'} for i in range(20)]
+        kw = dict(stratify=False, table=table, official='part', as_split={'v': 'test'})
+        m, r = d.make_split(self.manifest(), **kw)
+        assert r.images == {'train': 14, 'valid': 3, 'test': 3}  # 17 * 0.7/0.85, 17 * 0.15/0.85, the official three
+        with pytest.raises(InputError, match='test is filled by the official split'): d.make_split(self.manifest(), (0.8, 0.1, 0.1), **kw)
+
+    def test_all_fixed(self):
+        m = d.Manifest([d.LesionPair(f'{i}.jpg', meta={'o': 'x'}) for i in range(3)])
+        assert d.make_split(m, stratify=False, official='o', as_split={'x': 'test'})[1].images == {'train': 0, 'valid': 0, 'test': 3}
+
+    @pytest.mark.parametrize('kw,says', [
+        (dict(official='o', as_split={'dev': 'test'}), r"no pair has 'dev' in the column o \(it has train, val\)"), (dict(official='o'),
+            'needs both'),
+        (dict(as_split={'val': 'test'}), 'needs both'), (dict(official='o', as_split={'val': 'exam'}), "cannot become 'exam'"),
+        (dict(group_by=['hospital']), 'no column hospital')])
+    def test_mistakes(self, kw, says):
+        m = d.Manifest([d.LesionPair(f'{i}.jpg', meta={'o': 'val' if i < 3 else 'train'}) for i in range(9)])
+        with pytest.raises(InputError, match=says): d.make_split(m, stratify=False, **kw)
+
+    def test_joins(self, tmp_path):
+        m = self.manifest(3)
+        (tmp_path / 't.csv').write_text('name,age\n00,50\n01.JPG,60\n02,70\n99,1\n')
+        assert [p.meta['age'] for p in m.join(tmp_path / 't.csv', on='name')] == ['50', '60', '70']
+        with pytest.raises(InputError, match='no column id or image_id'): m.join(tmp_path / 't.csv')
+        with pytest.raises(InputError, match='two rows'): m.join([{'id': '00'}, {'id': '00'}])
+        with pytest.raises(InputError, match='1 of 3 pairs .02.'): m.join([{'id': '00'}, {'id': '01'}])
+        assert m.join([{'id': '00', 'a': 1}], partial=True)[1].meta == {}
+        with pytest.raises(InputError, match='3 of 3'): m.join([{'id': 'z'}], partial=True)
+        got = m.join([{'id': p.id, 'group': 'g', 'split': 'val'} for p in m])
+        assert {(p.group, p.split) for p in got} == {('g', 'valid')}
+
+    def test_group_by_hospital(self):
+        m = d.Manifest([d.LesionPair(f'{i}.jpg', meta={'site': 'A' if i < 3 else 'B' if i < 6 else 'C'}) for i in range(9)])
+        got, _ = d.make_split(m, (0.34, 0.33, 0.33), stratify=False, group_by=['site'])
+        assert [p.group for p in got] == list('AAABBBCCC') and Counter(p.split for p in got) == {s: 3 for s in d.SPLITS}
+
+    @isic
+    def test_isic_sample(self):
+        f = ISIC / 'isic2017'
+        m, r = d.make_split(d.Manifest.load(f), (0.9, 0.1, 0), table=f / 'splits.csv', official='official_isic2017_split',
+            as_split={'val': 'test'},
+                            duplicates=f / 'near_duplicates.csv')
+        assert sorted(p.id for p in r.dropped) == ['ISIC_0000171', 'ISIC_0012970']
+        assert r.images['train'] + r.images['valid'] == 1998 and r.images['test'] == 150 and r.images['valid'] == 200
+        assert {p.meta['official_isic2017_split'] for p in m.subset('test')} == {'val'}
+        assert abs(r.area['train'] - r.area['valid']) < 0.01
