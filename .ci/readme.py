@@ -20,7 +20,8 @@ def outputs(cell: dict) -> str:
 def markdown(cell: dict) -> str:
     "A cell as Markdown; hidden cells and directives vanish."
     source = "".join(cell["source"]).strip()
-    if cell["cell_type"] == "markdown": return source.replace("](images/", "](nbs/images/")
+    if cell["cell_type"] == "markdown": return re.sub(r"\]\((?=images/|[\w/]+\.ipynb)", "](nbs/", source)
+    if re.search(r"^#\|\s*echo:\s*false", source, re.M): return outputs(cell).strip()
     if re.search(r"^#\|\s*(hide|export|default_exp)\b|^#\|\s*include:\s*false", source, re.M): return ""
     source = re.sub(r"^#\|.*\n?", "", source, flags=re.M).strip()
     return f"```python\n{source}\n```{outputs(cell)}" if source else ""
