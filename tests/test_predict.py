@@ -1,5 +1,4 @@
 """lesion_seg.predict: oracles by hand, properties of the way from file to mask, threads, files, and what is imported."""
-import io
 import json
 import subprocess
 import sys
@@ -11,12 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 from scipy import ndimage
-from scipy.spatial.distance import pdist
 
-from lesion_seg import predict as P
 from lesion_seg.bundle import save_bundle
 from lesion_seg.data import InputError, read_image, read_mask, resize_image
 from lesion_seg.predict import KINDS, Segmentation, Segmenter, unique_stems
+from lesion_seg.shape import ring_area
 
 
 def blobs(seed, shape=(64, 64), sigma=4):
@@ -48,34 +46,14 @@ def bundle(tmp_path_factory):
 def segmenter(bundle): return Segmenter(bundle.path)
 
 
-def test_import_is_light():
-    code = "import sys, lesion_seg.predict; print(*sys.modules)"
+@pytest.mark.parametrize('module', ['shape', 'predict'])
+def test_import_is_light(module):
+    code = f"import sys, lesion_seg.{module}; print(*sys.modules)"
     loaded = {m.split('.')[0] for m in subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.split()}
     assert not loaded & {'torch', 'fastai', 'matplotlib', 'pandas', 'albumentations', 'scipy', 'contourpy', 'timm', 'IPython'}
 
 
 # The map at the photograph's resolution
-
-@settings(max_examples=60, deadline=None)
-@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 400), st.integers(1, 90), st.integers(0, 99), st.floats(.05, .95))
-def test_mask_is_the_thresholded_probability(h, w, H, W, seed, t):
-    small = np.random.default_rng(seed).random((h, w), dtype=np.float32)
-    p = P.resize_probability(small, (H, W))
-    assert p.dtype == np.float32 and p.shape == (H, W) and 0 <= p.min() <= p.max() <= 1
-    assert np.array_equal(P.resize_threshold(small, (H, W), t), p >= np.float32(t))
-
-
-@pytest.mark.parametrize('size', [(480, 641), (1001, 333), (64, 64), (40, 50)])
-@pytest.mark.parametrize('axis', [0, 1])
-def test_linear_ramp_keeps_its_place(size, axis):
-    ramp = np.linspace(0, 1, 64, dtype=np.float32)
-    small = np.tile(ramp, (64, 1)) if axis else np.tile(ramp[:, None], (1, 64))
-    n = size[axis]
-    want = ((np.arange(n) + .5) * 64 / n - .5) / 63
-    got = P.resize_probability(small, size).take(size[1 - axis] // 2, axis=1 - axis)
-    inner = slice(n // 32, -(n // 32))
-    assert np.allclose(got[inner], want[inner], atol=1e-4 if n >= 64 else 2e-3)   # shrinking, Pillow's filter has few taps
-
 
 @pytest.mark.parametrize('size', [(333, 517), (1024, 1024), (97, 301)])
 def test_disc_comes_back_in_place(size):
@@ -101,16 +79,6 @@ def test_clean_result_is_one_region_without_holes_at_full_size(seed, size, t):
     m = Segmentation(small, size, threshold=t, largest=True, fill_holes=True).mask
     assert ndimage.label(m)[1] <= 1
     assert np.array_equal(ndimage.binary_fill_holes(m), m)
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.integers(0, 10_000))
-def test_clean_mask_agrees_with_scipy(seed):
-    m = blobs(seed, (40, 50), 2) > .5
-    assert np.array_equal(P.clean_mask(m, largest=False), ndimage.binary_fill_holes(m))
-    lab, n = ndimage.label(m)
-    got = P.clean_mask(m, fill_holes=False)
-    assert got.sum() == max((lab == i).sum() for i in range(1, n + 1)) and not (got & ~m).any()
 
 
 def test_cleaning_does_not_move_the_border_of_what_stays():
@@ -141,10 +109,10 @@ def dice(a, b): return 2 * (a & b).sum() / (a.sum() + b.sum())
 def test_polygons_cover_the_mask(seed, size):
     s = Segmentation(blobs(seed, sigma=6), size, fill_holes=bool(seed % 2))
     rings = [r for p in s.polygons for r in p]
-    assert sum(map(P.ring_area, rings)) == pytest.approx(s.mask.sum(), rel=.01)
+    assert sum(map(ring_area, rings)) == pytest.approx(s.mask.sum(), rel=.01)
     assert dice(raster(rings, size), s.mask) >= .99
     flat = [np.array(r).reshape(-1, 2) for r in s.coco()['segmentation']]
-    assert sum(P.ring_area(np.r_[r, r[:1]]) for r in flat) == pytest.approx(s.mask.sum(), rel=.01)
+    assert sum(ring_area(np.r_[r, r[:1]]) for r in flat) == pytest.approx(s.mask.sum(), rel=.01)
     assert dice(raster(flat, size), s.mask) >= .99
     for c, r in zip(s.contour(), rings, strict=True): assert np.array_equal(c, r[:, ::-1])
 
@@ -154,8 +122,8 @@ def test_geojson_rings(seed):
     g = Segmentation(blobs(seed), (200, 300)).geojson()['geometry']
     polygons = g['coordinates'] if g['type'] == 'MultiPolygon' else [g['coordinates']]
     for outer, *holes in polygons:
-        assert outer[0] == outer[-1] and len(outer) >= 4 and P.ring_area(np.array(outer)) > 0
-        for h in holes: assert h[0] == h[-1] and P.ring_area(np.array(h)) < 0
+        assert outer[0] == outer[-1] and len(outer) >= 4 and ring_area(np.array(outer)) > 0
+        for h in holes: assert h[0] == h[-1] and ring_area(np.array(h)) < 0
         assert np.array(outer).min() >= 0 and (np.array(outer).max(0) <= [300, 200]).all()
 
 
@@ -195,20 +163,13 @@ def test_anisotropic_millimetres():
     assert m['major_diameter_mm'] == pytest.approx(np.hypot(10, 20), rel=.06)
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.integers(0, 10_000))
-def test_feret_equals_the_largest_pair_distance(seed):
-    pts = np.random.default_rng(seed).normal(size=(60, 2)) * [30, 5]
-    assert P.feret_diameter(pts) == pytest.approx(pdist(pts).max(), rel=5e-6)
-
-
 def test_empty_and_full():
     e = Segmentation(np.zeros((32, 32), np.float32), (45, 70), largest=True, fill_holes=True, spacing=(1, 1))
     assert e.measure()['area_mm2'] == 0 and e.measure()['centre'] is None and e.contour() == [] and e._repr_jpeg_()
     f = Segmentation(np.ones((32, 32), np.float32), (45, 70), fill_holes=True).measure()
     assert (f['area_px'], f['bbox'], f['centre'], f['perimeter_px']) == (3150, [0, 0, 45, 70], [22.5, 35], 230)
     level = Segmentation(np.full((32, 32), .3, np.float32), (32, 32), threshold=.3)   # equal to the threshold is lesion, for mask and polygon
-    assert level.mask.all() and P.ring_area(level.polygons[0][0]) == 32 * 32
+    assert level.mask.all() and ring_area(level.polygons[0][0]) == 32 * 32
 
 
 # The network
@@ -324,11 +285,3 @@ def test_input_is_never_overwritten(segmenter, tmp_path):
 def test_unique_stems_never_collide(parts):
     stems = unique_stems([''.join(p) for p in parts])
     assert len({s.casefold() for s in stems}) == len(parts)
-
-
-def test_encoded_png_is_read_by_others(tmp_path):
-    a = np.random.default_rng(0).integers(0, 256, (37, 1), np.uint8)
-    for x in (a, a.T.copy(), np.tile(a, (1, 50))):
-        im = Image.open(io.BytesIO(P.encode_png(x)))
-        im.verify()
-        assert np.array_equal(np.array(Image.open(io.BytesIO(P.encode_png(x)))), x)
