@@ -185,7 +185,7 @@ def _cpu_state(model: nn.Module, half: bool) -> dict[str, Any]:
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     return {k: v.half() if half and v.is_floating_point() else v for k, v in state.items()}
 
-# %% ../nbs/04a_bundle.ipynb #146f6006
+# %% ../nbs/04a_bundle.ipynb #31e195b2
 def save_bundle(
     folder: str | Path,  # where to; an older bundle there is replaced, any other content is refused
     model: nn.Module,  # with an `architecture` that `lesion_seg.unet.build_model` reads
@@ -201,7 +201,7 @@ def save_bundle(
     "Write a model and its card as a bundle, whole or not at all."
     from safetensors.torch import save_file
     folder = Path(folder)
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / CARD).is_file():
+    if folder.is_dir() and {p.name for p in folder.iterdir()} - {CARD, WEIGHTS}:
         raise InputError(f"{folder}: holds other files; choose a new folder for the bundle.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.", ignore_cleanup_errors=True) as tmp:

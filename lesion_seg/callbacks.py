@@ -71,17 +71,21 @@ def cpu_has_bf16() -> bool:
     "Whether this CPU has bfloat16 instructions (AVX512-BF16 or AMX); emulated ones are slower than float32."
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
-# %% ../nbs/04b_callbacks.ipynb #c81ed703
+# %% ../nbs/04b_callbacks.ipynb #27602f6d
 class CPUBFloat16(Callback):
     "Run the network under bfloat16 autocast on a CPU; predictions come out as float32."
     order = MixedPrecision.order
+    autocast: Any = None  # while the network runs
 
     def before_batch(self):
         self.autocast = torch.autocast("cpu", dtype=torch.bfloat16)
         self.autocast.__enter__()
     def after_pred(self):
-        self.autocast.__exit__(None, None, None)
+        self.close()
         self.learn.pred = self.pred.float()
+    def close(self):  # fastai has no event for a network that raises, so `fit` calls this on its way out
+        if self.autocast: self.autocast.__exit__(None, None, None)
+        self.autocast = None
 
 # %% ../nbs/04b_callbacks.ipynb #285b7116
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")

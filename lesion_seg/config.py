@@ -26,9 +26,9 @@ __all__ = ['MAX_CONFIG_BYTES', 'Section', 'Project', 'Paths', 'Data', 'Elastic',
            'Reference', 'Augmentation', 'Model', 'Loss', 'EarlyStopping', 'ReduceLR', 'Training', 'Evaluation',
            'Prediction', 'Logging', 'Config', 'load_config', 'config_yaml', 'setup_logging']
 
-# %% ../nbs/11b_config.ipynb #bcc128f3
+# %% ../nbs/11b_config.ipynb #21bc57fb
 class Section(BaseModel):
-    "A part of the configuration: unknown keys are errors, values don't change type silently."
+    "A part of the configuration: unknown keys and numbers that are not finite are errors."
     model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
 
 def _field(default: Any, text: str, **limits: Any) -> Any:
@@ -139,7 +139,7 @@ class Training(Section):
     early_stopping: EarlyStopping = _field(EarlyStopping, "for plateau")
     reduce_lr: ReduceLR = _field(ReduceLR, "for plateau")
 
-# %% ../nbs/11b_config.ipynb #d053388a
+# %% ../nbs/11b_config.ipynb #a0a14781
 class Evaluation(Section):
     confidence_interval: float = _field(0.95, "level of every interval", gt=0, lt=1)
     distances: bool = _field(False, "HD95, ASSD, NSD and boundary IoU as well")
@@ -154,6 +154,12 @@ class Logging(Section):
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = _field("INFO", "DEBUG, INFO, WARNING or ERROR")
     format: str = _field("%(asctime)s %(levelname)s %(message)s", "of the lines on stderr")
     log_file: str | None = _field(None, "a file that gets the same as JSON lines; null: none")
+
+    @model_validator(mode="after")
+    def usable(self) -> Logging:
+        try: logging.Formatter(self.format)
+        except ValueError: raise ValueError(f"the format {self.format!r} has no field such as %(message)s") from None
+        return self
 
 # %% ../nbs/11b_config.ipynb #0978afcd
 class Config(Section):

@@ -98,7 +98,7 @@ def _loader(ds: LesionDataset, bs: int, train: bool, num_workers: int, device: t
     dl.shuffle_fn = lambda idxs: epoch_order(list(idxs), ds.seed, ds.epoch)
     return dl
 
-# %% ../nbs/02a_loaders.ipynb #3441d79f
+# %% ../nbs/02a_loaders.ipynb #bc7d4b76
 def lesion_dls(
     manifest: Manifest,  # with splits 'train' and 'valid'
     size: int = 256,  # side of the square model input, pixels
@@ -114,6 +114,8 @@ def lesion_dls(
     workers = default_workers() if num_workers is None else num_workers
     for split in ("train", "valid"):
         if not len(manifest.subset(split)): raise InputError(f"the manifest has no image in split {split!r}; run `lesion_seg split` on it first.")
+    shared = {p.group for p in manifest.subset("train")} & {p.group for p in manifest.subset("valid")}
+    if shared: raise InputError(f"{len(shared)} groups are in both train and valid (such as {min(shared)}); split again with `lesion_seg split`.")
     named = {"preset": augs} if isinstance(augs, str) else augs
     pipeline = train_augs(size, **named) if isinstance(named, dict) else named
     train = LesionDataset(manifest.subset("train"), size, pipeline, seed, cache_mb)

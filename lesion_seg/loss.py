@@ -40,7 +40,7 @@ def check_pair(
     if lo < 0 or hi > 1: raise InputError(f"The target runs from {lo:g} to {hi:g}, but must lie in [0, 1]: divide a 0/255 mask by 255.")
     return logits, target
 
-# %% ../nbs/04_loss.ipynb #170661c5
+# %% ../nbs/04_loss.ipynb #63fd367d
 class ImageLoss(nn.Module):
     "Base of all losses here: one value an image, then their mean."
     def __init__(
@@ -50,6 +50,10 @@ class ImageLoss(nn.Module):
         super().__init__()
         if reduction not in ("mean", "sum", "none"): raise InputError(f"Unknown reduction {reduction!r}: choose 'mean', 'sum' or 'none'.")
         self.reduction = reduction
+
+    def extra_repr(self) -> str:  # the settings, so that a run's record tells two losses apart
+        shown = {k: v for k, v in vars(self).items() if not k.startswith("_") and k != "training"}
+        return ", ".join(f"{k}={v!r}" for k, v in shown.items())
 
     def per_image(self, logits: Tensor, target: Tensor) -> Tensor:  # both (N, H, W) float; returns (N,)
         raise NotImplementedError(f"{type(self).__name__} must define per_image.")
