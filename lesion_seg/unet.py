@@ -324,7 +324,7 @@ def read_weights(
         raise InputError(f"{path} holds more than tensors by name: save the model's state_dict alone, best as .safetensors.")
     return weights
 
-# %% ../nbs/03_unet.ipynb #9aaa1304
+# %% ../nbs/03_unet.ipynb #d061043f
 def load_encoder(
     encoder: nn.Module,  # from `make_encoder`; filled in place
     path: str | Path,  # weights of the same network, with timm's names or in the same order, or a whole saved `LesionUNet`
@@ -334,7 +334,7 @@ def load_encoder(
     own = {k: v for k, v in encoder.state_dict().items() if not k.endswith("num_batches_tracked")}
     by_name = own.keys() <= given.keys()
     if not by_name and Path(path).suffix == ".safetensors":  # sorted by name, so their order says nothing
-        raise InputError(f"{path} names its tensors differently from the encoder: save it with timm's names, or as the original .pth.")
+        raise InputError(f"{path} does not fit the encoder (its tensors have other names): save it with timm's names, or give the .pth.")
     pairs = {k: given[k] for k in own} if by_name else dict(zip(own, given.values(), strict=False))
     wrong = [k for k in own if k not in pairs or pairs[k].shape != own[k].shape]
     if wrong:

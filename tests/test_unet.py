@@ -297,6 +297,11 @@ class TestPretrained:
         with pytest.raises(InputError, match="does not fit"): lesion_unet("resnet34", pretrained=tmp_path / "r18.safetensors")
         with pytest.raises(InputError, match="no weights file"): lesion_unet("resnet18", pretrained=tmp_path / "none.safetensors")
 
+    def test_renamed_safetensors_are_refused(self, tmp_path):
+        "A safetensors file comes back sorted by name, so the order of its tensors says nothing."
+        save_file({f"x.{k}": v for k, v in lesion_unet("resnet18").encoder.state_dict().items()}, tmp_path / "x.safetensors")
+        with pytest.raises(InputError, match="other names"): lesion_unet("resnet18", pretrained=tmp_path / "x.safetensors")
+
 
 class TestChoices:
     @pytest.mark.parametrize("name, says", [("resnet35", "timm knows no encoder"), ("convnext_tiny", "strides"), ("vit_tiny_patch16_224", "encoder")])
