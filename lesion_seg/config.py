@@ -97,13 +97,13 @@ class Augmentation(Section):
     preset: Literal["strong", "reference", "none"] = _field("strong", "strong, reference or none")
     reference: Reference = _field(Reference, "the values of the preset 'reference'")
 
-# %% ../nbs/11b_config.ipynb #04b21a36
+# %% ../nbs/11b_config.ipynb #642d8980
 class Model(Section):
     architecture: Literal["lesion_unet", "unet"] = _field("lesion_unet", "lesion_unet (pretrained encoder) or unet (the classic)")
     encoder: str = _field("tf_efficientnet_lite0", "timm name of lesion_unet's encoder")
     pretrained: bool | str = _field(False, "true: ImageNet weights of the installed data package; or a weights file")
     dropout_rate: float | None = _field(None, "null: 0.1 for lesion_unet, 0.5 for unet", ge=0, lt=1)
-    encoder_channels: list[int] = _field([64, 128, 256, 512], "widths of unet, finest first")
+    encoder_channels: list[int] = _field([64, 128, 256, 512], "widths of unet, finest first", min_length=1)
     bottleneck_channels: int = _field(1024, "width of unet's deepest level", ge=1)
 
 # %% ../nbs/11b_config.ipynb #3e142866
