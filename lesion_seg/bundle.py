@@ -185,7 +185,7 @@ def _cpu_state(model: nn.Module, half: bool) -> dict[str, Any]:
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     return {k: v.half() if half and v.is_floating_point() else v for k, v in state.items()}
 
-# %% ../nbs/04a_bundle.ipynb #31e195b2
+# %% ../nbs/04a_bundle.ipynb #a1ea639c
 def save_bundle(
     folder: str | Path,  # where to; an older bundle there is replaced, any other content is refused
     model: nn.Module,  # with an `architecture` that `lesion_seg.unet.build_model` reads
@@ -199,7 +199,7 @@ def save_bundle(
     half: bool = False,  # store float16: half the bytes
 ) -> Bundle:  # the bundle as it stands on disk
     "Write a model and its card as a bundle, whole or not at all."
-    from safetensors.torch import save_file
+    from safetensors.torch import save
     folder = Path(folder)
     if folder.is_dir() and {p.name for p in folder.iterdir()} - {CARD, WEIGHTS}:
         raise InputError(f"{folder}: holds other files; choose a new folder for the bundle.")
@@ -207,7 +207,7 @@ def save_bundle(
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.", ignore_cleanup_errors=True) as tmp:
         new = Path(tmp) / "new"
         new.mkdir()
-        save_file(_cpu_state(model, half), new / WEIGHTS)
+        (new / WEIGHTS).write_bytes(save(_cpu_state(model, half)))  # save_file would hide it from other users (mode 0600)
         info = dict(schema=SCHEMA, architecture=model.architecture, size=size, mean=list(mean), std=list(std),
                     threshold=threshold, temperature=temperature, weights_sha256=sha256(new / WEIGHTS),
                     training=training or {}, metrics=metrics or {}, versions=versions(), commit=code_commit())
