@@ -6,7 +6,7 @@ READY := .venv/.ready
 ONE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint types docs export clean
+.PHONY: help install demo test test-fast lint types docs export weights model-card clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -42,6 +42,13 @@ docs: $(READY) ## render the notebooks as a site, without Quarto, and check its 
 	$(BIN)/python -m pip install --disable-pip-version-check -e '.[docs]'
 	$(BIN)/nbdev_proc_nbs
 	cd _proc && ../$(BIN)/smalldocs render && ../$(BIN)/smalldocs check
+
+DATA ?= data
+weights: $(READY) ## train the model that the package ships, from DATA=folder with isic2017/ (hours)
+	$(BIN)/python benchmarks/weights.py $(DATA)/isic2017
+
+model-card: $(READY) ## score it and write its model card, from DATA=folder with isic2017/ and isic2017_native/
+	$(BIN)/python benchmarks/model_card.py $(DATA)
 
 clean: ## remove what can be made again
 	rm -rf _proc _docs build dist demo .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -32,7 +32,7 @@ from .data import InputError, atomic_path
 # %% auto #0
 __all__ = ['PRECISIONS', 'CHECKPOINT', 'BEST', 'HISTORY', 'TENSORBOARD', 'BUNDLE', 'SCHEDULES', 'batch_scores', 'PerImage',
            'cpu_has_bf16', 'CPUBFloat16', 'precision_callbacks', 'Run', 'SeedEpoch', 'History', 'write_history',
-           'Checkpoint', 'read_state', 'KeepBest', 'OneCycle', 'schedule_callbacks', 'ThawEncoder']
+           'WeightAverage', 'Checkpoint', 'read_state', 'KeepBest', 'OneCycle', 'schedule_callbacks', 'ThawEncoder']
 
 # %% ../nbs/04b_callbacks.ipynb #b4f0bdff
 def batch_scores(
@@ -217,7 +217,35 @@ def _set_optimizer_state(opt: Any, tensors: dict[str, Tensor], plain: list[dict]
         states[int(i)][key] = value
     opt.load_state_dict(dict(state=states, hypers=hypers))
 
-# %% ../nbs/04b_callbacks.ipynb #b4a83065
+# %% ../nbs/04b_callbacks.ipynb #941fdae1
+class WeightAverage(Callback):
+    "Validate and keep the exponential moving average of the weights and of the batch statistics."
+    order = 64  # between `KeepBest`, which shall see the average, and `Checkpoint`, which shall not
+
+    def __init__(self, run: Run, decay: float = 0.995):
+        self.run_state, self.decay = run, decay
+        self.average: dict[str, Tensor] = {}
+
+    def before_fit(self):
+        if not self.average: self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+
+    def after_batch(self):
+        if not self.training: return
+        t = self.run_state.epoch(self.learn) * self.n_iter + self.iter + 1
+        d = min(self.decay, t / (t + 10))
+        for k, v in self.model.state_dict().items():
+            if v.is_floating_point(): self.average[k].lerp_(v.detach(), 1 - d)
+            else: self.average[k].copy_(v)
+
+    def before_validate(self): self.live = self._swap(self.average)
+    def after_epoch(self): self._swap(self.live)
+
+    def _swap(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        old = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        self.model.load_state_dict(state)
+        return old
+
+# %% ../nbs/04b_callbacks.ipynb #7ea942c6
 class Checkpoint(Callback):
     "Save the whole state after each epoch; put it back when a run is resumed."
     order = 70  # after the trackers have judged the epoch
@@ -227,12 +255,15 @@ class Checkpoint(Callback):
     def trackers(self) -> dict[str, TrackerCallback]:
         return {type(cb).__name__: cb for cb in self.learn.cbs if isinstance(cb, TrackerCallback)}
 
+    def averages(self) -> list[WeightAverage]: return [cb for cb in self.learn.cbs if isinstance(cb, WeightAverage)]
+
     def before_fit(self):
         if self.run_state.start: self._restore(self.run_state.folder / CHECKPOINT)
 
     def after_epoch(self):
         opt, plain = _optimizer_state(self.opt)
         tensors = {f"model.{k}": v.detach().contiguous() for k, v in self.model.state_dict().items()} | opt
+        for average in self.averages(): tensors |= {f"average.{k}": v.contiguous() for k, v in average.average.items()}
         state = dict(epoch=self.run_state.epoch(self.learn) + 1, rows=self.run_state.rows, settings=self.run_state.settings,
                      plain=plain, hypers=[dict(h) for h in self.opt.hypers],
                      trackers={n: dict(best=float(t.best), wait=getattr(t, "wait", 0)) for n, t in self.trackers().items()})
@@ -245,6 +276,7 @@ class Checkpoint(Callback):
         self.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
         optimizer = {k: v.to(device) for k, v in tensors.items() if k.startswith("opt.")}
         _set_optimizer_state(self.opt, optimizer, state["plain"], state["hypers"])
+        for average in self.averages(): average.average = {k[8:]: v.to(device) for k, v in tensors.items() if k.startswith("average.")}
         for name, tracker in self.trackers().items():
             tracker.best, tracker.wait = state["trackers"][name]["best"], state["trackers"][name]["wait"]
 

@@ -25,7 +25,8 @@ from .predict import ALL_KINDS
 
 # %% auto #0
 __all__ = ['app', 'err', 'log', 'ConfigOpt', 'SetOpt', 'JsonOpt', 'BundleArg', 'ThresholdOpt', 'TtaOpt', 'LargestOpt', 'FillOpt',
-           'INTERRUPTED', 'phantom', 'split', 'train', 'evaluate', 'segment', 'demo', 'info', 'main']
+           'INTERRUPTED', 'phantom', 'download', 'split', 'train', 'evaluate', 'calibrate', 'segment', 'demo', 'info',
+           'main']
 
 # %% ../nbs/12_cli.ipynb #de899a6e
 app = typer.Typer(help="Segment skin lesions in dermoscopic photographs. For research and a second look; not a medical device.",
@@ -33,11 +34,16 @@ app = typer.Typer(help="Segment skin lesions in dermoscopic photographs. For res
 err = Console(stderr=True, highlight=False, soft_wrap=True, force_jupyter=False)
 log = logging.getLogger("lesion_seg")
 
-# %% ../nbs/12_cli.ipynb #89b70eb8
+# %% ../nbs/12_cli.ipynb #90f25ef0
 ConfigOpt = Annotated[Path | None, typer.Option("--config", help="YAML file with the settings; else $CONFIG_PATH, else the defaults.", show_default=False)]
 SetOpt = Annotated[list[str] | None, typer.Option("--set", help="Override one setting: section.key=value. May be repeated.", show_default=False)]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-BundleArg = Annotated[Path, typer.Argument(help="A bundle folder that `lesion_seg train` wrote.", show_default=False)]
+BundleArg = Annotated[Path, typer.Argument(help="A bundle folder that `lesion_seg train` wrote, or 'shipped' for the package's own.", show_default=False)]
+
+def _bundle(path: Path | None) -> Path:
+    "The folder of the bundle asked for."
+    from lesion_seg.bundle import SHIPPED
+    return SHIPPED if path is None or (str(path) == "shipped" and not path.exists()) else path
 
 # %% ../nbs/12_cli.ipynb #b542546a
 @app.callback()
@@ -51,17 +57,17 @@ def _settings(ctx: typer.Context, config: Path | None, set_: Sequence[str] | Non
     setup_logging(cfg.logging)
     return cfg
 
-# %% ../nbs/12_cli.ipynb #a822fef8
+# %% ../nbs/12_cli.ipynb #2c225bae
 @contextmanager
 def _bar(
     text: str,  # what is going on
     total: int,  # steps
-) -> Iterator[Callable[[int], None]]:  # call it with the number of steps done
+) -> Iterator[Callable[..., None]]:  # call it with the number of steps done, and the total where that has changed
     "A progress bar on stderr; silent where stderr is no terminal."
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
         task = progress.add_task(text, total=total)
-        yield lambda done: progress.update(task, completed=done)
+        yield lambda done, total=None: progress.update(task, completed=done, total=total)
 
 def _print(result: dict[str, Any], as_json: bool, text: str) -> None:
     "The result on stdout, for programs or for people."
@@ -89,6 +95,30 @@ def phantom(
     from lesion_seg.phantom import write_phantoms
     manifest = write_phantoms(out, n=n, size=_size(size), seed=seed, images_per_patient=per_patient)
     _print(dict(images=len(manifest), manifest=str(out / "manifest.csv")), as_json, f"{len(manifest)} phantoms; the table is {out / 'manifest.csv'}")
+
+# %% ../nbs/12_cli.ipynb #a52019ae
+@app.command()
+def download(
+    name: Annotated[str | None, typer.Argument(help="isic2016, isic2017 or isic2018; none: search the archive.", show_default=False)] = None,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for photographs, masks, manifest.csv, licences and checksums.")] = Path("data"),
+    query: Annotated[str, typer.Option(help="Search the archive, in its own language, e.g. 'sex:female AND age_approx:[40 TO 60]'.")] = "",
+    collection: Annotated[list[int] | None, typer.Option(help="Only images of this collection, by its number. May be repeated.", show_default=False)] = None,
+    licence: Annotated[list[str] | None, typer.Option(help="Only this licence: cc0, cc-by or cc-by-nc. May be repeated.", show_default=False)] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many images of the archive.", show_default=False)] = None,
+    part: Annotated[list[str] | None, typer.Option(help="Only this part: training, validation or test. May be repeated.", show_default=False)] = None,
+    keep_zips: Annotated[bool, typer.Option(help="Keep a challenge's ZIP files beside what was in them.")] = False,
+    mirror: Annotated[str | None, typer.Option(help="Another address of the challenge files, or of the archive's API.", show_default=False)] = None,
+    as_json: JsonOpt = False,
+) -> None:
+    "Fetch an ISIC challenge, or images of the archive, with their licences."
+    from lesion_seg.isic import ISIC, fetch_archive, fetch_challenge, search_archive
+    if bool(name) == bool(query or collection or limit): raise InputError("Name a challenge, or give --query, --collection or --limit: one of the two.")
+    isic = ISIC() if mirror is None else ISIC(challenges=(mirror,)) if name else ISIC(api=mirror)
+    with _bar("megabytes", 1) as step:
+        def report(done: int, total: int) -> None: step(done // 10**6, total // 10**6)
+        if name: got = fetch_challenge(name, out, part, licence, keep_zips, isic, report)
+        else: got = fetch_archive(search_archive(query, collection or (), licence, limit, isic), out, isic, report)
+    _print(dict(images=len(got), folder=str(out)), as_json, f"{len(got)} images in {out}; licences in {out / 'licences.csv'}")
 
 # %% ../nbs/12_cli.ipynb #96646738
 def _pairs(values: Sequence[str] | None) -> dict[str, str]:
@@ -133,7 +163,7 @@ def split(
     counts = {s: len(done.subset(s)) for s in SPLITS}
     _print(dict(manifest=str(out), images=counts, digest=done.digest), as_json, f"{report}\nwritten to {out}")
 
-# %% ../nbs/12_cli.ipynb #e79c9d58
+# %% ../nbs/12_cli.ipynb #b731d944
 def _augs(cfg: Config) -> str | dict[str, Any]:
     "The augmentation section as an argument of `train`."
     r = cfg.augmentation.reference
@@ -148,13 +178,13 @@ def _model(cfg: Config) -> dict[str, Any]:
     m = cfg.model
     dropout = {} if m.dropout_rate is None else dict(dropout=m.dropout_rate)
     if m.architecture == "unet": return dict(name="unet", channels=tuple(m.encoder_channels), bottleneck=m.bottleneck_channels, **dropout)
-    return dict(name="lesion_unet", encoder=m.encoder, pretrained=m.pretrained, **dropout)
+    return dict(name="lesion_unet", encoder=m.encoder, pretrained=m.pretrained, decoder=m.decoder, **dropout)
 
-# %% ../nbs/12_cli.ipynb #55fd8300
+# %% ../nbs/12_cli.ipynb #91552178
 def _schedule(cfg: Config) -> dict[str, Any]:
     "The learning-rate settings as arguments of `fit`."
     t = cfg.training
-    args = dict(lr=t.learning_rate, schedule=t.schedule, encoder_lr=t.encoder_lr, freeze_epochs=t.freeze_epochs)
+    args = dict(lr=t.learning_rate, schedule=t.schedule, encoder_lr=t.encoder_lr, freeze_epochs=t.freeze_epochs, average=t.average)
     if t.schedule == "one_cycle": return args
     return args | dict(patience=t.early_stopping.patience, min_delta=t.early_stopping.min_delta,
                        lr_patience=t.reduce_lr.patience, lr_factor=t.reduce_lr.factor, min_lr=t.reduce_lr.min_lr)
@@ -200,7 +230,7 @@ TtaOpt = Annotated[bool | None, typer.Option("--tta/--no-tta", help="Average ove
 LargestOpt = Annotated[bool | None, typer.Option("--largest/--all", help="Keep the largest component only.", show_default=False)]
 FillOpt = Annotated[bool | None, typer.Option("--fill-holes/--keep-holes", help="Fill the holes of the mask.", show_default=False)]
 
-# %% ../nbs/12_cli.ipynb #850bea90
+# %% ../nbs/12_cli.ipynb #be19f1de
 @app.command()
 def evaluate(
     ctx: typer.Context,
@@ -222,13 +252,32 @@ def evaluate(
     chosen = table if part == "all" else table.subset(part)
     if not len(chosen): raise InputError(f"{manifest or cfg.paths.manifest}: no image in split {part!r}; choose another --split.")
     table.check()
-    options = _options(cfg, threshold=threshold, tta=tta, largest=largest, fill_holes=fill_holes)
+    options, bundle = _options(cfg, threshold=threshold, tta=tta, largest=largest, fill_holes=fill_holes), _bundle(bundle)
     with _bar("predicting", len(chosen)) as step:
         scores = evaluate_manifest(bundle, chosen, cfg.evaluation.distances if distances is None else distances, report=step, **options)
     folder = out or Path(cfg.paths.output_dir) / "evaluation"
     title = f"{bundle.name} on {part}"
     summary = save_evaluation(folder, bundle, chosen, scores, level=cfg.evaluation.confidence_interval, title=title, **options)
     _print(dict(summary, report=str(folder / "report.html")), as_json, f"{text_report(summary)}\nthe report is {folder / 'report.html'}")
+
+# %% ../nbs/12_cli.ipynb #c66ea8dd
+@app.command()
+def calibrate(
+    ctx: typer.Context,
+    bundle: Annotated[Path, typer.Argument(help="A bundle folder that `lesion_seg train` wrote; its card is revised.", show_default=False)],
+    manifest: Annotated[Path | None, typer.Argument(help="Table with splits; else paths.manifest.", show_default=False)] = None,
+    part: Annotated[str, typer.Option("--split", help="The split to fit on; never the one to report on.")] = "valid",
+    config: ConfigOpt = None, set_: SetOpt = None, as_json: JsonOpt = False,
+) -> None:
+    "Fit a bundle's threshold and temperature on images that it was not trained on."
+    from lesion_seg import report
+    cfg = _settings(ctx, config, set_)
+    if part not in SPLITS: raise InputError(f"--split {part}: choose one of {', '.join(SPLITS)}.")
+    chosen = Manifest.load(manifest or cfg.paths.manifest).subset(part)
+    if not len(chosen): raise InputError(f"{manifest or cfg.paths.manifest}: no image in split {part!r}; choose another --split.")
+    facts = report.calibrate(bundle, chosen, part).info["metrics"]["calibration"]
+    _print(facts, as_json, f"temperature {facts['temperature']:.3f}, threshold {facts['threshold']:g} from {facts['n']} images; "
+                           f"Jaccard {facts['jaccard'][0]:.4f} -> {facts['jaccard'][1]:.4f} there")
 
 # %% ../nbs/12_cli.ipynb #907e7449
 def _inputs(paths: Sequence[Path]) -> list[Path]:
@@ -247,12 +296,13 @@ def _kinds(text: str) -> tuple[str, ...]:
     if wrong or not kinds: raise InputError(f"--save {text}: choose from {', '.join(ALL_KINDS)}, with commas between them.")
     return kinds
 
-# %% ../nbs/12_cli.ipynb #032cb6bd
+# %% ../nbs/12_cli.ipynb #db729b88
 @app.command()
 def segment(
     ctx: typer.Context,
     images: Annotated[list[Path], typer.Argument(help="Photographs, or folders of them.", show_default=False)],
-    bundle: Annotated[Path, typer.Option("-b", "--bundle", help="A bundle folder that `lesion_seg train` wrote.", show_default=False)],
+    bundle: Annotated[Path | None, typer.Option("-b", "--bundle", help="A bundle folder that `lesion_seg train` wrote; else the package's own.",
+                                                show_default=False)] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for the results; else paths.output_dir.", show_default=False)] = None,
     save: Annotated[str, typer.Option(help=f"What to write, with commas: {', '.join(ALL_KINDS)}.")] = "mask,json",
     threshold: ThresholdOpt = None, tta: TtaOpt = None, largest: LargestOpt = None, fill_holes: FillOpt = None,
@@ -269,7 +319,7 @@ def segment(
     targets = {(folder / f"{stem}{KINDS[k][0]}").resolve() for stem in stems for k in kinds}
     if clash := [str(f) for f in files if f.resolve() in targets]:
         raise InputError(f"{clash[0]}: a result would be written over this photograph; choose another folder with --out.")
-    segmenter, results, broken = Segmenter(bundle), [], []
+    segmenter, results, broken = Segmenter(_bundle(bundle)), [], []
     folder.mkdir(parents=True, exist_ok=True)
     with _bar("segmenting", len(files)) as step:
         for i, (file, stem, found) in enumerate(zip(files, stems, segmenter.predict_many(files, **options), strict=True)):
@@ -295,11 +345,11 @@ def demo(
     report = run_demo(out, seed=seed, epochs=epochs, say=lambda text: err.print(text, markup=False))
     print(report.resolve())
 
-# %% ../nbs/12_cli.ipynb #e7183632
+# %% ../nbs/12_cli.ipynb #afc34462
 @app.command()
 def info(
     ctx: typer.Context,
-    bundle: Annotated[Path | None, typer.Argument(help="A bundle to describe.", show_default=False)] = None,
+    bundle: Annotated[Path | None, typer.Argument(help="A bundle to describe, or 'shipped'.", show_default=False)] = None,
     config: ConfigOpt = None, set_: SetOpt = None, as_json: JsonOpt = False,
 ) -> None:
     "Versions, a bundle's card, or (with --config or --set) the settings in force."
@@ -307,7 +357,7 @@ def info(
     given = config or set_ or any(ctx.obj or ())
     cfg = _settings(ctx, config, set_)
     if bundle:
-        card = Bundle.load(bundle).info
+        card = Bundle.load(_bundle(bundle)).info
         _print(card, as_json, json.dumps(card, indent=2))
     elif given: _print(cfg.model_dump(), as_json, config_yaml(cfg).rstrip())
     else: _print(found := versions(), as_json, "\n".join(f"{k} {v}" for k, v in found.items()))

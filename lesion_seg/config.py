@@ -83,7 +83,7 @@ class Crop(Section):
         if self.min_scale > self.max_scale: raise ValueError(f"min_scale {self.min_scale:g} is above max_scale {self.max_scale:g}")
         return self
 
-# %% ../nbs/11b_config.ipynb #e034a941
+# %% ../nbs/11b_config.ipynb #aa66f8e5
 class Reference(Section):
     rotation_limit: float = _field(30, "degrees", ge=0, le=180)
     horizontal_flip: bool = _field(True, "mirror left and right")
@@ -94,14 +94,15 @@ class Reference(Section):
     random_crop: Crop = _field(Crop, "resized crop")
 
 class Augmentation(Section):
-    preset: Literal["strong", "reference", "none"] = _field("strong", "strong, reference or none")
+    preset: Literal["strong", "robust", "reference", "none"] = _field("strong", "strong, robust, reference or none")
     reference: Reference = _field(Reference, "the values of the preset 'reference'")
 
-# %% ../nbs/11b_config.ipynb #642d8980
+# %% ../nbs/11b_config.ipynb #1ade3f43
 class Model(Section):
     architecture: Literal["lesion_unet", "unet"] = _field("lesion_unet", "lesion_unet (pretrained encoder) or unet (the classic)")
     encoder: str = _field("tf_efficientnet_lite0", "timm name of lesion_unet's encoder")
     pretrained: bool | str = _field(False, "true: ImageNet weights of the installed data package; or a weights file")
+    decoder: list[int] | None = _field(None, "widths of lesion_unet's four lean blocks, deepest first; null: fastai's blocks")
     dropout_rate: float | None = _field(None, "null: 0.1 for lesion_unet, 0.5 for unet", ge=0, lt=1)
     encoder_channels: list[int] = _field([64, 128, 256, 512], "widths of unet, finest first", min_length=1)
     bottleneck_channels: int = _field(1024, "width of unet's deepest level", ge=1)
@@ -125,13 +126,14 @@ class ReduceLR(Section):
     patience: int = _field(7, "epochs without progress until it is", ge=1)
     min_lr: float = _field(1e-6, "no lower than this", ge=0)
 
-# %% ../nbs/11b_config.ipynb #5bfb717d
+# %% ../nbs/11b_config.ipynb #a8c268d9
 class Training(Section):
     epochs: int = _field(100, "planned length", ge=1)
     learning_rate: float = _field(1e-3, "highest rate", gt=0)
     schedule: Literal["plateau", "one_cycle"] = _field("plateau", "plateau (with early stopping) or one_cycle")
     encoder_lr: float = _field(1.0, "the encoder learns at this share of the rate", gt=0, le=1)
     freeze_epochs: int = _field(0, "first epochs with the encoder frozen", ge=0)
+    average: float = _field(0.0, "decay of the moving average of the weights, e.g. 0.995; 0: none", ge=0, lt=1)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = _field("auto", "auto: fp16 on CUDA, bf16 on a CPU that has it, else fp32")
     tensorboard: bool = _field(True, "write event files")
     resume: bool = _field(True, "go on from the run's checkpoint if there is one")

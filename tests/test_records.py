@@ -1,0 +1,476 @@
+"lesion_seg.records against RFC 3720, the `tfrecord` package, google.protobuf, the files themselves, and damage of every kind."
+import gzip
+import json
+import multiprocessing
+import pickle
+import shutil
+import struct
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from lesion_seg import records as r
+from lesion_seg.data import InputError, read_image, read_mask, resize_image, resize_mask
+from lesion_seg.manifest import LesionPair, Manifest
+from lesion_seg.phantom import write_phantoms
+
+
+@pytest.fixture(scope='module')
+def manifest(tmp_path_factory):
+    return write_phantoms(tmp_path_factory.mktemp('phantoms'), n=10, size=(60, 80), seed=9).split((0.6, 0.2, 0.2), seed=1)
+
+
+@pytest.fixture(scope='module')
+def raw(manifest, tmp_path_factory):
+    return r.write_records(manifest, tmp_path_factory.mktemp('raw') / 'records', size=48, shards=2)
+
+
+@pytest.fixture(scope='module')
+def files(manifest, tmp_path_factory):
+    return r.write_records(manifest, tmp_path_factory.mktemp('files') / 'records', size=None, shards=3)
+
+
+@pytest.fixture
+def folder(raw, tmp_path):
+    "A copy to be damaged."
+    return Path(shutil.copytree(raw.path, tmp_path / 'copy'))
+
+
+def crc32c_bitwise(data):
+    "CRC32C by its definition: reflected polynomial 0x82F63B78."
+    crc = 0xffffffff
+    for byte in data:
+        crc ^= byte
+        for _ in range(8): crc = crc >> 1 ^ 0x82f63b78 * (crc & 1)
+    return crc ^ 0xffffffff
+
+
+def masked(data):
+    c = crc32c_bitwise(data)
+    return (((c >> 15) | (c << 17)) + 0xa282ead8) % 2 ** 32
+
+
+class TestChecksum:
+    READ_PDU = bytes.fromhex('01c00000' + '00' * 12 + '14000000' + '00000400' + '00000014' + '00000018' + '28000000' + '00000000' + '02000000' + '00000000')
+
+    @pytest.mark.parametrize('data,crc', [(bytes(32), 0x8a9136aa), (b'\xff' * 32, 0x62a8ab43), (bytes(range(32)), 0x46dd794e),
+                                          (bytes(range(31, -1, -1)), 0x113fdb5c), (READ_PDU, 0xd9963a56)])
+    def test_rfc_3720(self, data, crc):
+        assert crc32c_bitwise(data) == crc
+        assert r.masked_crc32c(data) == masked(data) == (((crc >> 15) | (crc << 17)) + 0xa282ead8) % 2 ** 32
+
+    @given(st.binary(max_size=200))
+    @settings(deadline=None)
+    def test_bytes_and_views(self, data):
+        assert r.masked_crc32c(data) == r.masked_crc32c(np.frombuffer(data, np.uint8)) == masked(data)
+        padded = np.frombuffer(b'xyz' + data + b'x', np.uint8)[3:3 + len(data)]
+        assert r.masked_crc32c(padded) == masked(data)
+
+    def test_frame_by_hand(self):
+        n = b'\x03' + bytes(7)
+        assert r._frame(b'abc') == n + struct.pack('<I', masked(n)) + b'abc' + struct.pack('<I', masked(b'abc'))
+        assert len(r._frame(b'')) == 16 and r._payload(np.frombuffer(r._frame(b''), np.uint8), 0, 'x').size == 0
+
+
+INT = st.integers(-2 ** 63, 2 ** 63 - 1)
+FEATURES = st.dictionaries(st.text(max_size=8), st.one_of(st.lists(st.binary(max_size=300), max_size=4), st.lists(INT, max_size=5),
+                                                          st.lists(st.floats(width=32, allow_nan=False), max_size=5)), max_size=6)
+
+
+def plain(features):
+    return {k: [bytes(v) if isinstance(v, memoryview) else v for v in vs] for k, vs in features.items()}
+
+
+class TestExample:
+    @given(FEATURES)
+    @settings(deadline=None, max_examples=60)
+    def test_round_trip(self, features): assert plain(r.decode_example(r.encode_example(features))) == features
+
+    @given(FEATURES)
+    @settings(deadline=None, max_examples=60)
+    def test_as_google_protobuf_has_it(self, features):
+        pb = pytest.importorskip('tfrecord').example_pb2
+        def feature(v):
+            if not v: return pb.Feature()
+            if isinstance(v[0], bytes): return pb.Feature(bytes_list=pb.BytesList(value=v))
+            return pb.Feature(int64_list=pb.Int64List(value=v)) if isinstance(v[0], int) else pb.Feature(float_list=pb.FloatList(value=v))
+        ex = pb.Example(features=pb.Features(feature={k: feature(v) for k, v in features.items()}))
+        theirs = ex.SerializeToString(deterministic=True)
+        assert pb.Example.FromString(r.encode_example(features)) == ex
+        assert plain(r.decode_example(theirs)) == features
+        prefixes = any(a != b and b.startswith(a) for a in features for b in features)  # which of two such names comes first is its own affair
+        if features and not prefixes: assert r.encode_example(features) == theirs
+        twice = pb.Example.FromString(theirs + theirs)  # messages that are joined are merged
+        assert len(twice.features.feature) == len(r.decode_example(theirs + theirs))
+
+    def test_by_hand(self):
+        # Example > features (13 bytes) > map entry (11) > 1: 'h', 2: Feature (6) > int64_list (4) > packed (2) 0x80 0x02 = 256
+        assert r.encode_example({'h': 256}) == bytes.fromhex('0a0d 0a0b 0a0168 1206 1a04 0a028002')
+        assert r.decode_example(bytes.fromhex('0a0c 0a0a 0a0168 1205 1a03 088002')) == {'h': [256]}  # not packed
+        assert r.encode_example({'i': 'a'}) == bytes.fromhex('0a0c 0a0a 0a0169 1205 0a03 0a0161')
+        assert r.encode_example({'f': 1.0}) == bytes.fromhex('0a0f 0a0d 0a0166 1208 1206 0a040000803f')
+        assert r.decode_example(b'') == {}
+
+    def test_unknown_fields_are_passed_over(self):
+        extra = bytes.fromhex('1801') + bytes.fromhex('25aabbccdd') + bytes.fromhex('29') + bytes(8) + bytes.fromhex('3a0178')
+        assert plain(r.decode_example(extra + r.encode_example({'h': [1]}) + extra)) == {'h': [1]}
+
+    def test_last_kind_counts(self):
+        both = r._field(1, r._field(1, b'x')) + r._field(3, r._field(1, b'\x05')) + r._field(3, r._field(1, b'\x06'))
+        assert r._values(memoryview(both)) == [5, 6]
+
+    @given(st.binary(max_size=60), st.integers(0, 200), st.integers(0, 255))
+    @example(b'\x0a\xff\xff\xff\xff\xff\xff\xff\xff\x7f', 0, 0)
+    @settings(deadline=None, max_examples=300)
+    def test_garbage_is_refused_or_read(self, junk, at, byte):
+        good = bytearray(r.encode_example({'image': bytes(60), 'height': [5, -1], 'scores': [1.5, 2.5]}))
+        good[at % len(good)] = byte
+        for data in (junk, bytes(good), bytes(good[:at % len(good)]) + junk):
+            try: out = r.decode_example(data)
+            except InputError: continue
+            assert all(isinstance(k, str) and isinstance(v, list) for k, v in out.items())
+
+    @pytest.mark.parametrize('kind,body', [(3, b'\x0a\x65' + bytes(101)), (3, b'\x08\x05' * 101), (1, b'\x0a\0' * 101), (2, b'\x0a\x94\x03' + bytes(404))])
+    def test_a_list_is_bounded(self, kind, body, monkeypatch):
+        assert len(r._list(kind, memoryview(body))) == 101
+        monkeypatch.setattr(r, '_MOST', 100)
+        with pytest.raises(InputError, match='more than 100 values'): r._list(kind, memoryview(body))
+
+    def test_features_are_bounded(self, monkeypatch):
+        monkeypatch.setattr(r, '_MOST', 100)
+        assert len(r.decode_example(r.encode_example({str(i): [] for i in range(100)}))) == 100
+        with pytest.raises(InputError, match='more than 100 features'): r.decode_example(r.encode_example({str(i): [] for i in range(101)}))
+
+    @pytest.mark.parametrize('value,says', [(2 ** 63, '64 bits'), (None, 'NoneType'), ([1, 'a'], 'int'), ([1.5, b''], 'float')])
+    def test_refused(self, value, says):
+        with pytest.raises(InputError, match=says): r.encode_example({'a': value})
+
+
+class TestOracles:
+    def test_tfrecord_reads_ours(self, raw):
+        tfrecord = pytest.importorskip('tfrecord')
+        seen = {}
+        for path in sorted(raw.path.glob('*.tfrecord')):
+            for ex in tfrecord.tfrecord_loader(str(path), None, {'image': 'byte', 'mask': 'byte', 'height': 'int', 'id': 'byte', 'split': 'byte'}):
+                seen[ex['id'].decode()] = dict(ex, image=bytes(ex['image']), mask=bytes(ex['mask']))
+        assert len(seen) == len(raw) == 10
+        for rec in raw:
+            ex = seen[rec.id]
+            assert ex['image'] == rec.image.tobytes() and ex['mask'] == rec.mask.tobytes()
+            assert ex['height'] == [48] and ex['split'].decode() == rec.split
+
+    def test_tfrecord_uses_our_index(self, raw):
+        tfrecord = pytest.importorskip('tfrecord')
+        path = raw.path / 'train-00000-of-00002.tfrecord'
+        ids = [bytes(ex['id']).decode() for part in range(2)
+               for ex in tfrecord.tfrecord_loader(str(path), str(path.with_suffix('.index')), {'id': 'byte'}, shard=(part, 2))]
+        assert ids == [x.id for x in r.RecordReader(path)]
+
+    def test_index_is_what_the_tool_of_tfrecord_makes(self, raw, tmp_path):
+        tool = pytest.importorskip('tfrecord.tools.tfrecord2idx')
+        for path in raw.path.glob('*.tfrecord'):
+            tool.create_index(str(path), str(tmp_path / 'x.index'))
+            assert (tmp_path / 'x.index').read_text() == path.with_suffix('.index').read_text()
+
+    @pytest.mark.parametrize('name', ['a.tfrecord', 'train.tfrecord-00000-of-00001'])
+    def test_ours_reads_tfrecord(self, manifest, tmp_path, name):
+        tfrecord = pytest.importorskip('tfrecord')
+        w = tfrecord.TFRecordWriter(str(tmp_path / name))
+        small = [(resize_image(read_image(p.image), 32), resize_mask(read_mask(p.mask), 32)) for p in manifest[:3]]
+        for image, mask in small:  # raw, with masks of 0 and 255, and without an id
+            w.write({'image': (image.tobytes(), 'byte'), 'mask': ((mask * np.uint8(255)).tobytes(), 'byte'), 'height': (32, 'int'), 'width': (32, 'int'),
+                     'channels': (3, 'int'), 'weight': (0.5, 'float')})
+        p = manifest[3]
+        w.write({'image': (p.image.read_bytes(), 'byte'), 'mask': (p.mask.read_bytes(), 'byte'), 'id': (b'x', 'byte'), 'group': (b'g', 'byte')})
+        w.close()
+        for path in (tmp_path, tmp_path / name):
+            reader = r.RecordReader(path)
+            assert [x.id for x in reader] == [f'{Path(name).stem}-{k}' for k in range(3)] + ['x'] and reader[3].group == 'g'
+            for (image, mask), rec in zip(small, reader, strict=False):
+                np.testing.assert_array_equal(rec.image, image)
+                np.testing.assert_array_equal(rec.mask, mask)
+            np.testing.assert_array_equal(reader[3].image, read_image(p.image))
+            np.testing.assert_array_equal(reader.raw(3, 32)[1], resize_mask(read_mask(p.mask), 32))
+
+    def test_floats_of_the_old_system_are_refused(self, tmp_path):
+        image = np.ones((8, 8, 3), np.float32)
+        payload = r.encode_example(dict(image=image.tobytes(), mask=image[..., 0].tobytes(), height=8, width=8, channels=3))
+        (tmp_path / 'train.tfrecord').write_bytes(r._frame(payload))
+        with pytest.raises(InputError, match='byte 0 cannot be used, since its image has 768 bytes, .* need 192: store uint8'):
+            r.RecordReader(tmp_path / 'train.tfrecord')[0]
+
+
+class TestRoundTrip:
+    @given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9), st.booleans(), st.sampled_from(['train', 'valid', 'test', ''])), min_size=1,
+                    max_size=12), st.integers(1, 5), st.integers(0, 2 ** 32 - 1))
+    @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    def test_any_images(self, tmp_path, shapes, shards, seed):
+        rng, out = np.random.default_rng(seed), tmp_path / 'any'
+        shutil.rmtree(out, ignore_errors=True)
+        want = [(rng.integers(0, 256, (h, w, 3), np.uint8), rng.random((h, w)) < 0.5 if m else None, f'ü{i}', f'g{i % 3}', s)
+                for i, (h, w, m, s) in enumerate(shapes)]
+        with r.RecordWriter(out, shards) as w:
+            for x in want: w.write(*x)
+        for index in (True, False):
+            if not index: [p.unlink() for p in out.glob('*.index')]
+            got = r.RecordReader(out)
+            assert len(got) == len(want) == got.check()
+            for (image, mask, *facts), rec in zip(want, got, strict=True):
+                np.testing.assert_array_equal(rec.image, image)
+                assert (mask is None) == (rec.mask is None) and (mask is None or (mask == rec.mask).all())
+                assert list(rec[2:]) == facts
+
+    def test_files_keep_their_bytes(self, manifest, files):
+        for i, p in enumerate(manifest):
+            assert bytes(files.example(i)['image'][0]) == p.image.read_bytes()
+            np.testing.assert_array_equal(files[i].image, read_image(p.image))
+            np.testing.assert_array_equal(files[i].mask, read_mask(p.mask))
+
+    def test_raw_is_what_the_loaders_make(self, manifest, raw, files):
+        from lesion_seg.loaders import load_pair
+        for i, p in enumerate(manifest):
+            image, mask = load_pair(p, 48)
+            for reader in (raw, files):
+                got = reader.raw(i, 48)
+                np.testing.assert_array_equal(got[0], image)
+                np.testing.assert_array_equal(got[1], mask)
+                assert got[1].dtype == bool
+
+    def test_any_size_from_files_but_not_from_pixels(self, raw, files):
+        assert files.raw(0, 33)[0].shape == (33, 33, 3)
+        with pytest.raises(InputError, match='holds images of 48 x 48 pixels, not 33 x 33'): raw.raw(0, 33)
+
+    def test_splits_have_their_own_shards(self, manifest, raw):
+        for split in ('train', 'valid', 'test'):
+            of_split = [x.id for path in raw.path.glob(f'{split}-*.tfrecord') for x in r.RecordReader(path)]
+            assert sorted(of_split) == sorted(p.id for p in manifest.subset(split)) != []
+
+    def test_pairs(self, manifest, raw):
+        assert [(p.id, p.group, p.split) for p in raw.pairs] == [(p.id, p.group, p.split) for p in manifest]
+        assert [p.id for p in raw.subset('valid').pairs] == [p.id for p in manifest.subset('valid')]
+
+    def test_same_input_same_bytes(self, manifest, raw, tmp_path):
+        again = r.write_records(manifest, tmp_path / 'again', size=48, shards=2)
+        for path in raw.path.iterdir(): assert path.read_bytes() == (again.path / path.name).read_bytes()
+
+    def test_views(self, raw):
+        image, mask = raw.raw(0, 48)
+        for a in (image, mask):
+            assert not a.flags.writeable
+            with pytest.raises(ValueError, match='read-only'): a[0] = 1
+
+
+class TestWriter:
+    def test_nothing_is_left_after_a_failure(self, manifest, tmp_path):
+        broken = [*manifest[:2], LesionPair(tmp_path / 'cut.jpg', id='cut')]
+        (tmp_path / 'cut.jpg').write_bytes(manifest[0].image.read_bytes()[:900])
+        for size in (32, None):
+            with pytest.raises(InputError, match='cut.jpg is damaged'): r.write_records(broken, tmp_path / 'deep' / 'out', size)
+            assert not list((tmp_path / 'deep').iterdir())
+        with pytest.raises(KeyboardInterrupt), r.RecordWriter(tmp_path / 'deep' / 'out') as w:
+            w.write(np.zeros((2, 2, 3), np.uint8), None, 'a')
+            raise KeyboardInterrupt
+        assert not list((tmp_path / 'deep').iterdir())
+
+    def test_an_old_folder_is_kept(self, manifest, raw, tmp_path):
+        before = {p: p.read_bytes() for p in raw.path.iterdir()}
+        with pytest.raises(InputError, match='exists already'): r.write_records(manifest[:1], raw.path, 48)
+        assert before == {p: p.read_bytes() for p in raw.path.iterdir()}
+        (tmp_path / 'empty').mkdir()
+        assert len(r.write_records(manifest[:1], tmp_path / 'empty', 16)) == 1
+
+    def test_folder_that_cannot_be(self, tmp_path):
+        (tmp_path / 'file').write_text('')
+        for path in (tmp_path / 'file', tmp_path / 'file' / 'x'):
+            with pytest.raises(InputError, match='exists already|cannot be made'): r.RecordWriter(path).__enter__()
+
+    @pytest.mark.parametrize('image,mask,says', [
+        (np.zeros((4, 4), np.uint8), None, 'uint8 .height, width, 3.'), (np.zeros((4, 4, 3)), None, 'float64'), (np.zeros((0, 4, 3), np.uint8), None, '0, 4'),
+        (np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.uint8), 'no bool array'), (np.zeros((4, 4, 3), np.uint8), b'x', 'no bool array'),
+        (b'GIF89a', None, 'GIF'), (b'\xff\xd8\xff', np.zeros((4, 4), bool), 'mask an array')])
+    def test_refused(self, tmp_path, image, mask, says):
+        with pytest.raises(InputError, match=says), r.RecordWriter(tmp_path / 'x') as w: w.write(image, mask, 'a')
+        assert not list(tmp_path.iterdir())
+
+    def test_shards(self, tmp_path):
+        with pytest.raises(InputError, match='0 shards'): r.RecordWriter(tmp_path / 'x', 0)
+        with r.RecordWriter(tmp_path / 'x', 9) as w: w.write(np.zeros((2, 2, 3), np.uint8), None, 'a')
+        assert sorted(p.name for p in (tmp_path / 'x').iterdir()) == ['records-00000-of-00001.index', 'records-00000-of-00001.tfrecord', 'records.json']
+
+
+class TestDamage:
+    def test_every_byte_of_a_file(self, tmp_path):
+        with r.RecordWriter(tmp_path / 'x') as w:
+            for i in range(3): w.write(np.full((2, 3, 3), i, np.uint8), np.ones((2, 3), bool), f'{i}')
+        path, copy = tmp_path / 'x' / 'records-00000-of-00001.tfrecord', tmp_path / 'copy.tfrecord'
+        content, starts = path.read_bytes(), r.RecordReader(path)._shards[0].starts
+        for at in range(len(content)):
+            start = starts[starts <= at][-1]
+            copy.write_bytes(content[:at] + bytes([content[at] ^ 0x10]) + content[at + 1:])
+            with pytest.raises(InputError, match=rf'copy.tfrecord .*\bbyte {start}\b'): r.RecordReader(copy)
+            if at and at not in starts:
+                copy.write_bytes(content[:at])
+                with pytest.raises(InputError, match=rf'copy.tfrecord ends at byte {at}, .* at byte {start}\b'): r.RecordReader(copy)
+
+    def test_flipped_byte_is_found_on_read_and_by_check(self, folder):
+        path = folder / 'train-00001-of-00002.tfrecord'
+        data, start = bytearray(path.read_bytes()), int(path.with_suffix('.index').read_text().split()[2])
+        data[start + 500] ^= 1
+        path.write_bytes(data)
+        reader = r.RecordReader(folder)
+        assert reader[0].image.shape == (48, 48, 3)
+        with pytest.raises(InputError, match='1 of 10 records') as e: reader.check()
+        (problem,) = e.value.problems
+        assert f'train-00001-of-00002.tfrecord is damaged in the record that starts at byte {start}:' in problem.detail
+        bad = [x.id for x in reader.pairs].index(problem.id)
+        for read in (lambda: reader[bad], lambda: reader.raw(bad, 48)):
+            with pytest.raises(InputError, match=f'byte {start}'): read()
+
+    @pytest.mark.parametrize('index', [True, False])
+    @pytest.mark.parametrize('cut', [0, 1, 700, 9000])
+    def test_cut(self, folder, cut, index):
+        path = folder / 'train-00000-of-00002.tfrecord'
+        if not index: path.with_suffix('.index').unlink()
+        path.write_bytes(path.read_bytes()[:cut])
+        with pytest.raises(InputError, match=rf'train-00000-of-00002.tfrecord (ends at byte {cut}\b|is empty)'): r.RecordReader(folder)
+
+    def test_other_length(self, folder):
+        path = folder / 'train-00000-of-00002.tfrecord'
+        path.write_bytes(path.read_bytes() + b'x')
+        with pytest.raises(InputError, match='bytes, and its manifest says'): r.RecordReader(folder)
+        path.unlink()
+        with pytest.raises(InputError, match='train-00000-of-00002.tfrecord cannot be opened'): r.RecordReader(folder)
+
+    def test_exchanged_shards(self, folder):
+        a, b = (folder / f'train-0000{k}-of-00002' for k in (0, 1))
+        if a.with_suffix('.tfrecord').stat().st_size != b.with_suffix('.tfrecord').stat().st_size: pytest.skip('shards differ in length')
+        data = a.with_suffix('.tfrecord').read_bytes()
+        a.with_suffix('.tfrecord').write_bytes(b.with_suffix('.tfrecord').read_bytes())
+        b.with_suffix('.tfrecord').write_bytes(data)
+        with pytest.raises(InputError, match='and the manifest says'): r.RecordReader(folder).subset('train')[0]
+
+    @pytest.mark.parametrize('text', ['', 'x', '0', '5 16627\n', '0 -1\n', '0 1\n' * 3, '9' * 40])
+    def test_bad_index(self, folder, text):
+        index = folder / 'train-00000-of-00002.index'
+        index.write_text(text)
+        with pytest.raises(InputError, match='train-00000-of-00002.index does not fit its shard: delete it'): r.RecordReader(folder).subset('train')[0]
+        index.unlink()
+        r.RecordReader(folder).check()
+
+    @pytest.mark.parametrize('change', [
+        lambda t: t.pop('shards'), lambda t: t.update(shards={}), lambda t: t['shards'][0].update(file='../../x'), lambda t: t['shards'][0].update(file=3),
+        lambda t: t['shards'][0].update(records='3'), lambda t: t['shards'][0].update(bytes=None), lambda t: t.update(id=t['id'][1:]),
+        lambda t: t.update(shard=[0] * 10), lambda t: t.update(shard=['0'] * 10), lambda t: t.update(group=[None] * 10), lambda t: t.update(size='48'),
+        lambda t: t.update(split=5), lambda t: t.update(shard=[7] * 10)])
+    def test_bad_manifest(self, folder, change):
+        t = json.loads((folder / 'records.json').read_text())
+        change(t)
+        (folder / 'records.json').write_text(json.dumps(t))
+        with pytest.raises(InputError, match='records.json contradicts itself'): r.RecordReader(folder)
+
+    @pytest.mark.parametrize('text,says', [('', 'cannot be read'), ('[]', 'not a manifest'), ('{"format": "x"}', 'not a manifest'),
+                                           ('[' * 10 ** 5, 'cannot be read'), ('\xff', 'cannot be read')])
+    def test_foreign_manifest(self, folder, text, says):
+        (folder / 'records.json').write_text(text, encoding='latin-1')
+        with pytest.raises(InputError, match=says): r.RecordReader(folder)
+
+    def test_dishonest_length_allocates_nothing(self, tmp_path):
+        for n in (2 ** 64 - 1, 2 ** 63, 2 ** 40, 100):
+            header = struct.pack('<Q', n)
+            (tmp_path / 'a.tfrecord').write_bytes(header + struct.pack('<I', masked(header)) + bytes(99))
+            with pytest.raises(InputError, match='a.tfrecord ends at byte 111, before the end of the record that starts at byte 0'):
+                r.RecordReader(tmp_path / 'a.tfrecord')
+
+    @pytest.mark.parametrize('content,says', [
+        (b'', 'is empty'), (b'abc', 'ends at byte 3'), (b'id,image\nP1,P1.jpg\n', 'is no TFRecord file'), (bytes(50), 'is no TFRecord file'),
+        (gzip.compress(r._frame(b'abc')), 'compressed with gzip'), (r._frame(b'\x0a\x7f'), 'byte 0 cannot be used, since it is no tf.train.Example'),
+        (r._frame(b'') + r._frame(b'\x0b'), 'byte 16 cannot be used'), (r._frame(r.encode_example({'id': b'\xff'})), 'its id is not UTF-8')])
+    def test_foreign_files(self, tmp_path, content, says):
+        (tmp_path / 'a.tfrecord').write_bytes(content)
+        with pytest.raises(InputError, match=f'a.tfrecord.*{says}'): r.RecordReader(tmp_path / 'a.tfrecord')
+
+    @pytest.mark.parametrize('features,says', [
+        ({}, 'it has no image'), (dict(image=5), 'it has no image'), (dict(image=b'x' * 12, height=2, width=2, channels=3.0), 'its channels is no number'),
+        (dict(image=b'x' * 12, height=-2, width=-2, channels=3), 'its height is no number'), (dict(image=b'x', height=2 ** 62, encoding='raw'), 'its height'),
+        (dict(image=b'x', height=2 ** 31 - 1, width=2 ** 31 - 1, channels=2 ** 31 - 1, encoding='raw'), 'its image has 1 bytes'),
+        (dict(image=b'', height=0, width=0, channels=3, encoding='raw'), 'its image has 0 bytes'), (dict(image=b'\xff\xd8\xff\xe0'), 'damaged or incomplete'),
+        (dict(image=bytes(12), mask=bytes([0, 7, 0, 0]), height=2, width=2, channels=3), 'from 0 to 7'), (dict(image=b'<html>'), 'web page')])
+    def test_hostile_records(self, tmp_path, features, says):
+        (tmp_path / 'a.tfrecord').write_bytes(r._frame(r.encode_example(features)))
+        with pytest.raises(InputError, match=f'a.tfrecord: the record that starts at byte 0 cannot be used, since .*{says}'):
+            r.RecordReader(tmp_path / 'a.tfrecord')[0]
+
+    def test_grey_is_read(self, tmp_path):
+        (tmp_path / 'a.tfrecord').write_bytes(r._frame(r.encode_example(dict(image=bytes([9, 8, 7, 6]), height=2, width=2, channels=1))))
+        np.testing.assert_array_equal(r.RecordReader(tmp_path / 'a.tfrecord')[0].image[..., 2], [[9, 8], [7, 6]])
+
+
+class TestOrder:
+    @given(st.integers(0, 60), st.integers(0, 99), st.integers(0, 9), st.integers(1, 5), st.integers(1, 4), st.booleans())
+    @settings(deadline=None)
+    def test_every_record_once(self, n, seed, epoch, ranks, workers, shuffle):
+        parts = [r.record_order(n, seed, epoch, a, ranks, b, workers, shuffle) for a in range(ranks) for b in range(workers)]
+        assert sorted(np.concatenate(parts).tolist()) == list(range(n))
+        even = [r.record_order(n, seed, epoch, a, ranks, shuffle=shuffle, even=True) for a in range(ranks)]
+        assert {len(p) for p in even} == {-(-n // ranks)} and set(np.concatenate(even).tolist()) == set(range(n))
+
+    def test_is_the_order_of_the_loaders(self):
+        from lesion_seg.loaders import epoch_order
+        for epoch in range(3): assert r.record_order(17, 5, epoch).tolist() == epoch_order(list(range(17)), 5, epoch)
+
+    @pytest.mark.parametrize('place', [(1, 1, 0, 1), (-1, 2, 0, 1), (0, 1, 2, 2), (0, 0, 0, 1)])
+    def test_places_that_do_not_exist(self, place):
+        with pytest.raises(InputError, match='count from 0'): r.record_order(9, 1, 1, *place)
+
+
+class TestDataset:
+    @pytest.fixture(scope='class')
+    def two(self, manifest, raw):
+        from lesion_seg.augment import apply_augs, train_augs
+        from lesion_seg.loaders import LesionDataset
+        of_files = LesionDataset(manifest.subset('train'), 48, train_augs(48), seed=3)
+        return of_files, r.RecordDataset(raw.subset('train'), 48, partial(apply_augs, train_augs(48)), seed=3)
+
+    def test_items_are_those_of_files(self, two):
+        for epoch in range(3):
+            for ds in two: ds.epoch = epoch
+            for i in range(len(two[0])):
+                (x, y), (u, v) = two[0][i], two[1][i]
+                assert type(x) is type(u) and type(y) is type(v) and x.dtype == u.dtype and y.dtype == v.dtype
+                assert (x == u).all() and (y == v).all()
+
+    def test_batches_of_fastai(self, two):
+        from fastai.data.core import TfmdDL
+        a, b = (np.concatenate([x.numpy() for x, _ in TfmdDL(ds, bs=2, num_workers=n)]) for ds, n in zip(two, (0, 2), strict=True))
+        np.testing.assert_array_equal(a, b)
+
+    def test_other_processes(self, raw):
+        want = [raw.raw(i, 48)[0].sum() for i in range(len(raw))]
+        with multiprocessing.get_context('spawn').Pool(2) as pool:
+            assert [image.sum() for image, _ in pool.map(partial(raw.raw, size=48), range(len(raw)))] == want
+
+    def test_pickle_leaves_the_maps(self, raw):
+        raw.check()
+        assert len(pickle.dumps(raw)) < 5000
+        assert pickle.loads(pickle.dumps(r.RecordDataset(raw.path, 48))).raw(1)[1].tolist() == raw.raw(1, 48)[1].tolist()  # noqa: S301
+
+
+def test_import_is_light():
+    code = "import sys, lesion_seg.records; print([m for m in ('torch', 'fastai', 'tensorflow', 'google.protobuf', 'pandas', 'scipy') if m in sys.modules])"
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout.strip() == '[]'
+
+
+def test_real_photographs(tmp_path):
+    native = Path(__file__).parents[2] / 'shared/data/isic2017_native'
+    if not native.exists(): pytest.skip('no ISIC sample')
+    pairs = Manifest.from_folder(native)[:2]
+    got = r.write_records(pairs, tmp_path / 'x', size=256)
+    for i, p in enumerate(pairs):
+        np.testing.assert_array_equal(got.raw(i, 256)[0], resize_image(read_image(p.image, at_least=256), 256))
+        np.testing.assert_array_equal(got.raw(i, 256)[1], resize_mask(read_mask(p.mask), 256))
