@@ -135,7 +135,16 @@ def _fractions(text: str) -> tuple[float, ...]:
     try: return tuple(float(x) for x in text.split(","))
     except ValueError: raise InputError(f"--fractions {text}: write three numbers with commas between them, such as 0.7,0.15,0.15.") from None
 
-# %% ../nbs/12_cli.ipynb #8ea5e41b
+# %% ../nbs/12_cli.ipynb #28a4270a
+def _audited(manifest: Manifest, column: str, folder: Path) -> tuple[Manifest, dict[str, Any]]:
+    "The manifest with near-duplicates in one group, and what was found; the report for people goes to `folder`."
+    from lesion_seg.audit import audit, save_audit
+    found = audit(manifest, column)
+    page = save_audit(folder, found, manifest, column)
+    err.print(f"{found}\nthe report, with thumbnails, is {page}", markup=False)
+    return found.merge(manifest), dict(audit=dict(pairs=len(found.pairs), leaks=[k._asdict() for k in found.leaks], report=str(page)))
+
+# %% ../nbs/12_cli.ipynb #dab295e6
 @app.command()
 def split(
     ctx: typer.Context,
@@ -148,6 +157,7 @@ def split(
     official: Annotated[str | None, typer.Option(help="A column with an official split.", show_default=False)] = None,
     as_: Annotated[list[str] | None, typer.Option("--as", help="What a value of it becomes, such as val=test.", show_default=False)] = None,
     duplicates: Annotated[Path | None, typer.Option(help="Table with columns image_a and image_b: photographs to keep together.", show_default=False)] = None,
+    audited: Annotated[bool, typer.Option("--audit", help="Look for near-duplicate photographs, keep them together, and report leaks.")] = False,
     full: Annotated[bool, typer.Option(help="Decode every file while checking, not just the headers.")] = False,
     config: ConfigOpt = None, set_: SetOpt = None, as_json: JsonOpt = False,
 ) -> None:
@@ -156,12 +166,15 @@ def split(
     shares = _fractions(fractions) if fractions else None if official else (cfg.data.train_split, cfg.data.val_split, cfg.data.test_split)
     manifest = Manifest.load(source)
     manifest.check(full=full)
-    done, report = make_split(manifest, shares, cfg.project.seed if seed is None else seed, table=table, on=on, official=official,
-                              as_split=_pairs(as_), duplicates=duplicates)
+    if table: manifest = manifest.join(table, on)
+    if audited: manifest, found = _audited(manifest, official or "split", out.with_name(f"{out.stem}_audit"))
+    done, report = make_split(manifest, shares, cfg.project.seed if seed is None else seed, official=official, as_split=_pairs(as_),
+                              duplicates=duplicates)
     out.parent.mkdir(parents=True, exist_ok=True)
     done.save(out)
     counts = {s: len(done.subset(s)) for s in SPLITS}
-    _print(dict(manifest=str(out), images=counts, digest=done.digest), as_json, f"{report}\nwritten to {out}")
+    facts = dict(manifest=str(out), images=counts, digest=done.digest) | (found if audited else {})
+    _print(facts, as_json, f"{report}\nwritten to {out}")
 
 # %% ../nbs/12_cli.ipynb #b731d944
 def _augs(cfg: Config) -> str | dict[str, Any]:
