@@ -145,10 +145,12 @@ def card_text(r: dict) -> str:
 **Use.** Outlines the one main lesion in a dermoscopic photograph, for research and for a second look. It is not a medical device and makes no diagnosis.
 
 **Model.** {r['architecture']['name']}, encoder {r['architecture']['encoder']}, lean decoder {r['architecture'].get('decoder')}; {r['parameters'] / 1e6:.1f} M
-parameters, {r['gmac_256']:.2f} GMAC for a 256x256 image; works at {r['size']}x{r['size']}; threshold {r['threshold']:g}, temperature {r['temperature']:.3f}.
+parameters, {r['gmac_256']:.2f} GMAC for a 256x256 image; works at {r['size']}x{r['size']};
+threshold {r['threshold']:g}, temperature {r['temperature']:.3f}.
 
-**Data.** {t['n_train']} training and {t['n_valid']} selection photographs of ISIC 2017 (Part 1, official training set, near-duplicates of the validation set
-left out), licence {t['licence']}; split digest {t['split_digest'][:16]}, seed {t['seed']}. Encoder weights: ImageNet. Epoch, threshold and temperature come
+**Data.** {t['n_train']} training and {t['n_valid']} selection photographs of ISIC 2017 (Part 1, official training set, known near-duplicates of
+the validation set left out), licence {t['licence']}; split digest {t['split_digest'][:16]}, seed {t['seed']}.
+Encoder weights: ImageNet. Epoch, threshold and temperature come
 from the selection photographs alone. Made by `{r['commands'][0]}`.
 
 **Scores** on the official validation set ({m['n']} photographs, never used for training or choice), mean with 95 % t-interval:

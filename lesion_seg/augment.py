@@ -144,13 +144,16 @@ class Artefacts(A.ImageOnlyTransform):
     def apply(self, img: np.ndarray, drawn: dict[str, float], place: int, truth: np.ndarray, **params: Any) -> np.ndarray:
         return add_artefacts(img, truth, place, **drawn) if drawn else img
 
-# %% ../nbs/02_augment.ipynb #8593903b
-def _robust() -> list[Any]:
+# %% ../nbs/02_augment.ipynb #a12d242f
+def _robust(
+    scale: tuple[float, float] = (0.6, 1.5),  # smallest and largest magnification
+    artefacts: float = 0.5,  # share of photographs that get artefacts
+) -> list[Any]:
     "Artefacts, wide pose, white balance, light, and one fault of the file."
     return [
-        Artefacts(p=0.5),
+        Artefacts(p=artefacts),
         A.SquareSymmetry(p=1.0),
-        A.Affine(scale=(0.6, 1.5), keep_ratio=False, balanced_scale=True, translate_percent=(-0.12, 0.12), rotate=(-45, 45), shear=(-8, 8),
+        A.Affine(scale=tuple(scale), keep_ratio=False, balanced_scale=True, translate_percent=(-0.12, 0.12), rotate=(-45, 45), shear=(-8, 8),
                  border_mode=cv2.BORDER_REFLECT_101, p=0.8),
         A.GridDistortion(num_steps=5, distort_limit=(-0.2, 0.2), border_mode=cv2.BORDER_REFLECT_101, p=0.15),
         WhiteBalance(p=0.7),
@@ -161,7 +164,7 @@ def _robust() -> list[Any]:
         _quality(),
     ]
 
-# %% ../nbs/02_augment.ipynb #dd949414
+# %% ../nbs/02_augment.ipynb #77e3e465
 Preset = Literal["strong", "robust", "reference", "none"]
 PRESETS: tuple[str, ...] = ("strong", "robust", "reference", "none")
 
@@ -169,13 +172,13 @@ def train_augs(
     size: int = 256,  # side of the square training images, pixels
     preset: str = "strong",  # one of `PRESETS`
     seed: int | None = None,  # None: another run, other images
-    **values: Any,  # of the preset 'reference', see `_reference`: rotation_limit, elastic, ...
+    **values: Any,  # of 'reference' (see `_reference`: rotation_limit, elastic, ...) or 'robust' (see `_robust`: scale, artefacts)
 ) -> A.Compose:  # takes and gives `image` uint8 (size, size, 3) and `mask` uint8 (size, size)
     "The training pipeline of a preset; raises InputError for an unknown one."
     if preset not in PRESETS: raise InputError(f"augmentation preset {preset!r} is unknown; choose one of {', '.join(PRESETS)}.")
-    if values and preset != "reference": raise InputError(f"the preset {preset!r} takes no values ({', '.join(values)}); only 'reference' does.")
+    if values and preset not in ("reference", "robust"): raise InputError(f"the preset {preset!r} takes no values ({', '.join(values)}).")
     if preset == "none": return valid_augs()
-    transforms = dict(reference=lambda: _reference(size, **values), strong=lambda: [*_geometry(), *_colour(), _quality()], robust=_robust)
+    transforms = dict(reference=lambda: _reference(size, **values), strong=lambda: [*_geometry(), *_colour(), _quality()], robust=lambda: _robust(**values))
     return _compose(transforms[preset](), seed)
 
 # %% ../nbs/02_augment.ipynb #44cd7192

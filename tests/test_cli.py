@@ -120,3 +120,26 @@ def test_download_of_what_is_not_there(tmp_path):
     for args in (["isic2015"], [], ["isic2017", "--query", "x"]):
         done = run("download", *args, cwd=tmp_path)
         assert done.returncode == 2 and "Traceback" not in done.stderr and done.stderr.strip()
+
+
+def test_dicom_in_and_dicom_out(work, tmp_path):
+    "The segmentation refers to its photograph; the header's pixel spacing gives millimetres; a photograph that is no DICOM has none."
+    pydicom, highdicom = pytest.importorskip("pydicom"), pytest.importorskip("highdicom")
+    from lesion_seg.dicom import photo_to_dicom
+    photo_to_dicom(make_phantom(3, (48, 64)).image, tmp_path / "in.dcm", spacing=(0.1, 0.2))
+    done = run("segment", "in.dcm", "-b", work / "bundle", "-o", "out", "--seg", "seg.dcm", "--threshold", "0.4", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)["results"][0]
+    assert result["spacing_mm"] == [0.1, 0.2] and result["area_mm2"] == pytest.approx(result["area_px"] * 0.02)
+    seg, mask = highdicom.seg.segread(tmp_path / "seg.dcm"), np.asarray(Image.open(tmp_path / result["written"]["mask"])) > 0
+    assert np.array_equal(seg.pixel_array.reshape(mask.shape) > 0, mask)
+    source = pydicom.dcmread(tmp_path / "in.dcm", stop_before_pixels=True)
+    assert seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence[0].ReferencedSOPInstanceUID == source.SOPInstanceUID
+    assert run("segment", work / "photo0.png", "--seg", "x.dcm", cwd=tmp_path).returncode == 2 and not (tmp_path / "x.dcm").exists()
+
+
+def test_info_of_a_dicom_file_keeps_the_patient_to_itself(tmp_path):
+    from lesion_seg.dicom import photo_to_dicom
+    photo_to_dicom(make_phantom(3, (48, 64)).image, tmp_path / "in.dcm", patient="Doe")
+    assert "Doe" not in (shown := run("info", "in.dcm", cwd=tmp_path).stdout) and "64" in shown
+    assert "Doe" in run("info", "in.dcm", "--identifying", cwd=tmp_path).stdout
