@@ -10,7 +10,8 @@ parser.read(here / "settings.ini", encoding="utf-8")
 cfg = parser["DEFAULT"]
 suffix = "_requirements"
 extras = {key.removesuffix(suffix): cfg[key].split() for key in cfg if key.endswith(suffix)}
-extras["dev"] += extras["app"] + extras["dicom"] + extras["pretrained"]
+extras["app"] += extras["dicom"]
+extras["dev"] += extras["app"] + extras["pretrained"]
 pythons = [f"Programming Language :: Python :: 3.{minor}" for minor in (10, 11, 12)]
 
 setup(
