@@ -9,6 +9,7 @@ import re
 import sys
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import matplotlib
 
@@ -19,8 +20,10 @@ def main(path: Path) -> None:
     cells = [c for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
     sources = ["".join(c["source"]) for c in cells]
     found = re.search(r"^#\|\s*default_exp\s+(\S+)", "\n".join(sources), re.M)
-    names = {k: v for k, v in vars(import_module(f"lesion_seg.{found[1]}")).items() if not k.startswith("__")} if found else {}
-    names["__name__"] = "notebook"
+    notebook = sys.modules["notebook"] = ModuleType("notebook")  # a real module, so that what a cell defines can be pickled for workers
+    names = vars(notebook)
+    if found:
+        names |= {k: v for k, v in vars(import_module(f"lesion_seg.{found[1]}")).items() if not k.startswith("__")}
     os.chdir(path.parent)
     for i, source in enumerate(sources):
         if not SKIP.search(source) and not source.startswith("#| default_exp"):

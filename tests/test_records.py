@@ -178,6 +178,17 @@ class TestOracles:
             tool.create_index(str(path), str(tmp_path / 'x.index'))
             assert (tmp_path / 'x.index').read_text() == path.with_suffix('.index').read_text()
 
+    def test_tensorflow_and_we_read_each_other(self, raw, tmp_path):
+        tf = pytest.importorskip('tensorflow', reason='no TensorFlow')
+        with tf.io.TFRecordWriter(str(tmp_path / 'theirs.tfrecord')) as w:
+            for payload in tf.data.TFRecordDataset(sorted(map(str, raw.path.glob('*.tfrecord')))):
+                f = tf.train.Example.FromString(payload.numpy()).features.feature
+                rec = next(x for x in raw if x.id == f['id'].bytes_list.value[0].decode())
+                assert f['image'].bytes_list.value[0] == rec.image.tobytes() and f['mask'].bytes_list.value[0] == rec.mask.tobytes()
+                w.write(payload.numpy())
+        theirs = {x.id: x for x in r.RecordReader(tmp_path / 'theirs.tfrecord')}
+        assert len(theirs) == len(raw) and all(np.array_equal(theirs[x.id].image, x.image) and np.array_equal(theirs[x.id].mask, x.mask) for x in raw)
+
     @pytest.mark.parametrize('name', ['a.tfrecord', 'train.tfrecord-00000-of-00001'])
     def test_ours_reads_tfrecord(self, manifest, tmp_path, name):
         tfrecord = pytest.importorskip('tfrecord')
