@@ -9,6 +9,7 @@ Writes lesion_seg/shipped (float16 weights); benchmarks/model_card.py then score
 import argparse
 from pathlib import Path
 
+from lesion_seg.audit import audit
 from lesion_seg.bundle import SHIPPED, save_bundle
 from lesion_seg.loss import BCELoss, SumLoss, TverskyLoss
 from lesion_seg.manifest import Manifest, make_split
@@ -16,7 +17,7 @@ from lesion_seg.report import calibrate
 from lesion_seg.train import train
 
 RECIPE = dict(model=dict(name="lesion_unet", encoder="tf_efficientnet_lite2", pretrained=True, decoder=[128, 64, 48, 24], dropout=0.1),
-              size=192, bs=16, epochs=24, augs="robust", lr=2e-3, schedule="one_cycle", encoder_lr=0.3, average=0.995, seed=42, licence="CC0-1.0")
+              size=224, bs=16, epochs=30, augs="robust", lr=2e-3, schedule="one_cycle", encoder_lr=0.3, average=0.995, seed=42, licence="CC0-1.0")
 
 # Half soft Jaccard (a Tversky index that prices both errors at 1), half cross-entropy.
 def loss() -> SumLoss: return SumLoss([TverskyLoss(1, 1), BCELoss()], [0.5, 0.5])
@@ -24,7 +25,9 @@ def loss() -> SumLoss: return SumLoss([TverskyLoss(1, 1), BCELoss()], [0.5, 0.5]
 
 def split(folder: Path) -> Manifest:
     "The official training photographs as 'train' and 'valid', the official validation set as 'test'."
-    return make_split(Manifest.load(folder), fractions=(0.9, 0.1, 0), table=folder / "splits.csv", official="official_isic2017_split", as_split={"val": "test"},
+    listed = Manifest.load(folder).join(folder / "splits.csv")
+    found = audit(listed, "official_isic2017_split")
+    return make_split(found.merge(listed), fractions=(0.9, 0.1, 0), official="official_isic2017_split", as_split={"val": "test"},
                       duplicates=folder / "near_duplicates.csv")[0]
 
 
