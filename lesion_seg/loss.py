@@ -120,7 +120,7 @@ class DiceBCELoss(SumLoss):
     ):
         super().__init__([DiceLoss(smooth), BCELoss()], [dice_weight, bce_weight], reduction)
 
-# %% ../nbs/04_loss.ipynb #ae4b2323
+# %% ../nbs/04_loss.ipynb #f0a7b3da
 class TverskyLoss(ImageLoss):
     "One minus the Tversky index (arXiv:1706.05721), where misses and false alarms have their own price."
     def __init__(
@@ -135,7 +135,8 @@ class TverskyLoss(ImageLoss):
 
     def per_image(self, logits: Tensor, target: Tensor) -> Tensor:
         p, t = logits.sigmoid().flatten(1), target.flatten(1)
-        tp, fp, fn = (p * t).sum(1), (p * (1 - t)).sum(1), ((1 - p) * t).sum(1)
+        tp = torch.minimum(p, t).sum(1)  # p t for a hard mask, and right for a soft one (arXiv:2302.05666)
+        fp, fn = p.sum(1) - tp, t.sum(1) - tp
         return 1 - (tp + self.smooth) / (tp + self.alpha * fp + self.beta * fn + self.smooth)
 
 # %% ../nbs/04_loss.ipynb #0f3d6328
