@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # %% auto #0
-__all__ = ['evaluate', 'plot_distribution', 'worst', 'plot_worst', 't_interval', 'bootstrap_interval', 'isic_2017_score',
-           'isic_2018_score', 'failure_rate', 'wilson_interval', 'summarise', 'text_report', 'save_table', 'load_table',
-           'save_summary', 'save_report', 'compare']
+__all__ = ['evaluate', 'plot_distribution', 'worst', 'plot_worst', 't_interval', 'group_draws', 'group_codes',
+           'bootstrap_interval', 'isic_2017_score', 'isic_2018_score', 'failure_rate', 'wilson_interval', 'summarise',
+           'text_report', 'save_table', 'load_table', 'save_summary', 'save_report', 'compare']
 
 # %% ../nbs/06a_evaluate.ipynb #5f39788b
 def _row(id: str, group: Any, pred: Any, truth: Any, threshold: float, **kwargs: Any) -> dict[str, Any]:
@@ -148,18 +148,25 @@ def t_interval(
     low, high = np.clip(x.mean() + np.array([-half, half]), *(bounds or (-np.inf, np.inf)))
     return float(low), float(high)
 
-# %% ../nbs/06a_evaluate.ipynb #7e8b1c48
-def _draws(groups: int, n: int, seed: int) -> Iterator[np.ndarray]:
-    "How often each group is drawn in each of `n` resamples: (chunk, groups), in chunks that fit into memory"
+# %% ../nbs/06a_evaluate.ipynb #3081b3f3
+def group_draws(
+    groups: int,            # how many there are
+    n: int,                 # resamples
+    seed: int,
+) -> Iterator[np.ndarray]:  # int (chunk, groups), in chunks that fit into memory
+    "How often each group is drawn in each resample"
     rng, size = np.random.default_rng(seed), max(1, 4_000_000 // groups)
     for start in range(0, n, size):
         k = min(size, n - start)
         picks = rng.integers(groups, size=(k, groups)) + groups * np.arange(k)[:, None]
         yield np.bincount(picks.ravel(), minlength=k * groups).reshape(k, groups)
 
-# %% ../nbs/06a_evaluate.ipynb #c6e5c5d4
-def _codes(groups: Any, n: int) -> np.ndarray:
-    "Number of the group of each of `n` images, from 0; without groups each image is its own"
+# %% ../nbs/06a_evaluate.ipynb #4162ad63
+def group_codes(
+    groups: Any,     # (N,) patient or lesion of each image, or None
+    n: int,          # images
+) -> np.ndarray:     # int (N,), from 0; without groups each image is its own
+    "Number of the group of each image; a missing group raises `InputError`"
     if groups is None: return np.arange(n)
     if lost := sum(pd.isna(g) or g == '' for g in groups):
         raise InputError(f'{lost} of {n} images have no group: give them one, or leave groups out.')
@@ -169,10 +176,10 @@ def _codes(groups: Any, n: int) -> np.ndarray:
 
 def _resampled_means(values: np.ndarray, groups: Any, n: int, seed: int) -> tuple[np.ndarray, int]:
     "Means over images (n, columns) of `n` resamples by group of the values (images, columns), and the number of groups"
-    codes = _codes(groups, len(values))
+    codes = group_codes(groups, len(values))
     sums, counts = np.zeros((codes.max() + 1, values.shape[1])), np.bincount(codes)
     np.add.at(sums, codes, values)
-    return np.concatenate([(w @ sums) / (w @ counts)[:, None] for w in _draws(len(counts), n, seed)]), len(counts)
+    return np.concatenate([(w @ sums) / (w @ counts)[:, None] for w in group_draws(len(counts), n, seed)]), len(counts)
 
 # %% ../nbs/06a_evaluate.ipynb #fa765718
 def _percentiles(means: np.ndarray, groups: int, level: float) -> np.ndarray:

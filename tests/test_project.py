@@ -14,7 +14,7 @@ NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
 
 # The order of the data flow: a module imports only from modules before it.
 ORDER = ["data", "manifest", "phantom", "isic", "records", "audit", "dicom", "augment", "loaders", "unet", "loss", "bundle",
-         "callbacks", "train", "metrics", "evaluate", "calibrate", "mc_dropout", "gradcam", "shape", "predict", "report", "config", "cli"]
+         "callbacks", "train", "metrics", "evaluate", "calibrate", "reliability", "mc_dropout", "gradcam", "shape", "predict", "report", "config", "cli"]
 
 
 def imports(path: Path) -> set[str]:
