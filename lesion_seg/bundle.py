@@ -25,16 +25,17 @@ if TYPE_CHECKING:
     from torch import nn
 
 # %% auto #0
-__all__ = ['SCHEMA', 'WEIGHTS', 'CARD', 'MODEL_CARD', 'SHIPPED', 'MAX_CARD_BYTES', 'LIBRARIES', 'check_card', 'sha256', 'Bundle',
-           'versions', 'code_commit', 'save_bundle', 'revise']
+__all__ = ['SCHEMA', 'WEIGHTS', 'CARD', 'MODEL_CARD', 'ONNX', 'ONNX_DECODER', 'SHIPPED', 'MAX_CARD_BYTES', 'LIBRARIES',
+           'check_card', 'sha256', 'Bundle', 'versions', 'code_commit', 'save_bundle', 'revise']
 
-# %% ../nbs/04a_bundle.ipynb #cb61d40d
+# %% ../nbs/04a_bundle.ipynb #35576cfe
 SCHEMA = 1
 WEIGHTS, CARD, MODEL_CARD = "model.safetensors", "bundle.json", "model_card.md"
+ONNX, ONNX_DECODER = "model.onnx", "decoder.onnx"  # written by `lesion_seg.onnx.export_onnx`
 SHIPPED = Path(str(files("lesion_seg"))) / "shipped"  # the bundle inside the package
 MAX_CARD_BYTES = 1_000_000
 
-# %% ../nbs/04a_bundle.ipynb #98eb4755
+# %% ../nbs/04a_bundle.ipynb #f95a9f95
 # What each key has to be; the checks of `check_card` walk over this table.
 _NUMBER = (int, float)
 _KEYS: dict[str, tuple[type, ...]] = {
@@ -42,6 +43,7 @@ _KEYS: dict[str, tuple[type, ...]] = {
     "threshold": _NUMBER, "temperature": _NUMBER, "weights_sha256": (str,),
     "training": (dict,), "metrics": (dict,), "versions": (dict,),
 }
+_LATER: dict[str, tuple[type, ...]] = {"onnx": (dict,), "review": (dict,)}  # what an export and a calibration add
 
 # %% ../nbs/04a_bundle.ipynb #3c291b28
 def _range_errors(card: dict[str, Any]) -> list[str]:
@@ -58,7 +60,7 @@ def _range_errors(card: dict[str, Any]) -> list[str]:
     }
     return [sentence for sentence, ok in rules.items() if not ok]
 
-# %% ../nbs/04a_bundle.ipynb #f3e10630
+# %% ../nbs/04a_bundle.ipynb #f1a478fa
 def check_card(
     card: Any,  # what `json.loads` made of a bundle.json
     path: str | Path,  # the file, named in the error
@@ -68,6 +70,7 @@ def check_card(
     faults = [f"{k} is missing" for k in _KEYS if k not in card]
     faults += [f"{k} is a {type(card[k]).__name__}" for k, t in _KEYS.items()
                if k in card and (not isinstance(card[k], t) or isinstance(card[k], bool))]
+    faults += [f"{k} is a {type(card[k]).__name__}" for k, t in _LATER.items() if k in card and not isinstance(card[k], t)]
     faults = faults or _range_errors(card)
     if faults: raise InputError(f"{path}: {'; '.join(faults)}. Save the bundle again with this release, or mend the file.")
     return card
@@ -92,7 +95,7 @@ def _read_card(folder: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as e: raise InputError(f"{path}: not readable as JSON ({type(e).__name__}); copy the bundle again.") from e
     return check_card(card, path)
 
-# %% ../nbs/04a_bundle.ipynb #d96579aa
+# %% ../nbs/04a_bundle.ipynb #0140061e
 @dataclass(frozen=True)
 class Bundle:
     "A trained model on disk: a folder with its card and its weights."
@@ -134,6 +137,13 @@ class Bundle:
     def model(self) -> nn.Module:
         "The network with its weights, in evaluation mode (imports torch)."
         return _load_model(self)
+
+    def file(self, name: str) -> Path:
+        "An exported file, such as 'model.onnx'; raises InputError when it is not there or not the one that the card names."
+        path, digest = self.path / name, self.info.get("onnx", {}).get("sha256", {}).get(name)
+        if digest is None or not path.is_file(): raise InputError(f"{path}: this bundle has no {name}; make it with `lesion_seg export {self.path}`.")
+        if sha256(path) != digest: raise InputError(f"{path}: differs from the digest in {CARD} (cut or swapped); copy the bundle again.")
+        return path
 
     def __repr__(self) -> str:
         return f"Bundle({self.architecture['name']}, {self.size} px, threshold {self.threshold:g}, at {self.path})"
@@ -192,7 +202,7 @@ def _cpu_state(model: nn.Module, half: bool) -> dict[str, Any]:
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     return {k: v.half() if half and v.is_floating_point() else v for k, v in state.items()}
 
-# %% ../nbs/04a_bundle.ipynb #5187187a
+# %% ../nbs/04a_bundle.ipynb #83e34954
 def save_bundle(
     folder: str | Path,  # where to; an older bundle there is replaced, any other content is refused
     model: nn.Module,  # with an `architecture` that `lesion_seg.unet.build_model` reads
@@ -208,7 +218,7 @@ def save_bundle(
     "Write a model and its card as a bundle, whole or not at all."
     from safetensors.torch import save
     folder = Path(folder)
-    if folder.is_dir() and {p.name for p in folder.iterdir()} - {CARD, WEIGHTS, MODEL_CARD}:
+    if folder.is_dir() and {p.name for p in folder.iterdir()} - {CARD, WEIGHTS, MODEL_CARD, ONNX, ONNX_DECODER}:
         raise InputError(f"{folder}: holds other files; choose a new folder for the bundle.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.", ignore_cleanup_errors=True) as tmp:
@@ -223,14 +233,15 @@ def save_bundle(
         _replace_folder(new, folder)
     return Bundle(folder, info)
 
-# %% ../nbs/04a_bundle.ipynb #f8d90d09
+# %% ../nbs/04a_bundle.ipynb #8387ac28
 def revise(
     bundle: Bundle,  # as it stands on disk
     **changes: Any,  # new values of keys of the card; 'training' and 'metrics' are merged with what is there
 ) -> Bundle:  # raises InputError, and changes nothing, when the card would no longer be one
     "Write new facts onto a bundle's card."
-    if unknown := [k for k in changes if k not in bundle.info]: raise InputError(f"{bundle.path / CARD}: has no key {unknown[0]!r} to change.")
+    if unknown := [k for k in changes if k not in (*bundle.info, *_LATER)]: raise InputError(f"{bundle.path / CARD}: has no key {unknown[0]!r} to change.")
     merged = {k: bundle.info[k] | v if k in ("training", "metrics") else v for k, v in changes.items()}
-    info = check_card(bundle.info | merged, bundle.path / CARD)
+    old = {"onnx"} if changes.get("temperature", bundle.temperature) != bundle.temperature else set()  # the exported files hold the old temperature
+    info = check_card({k: v for k, v in bundle.info.items() if k not in old} | merged, bundle.path / CARD)
     with atomic_path(bundle.path / CARD) as tmp: tmp.write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
     return Bundle(bundle.path, info)

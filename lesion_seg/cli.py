@@ -27,8 +27,8 @@ from .records import RecordReader
 
 # %% auto #0
 __all__ = ['app', 'err', 'log', 'ConfigOpt', 'SetOpt', 'JsonOpt', 'BundleArg', 'ThresholdOpt', 'TtaOpt', 'LargestOpt', 'FillOpt',
-           'INTERRUPTED', 'phantom', 'download', 'split', 'records', 'train', 'evaluate', 'calibrate', 'segment',
-           'demo', 'info', 'main']
+           'INTERRUPTED', 'phantom', 'download', 'split', 'records', 'train', 'evaluate', 'export', 'calibrate',
+           'segment', 'demo', 'info', 'main']
 
 # %% ../nbs/12_cli.ipynb #de899a6e
 app = typer.Typer(help="Segment skin lesions in dermoscopic photographs. For research and a second look; not a medical device.",
@@ -300,6 +300,20 @@ def evaluate(
     summary = save_evaluation(folder, bundle, chosen, scores, level=cfg.evaluation.confidence_interval, title=title, **options)
     _print(dict(summary, report=str(folder / "report.html")), as_json, f"{text_report(summary)}\nthe report is {folder / 'report.html'}")
 
+# %% ../nbs/12_cli.ipynb #0a5c2906
+@app.command()
+def export(
+    bundle: Annotated[Path, typer.Argument(help="A bundle folder that `lesion_seg train` wrote.", show_default=False)],
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="The .onnx file; else into the bundle, where `segment` finds it.", show_default=False)] = None,
+    opset: Annotated[int, typer.Option(help="13 to 18.")] = 18,
+    floats: Annotated[bool, typer.Option("--floats", help="Let the file take float32 RGB in [0, 1] instead of uint8.")] = False,
+    as_json: JsonOpt = False,
+) -> None:
+    "Write a bundle as ONNX: RGB in, probability out, checked against PyTorch."
+    from lesion_seg.onnx import export_onnx
+    file = export_onnx(bundle, out, opset, floats)
+    _print(dict(file=str(file), opset=opset, bytes=file.stat().st_size), as_json, f"{file}: opset {opset}, {file.stat().st_size / 1e6:.1f} MB")
+
 # %% ../nbs/12_cli.ipynb #c66ea8dd
 @app.command()
 def calibrate(
@@ -354,7 +368,7 @@ def _seg_source(files: Sequence[Path], seg: Path | None) -> None:
         raise InputError(f"--seg {seg}: a DICOM Segmentation belongs to one DICOM photograph; give exactly one DICOM file.")
     if seg and seg.exists() and seg.samefile(files[0]): raise InputError(f"--seg {seg} is the photograph itself and is not overwritten: choose another name.")
 
-# %% ../nbs/12_cli.ipynb #eb3057aa
+# %% ../nbs/12_cli.ipynb #52794b6b
 @app.command()
 def segment(
     ctx: typer.Context,
@@ -364,6 +378,8 @@ def segment(
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for the results; else paths.output_dir.", show_default=False)] = None,
     save: Annotated[str, typer.Option(help=f"What to write, with commas: {', '.join(ALL_KINDS)}.")] = "mask,json",
     threshold: ThresholdOpt = None, tta: TtaOpt = None, largest: LargestOpt = None, fill_holes: FillOpt = None,
+    review: Annotated[bool | None, typer.Option("--review/--no-review", help="Say for each photograph whether a person should look at the result.",
+                                                show_default=False)] = None,
     seg: Annotated[Path | None, typer.Option(help="Write a DICOM Segmentation here; for one DICOM photograph.", show_default=False)] = None,
     fractional: Annotated[bool, typer.Option("--fractional", help="Probabilities instead of a mask in the DICOM Segmentation.")] = False,
     mm_per_pixel: Annotated[float | None, typer.Option(min=1e-6, help="Size of a pixel, for measures in millimetres.", show_default=False)] = None,
@@ -375,6 +391,7 @@ def segment(
     cfg = _settings(ctx, config, set_)
     kinds, files, folder = _kinds(save), _inputs(images), Path(out or cfg.paths.output_dir)
     options = _options(cfg, threshold=threshold, tta=tta, largest=largest, fill_holes=fill_holes)
+    options["review"] = cfg.prediction.review if review is None else review
     if mm_per_pixel: options["spacing"] = (mm_per_pixel, mm_per_pixel)
     stems = unique_stems(files)
     targets = {(folder / f"{stem}{KINDS[k][0]}").resolve() for stem in stems for k in kinds}
@@ -390,10 +407,11 @@ def segment(
                 found = _with_spacing(found, file)
                 written = found.save(folder, stem, kinds)
                 if seg: written["seg"] = write_seg(seg, found.probability if fractional else found.mask, file, model=found.model)
-                results.append(dict(file=str(file), **found.measure(), written={k: str(p) for k, p in written.items()}))
+                doubt = {} if found.doubt is None else dict(doubt=found.doubt, needs_review=found.needs_review)
+                results.append(dict(file=str(file), **found.measure(), **doubt, written={k: str(p) for k, p in written.items()}))
             step(i + 1)
     for sentence in broken: err.print(sentence, markup=False)
-    lines = [f"{r['file']}: lesion {r['area_fraction']:.1%} of the image" for r in results]
+    lines = [f"{r['file']}: lesion {r['area_fraction']:.1%} of the image{', needs review' if r.get('needs_review') else ''}" for r in results]
     _print(dict(results=results, broken=broken), as_json, "\n".join([*lines, f"{len(results)} of {len(files)} segmented; results in {folder}"]))
     if broken: raise typer.Exit(2)
 

@@ -14,7 +14,8 @@ NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
 
 # The order of the data flow: a module imports only from modules before it.
 ORDER = ["data", "manifest", "phantom", "isic", "records", "audit", "dicom", "augment", "loaders", "unet", "loss", "bundle",
-         "callbacks", "train", "metrics", "evaluate", "calibrate", "reliability", "mc_dropout", "gradcam", "shape", "predict", "report", "config", "cli"]
+         "callbacks", "train", "metrics", "evaluate", "calibrate", "reliability", "mc_dropout", "gradcam", "shape", "onnx",
+         "predict", "report", "config", "cli"]
 
 
 def imports(path: Path) -> set[str]:
@@ -42,7 +43,10 @@ def test_only_the_command_line_reads_the_configuration():
     assert [m for m in ORDER if "config" in imports(ROOT / "lesion_seg" / f"{m}.py")] == ["cli"]
 
 
-@pytest.mark.parametrize("module", ["data", "manifest", "isic", "records", "audit", "dicom", "bundle", "mc_dropout", "shape", "predict", "config", "cli"])
+LIGHT = ["data", "manifest", "isic", "records", "audit", "dicom", "bundle", "mc_dropout", "shape", "onnx", "predict", "config", "cli"]
+
+
+@pytest.mark.parametrize("module", LIGHT)
 def test_light_modules_stay_light(module):
     code = f"import sys, lesion_seg.{module}; print([m for m in ('torch', 'fastai', 'matplotlib', 'albumentations', 'pandas') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

@@ -1,0 +1,108 @@
+"""Are the shipped model's probabilities right, and does its doubt find its failures? python benchmarks/reliability.py DATA --manifest M [--trial B]
+
+DATA as for benchmarks/model_card.py, M the manifest that benchmarks/weights.py wrote (its 'valid' is the selection split). Doubt comes from one pass,
+from one mirrored pass, from the square's eight symmetries and from MC dropout (20 samples); a ridge regression over all of them, fitted on the
+selection split, is the learned score. --trial is a bundle of benchmarks/trials.py with the source it was held out from: its failures on that
+source choose the score (`chosen`) together with the selection split; the official validation set is only reported on.
+Writes benchmarks/results/reliability.json.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.linear_model import RidgeCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from trials import held_out
+
+from lesion_seg.bundle import Bundle, code_commit, versions
+from lesion_seg.calibrate import tempered
+from lesion_seg.data import read_image, read_mask, resize_image
+from lesion_seg.manifest import Manifest
+from lesion_seg.mc_dropout import gather, lesion_scores, mc_samples, pairwise_dice
+from lesion_seg.predict import Segmenter, square_maps
+from lesion_seg.reliability import auroc, calibration_summary, failure_report, fit_review
+from lesion_seg.shape import resize_probability, resize_threshold
+
+RESULT = Path(__file__).resolve().parent / "results" / "reliability.json"
+ENTROPY, MIRROR = "one pass: entropy_per_area", "one mirrored pass: disagreement"
+
+
+def doubts(segmenter: Segmenter, model: torch.nn.Module, image: np.ndarray) -> tuple[np.ndarray, dict[str, float]]:
+    "The map of the plain pass, and every doubt about it."
+    bundle = segmenter.bundle
+    maps = square_maps(segmenter.backend.probabilities, image[None])[0]
+    x = torch.from_numpy(image).permute(2, 0, 1).float() / 127.5 - 1
+    dropped = mc_samples(model, x, 20, temperature=bundle.temperature)
+    found = {ENTROPY: lesion_scores(gather(maps[[0, 0]], bundle.threshold), bundle.threshold)["entropy_per_area"],
+             MIRROR: 1 - pairwise_dice(maps[:2] >= bundle.threshold)}
+    for name, samples in (("symmetries", maps), ("dropout", dropped)):
+        found |= {f"{name}: {k}": v for k, v in lesion_scores(gather(samples, bundle.threshold), bundle.threshold).items()}
+    return maps[0], found
+
+
+def look(bundle: Bundle, manifest: Manifest) -> dict:
+    "Jaccard index, map, truth and doubts of each photograph."
+    segmenter, model, rows = Segmenter(bundle), bundle.model(), []
+    for pair in manifest:
+        truth = read_mask(pair.mask)
+        p, found = doubts(segmenter, model, resize_image(read_image(pair.image), bundle.size))
+        mask = resize_threshold(p, truth.shape, bundle.threshold)
+        rows.append((pair.id, pair.group, (mask & truth).sum() / (mask | truth).sum(), p, truth, found))
+    ids, groups, j, maps, truths, found = zip(*rows, strict=True)
+    return dict(ids=ids, groups=groups, j=np.array(j), maps=maps, truths=truths, doubts={k: np.array([f[k] for f in found]) for k in found[0]})
+
+
+def learn(selection: dict):
+    "Ridge regression of 1 - J on the logarithms of all doubts."
+    def table(seen): return np.log(np.column_stack(list(seen["doubts"].values())) + 1e-3)
+    model = make_pipeline(StandardScaler(), RidgeCV(np.logspace(0, 4, 17))).fit(table(selection), 1 - selection["j"])
+    return lambda seen: model.predict(table(seen))
+
+
+def calibration(seen: dict, temperature: float) -> dict:
+    "At the size of the truth (256 x 256), before and after the temperature."
+    found = {}
+    for name, t in (("before", 1 / temperature), ("after", 1)):
+        maps = [resize_probability(p if t == 1 else tempered(p, t), y.shape) for p, y in zip(seen["maps"], seen["truths"], strict=True)]
+        found[name] = calibration_summary(maps, seen["truths"])[0]
+    return found
+
+
+def choose(*seen: dict) -> str:
+    "The doubt with the highest mean AUROC over the sets, both baselines among the candidates."
+    names = list(seen[0]["doubts"])
+    return max(names, key=lambda k: np.mean([auroc(s["doubts"][k], s["j"] < 0.65) for s in seen]))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--manifest", type=Path, required=True)
+    parser.add_argument("--trial", nargs=2, metavar=("BUNDLE", "SOURCE"))
+    args = parser.parse_args()
+    manifest, bundle = Manifest.load(args.manifest), Bundle.shipped()
+    sets = dict(selection=look(bundle, manifest.subset("valid")), validation=look(bundle, manifest.subset("test")))
+    if args.trial: sets["held_out_source"] = look(Bundle.load(args.trial[0]), held_out(manifest, args.trial[1]).subset("test"))
+    chosen = choose(*(s for k, s in sets.items() if k != "validation"))
+    learned = learn(sets["selection"])
+    result = dict(command="python benchmarks/reliability.py FOLDER --manifest runs/weights/manifest.csv --trial BUNDLE SOURCE", commit=code_commit(),
+                  versions=versions(), weights_sha256=bundle.info["weights_sha256"], chosen=chosen, failures={}, calibration={})
+    for name, s in sets.items():
+        scores = s["doubts"] | ({} if name == "selection" else {"learned": learned(s)})
+        result["failures"][name] = dict(n=len(s["j"]), failed=int((s["j"] < 0.65).sum()), scores=failure_report(scores, s["j"], s["groups"]))
+        print(f"\n{name}: {len(s['j'])}, {(s['j'] < 0.65).sum()} failed")
+        for k, v in result["failures"][name]["scores"].items():
+            print(f"{k:34s}", *(f"{m} {v[m][0]:.3f} ({v[m][1]:.3f}-{v[m][2]:.3f})" for m in ("auroc", "caught", "aupr", "aurc")))
+        if name != "held_out_source": result["calibration"][name] = calibration(s, bundle.temperature)
+    flagged = sets["validation"]["doubts"][chosen] > fit_review(sets["selection"]["doubts"][chosen])
+    failed = sets["validation"]["j"] < 0.65
+    result["review"] = dict(flagged=float(flagged.mean()), failures_flagged=float((flagged & failed).sum() / failed.sum()))
+    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    print(chosen, result["review"], json.dumps(result["calibration"], indent=1))
+
+
+if __name__ == "__main__": main()
