@@ -15,13 +15,12 @@ import numpy as np
 import pandas as pd
 from scipy.ndimage import binary_dilation, rotate
 
-from lesion_seg.bundle import MODEL_CARD, SHIPPED, code_commit, revise, versions
+from lesion_seg.bundle import Bundle, MODEL_CARD, SHIPPED, code_commit, revise, versions
 from lesion_seg.data import atomic_path, read_image, read_mask
 from lesion_seg.evaluate import evaluate, failure_rate, summarise, t_interval, wilson_interval
 from lesion_seg.manifest import Manifest
 from lesion_seg.phantom import add_artefacts
-from lesion_seg.predict import Segmenter
-from lesion_seg.shape import resize_threshold
+from lesion_seg.predict import Segmentation, Segmenter
 
 RESULT = Path(__file__).resolve().parent / "results" / "model_card.json"
 GRADES = (0.25, 0.5, 0.75, 1.0)
@@ -34,9 +33,14 @@ def maps_of(segmenter: Segmenter, images: list[np.ndarray], tta: bool = False) -
     return [s.small for s in segmenter.predict_many(images, tta=tta)]
 
 
-def table_of(ids: list[str], maps: list[np.ndarray], truths: list[np.ndarray], threshold: float) -> pd.DataFrame:
+def cut(bundle: Bundle, small: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    "The mask that the product would give for a map, at the resolution of the truth."
+    return Segmentation(small, shape, bundle.threshold, largest=bundle.largest).mask
+
+
+def table_of(ids: list[str], maps: list[np.ndarray], truths: list[np.ndarray], bundle: Bundle) -> pd.DataFrame:
     "Scores of maps, each cut at the resolution of its truth."
-    return evaluate((i, None, resize_threshold(m, t.shape, threshold), t) for i, m, t in zip(ids, maps, truths, strict=True))
+    return evaluate((i, None, cut(bundle, m, t.shape), t) for i, m, t in zip(ids, maps, truths, strict=True))
 
 
 def brief(j: np.ndarray) -> dict:
@@ -89,8 +93,7 @@ def subgroups(facts: pd.DataFrame, j: np.ndarray) -> dict:
 
 def robustness(segmenter: Segmenter, ids: list[str], images: list[np.ndarray], truths: list[np.ndarray], clean: float) -> dict:
     "Mean Jaccard under each artefact at each grade, and after turning the photograph."
-    threshold = segmenter.bundle.threshold
-    def score(changed, truths=truths): return float(table_of(ids, maps_of(segmenter, changed), truths, threshold).jaccard.mean())
+    def score(changed, truths=truths): return float(table_of(ids, maps_of(segmenter, changed), truths, segmenter.bundle).jaccard.mean())
     found: dict = {"clean": clean}
     for name in ROBUSTNESS:
         found[name] = {str(g): score([add_artefacts(i, t, n, **{name: g}) for n, (i, t) in enumerate(zip(images, truths, strict=True))]) for g in GRADES}
@@ -124,7 +127,7 @@ def tta(segmenter: Segmenter, ids: list[str], images: list[np.ndarray], truths: 
     t0 = time.perf_counter()
     maps_of(segmenter, images)
     t1 = time.perf_counter()
-    j = table_of(ids, maps_of(segmenter, images, tta=True), truths, segmenter.bundle.threshold).jaccard.to_numpy()
+    j = table_of(ids, maps_of(segmenter, images, tta=True), truths, segmenter.bundle).jaccard.to_numpy()
     price = (time.perf_counter() - t1) / (t1 - t0)
     return dict(brief(j), gain=float((j - plain).mean()), gain_ci=list(t_interval(j - plain)), price=price)
 
@@ -144,7 +147,7 @@ def card_text(r: dict) -> str:
 
 **Model.** {r['architecture']['name']}, encoder {r['architecture']['encoder']}, lean decoder {r['architecture'].get('decoder')}; {r['parameters'] / 1e6:.1f} M
 parameters, {r['gmac_256']:.2f} GMAC for a 256x256 image; works at {r['size']}x{r['size']};
-threshold {r['threshold']:g}, temperature {r['temperature']:.3f}.
+threshold {r['threshold']:g}, temperature {r['temperature']:.3f}{', the largest region only' if r['largest'] else ''}.
 
 **Data.** {t['n_train']} training and {t['n_valid']} selection photographs of ISIC 2017 (Part 1, official training set, near-duplicates of
 the validation set, as `lesion_seg split --audit` finds them, left out), licence {t['licence']}; split digest {t['split_digest'][:16]}, seed {t['seed']}.
@@ -201,17 +204,18 @@ def main():
     images = [read_image(pairs[i].image) for i in wanted]
     truths = [read_mask(pairs[i].mask) for i in wanted]
     maps = maps_of(segmenter, images)
-    table = table_of(wanted, maps, truths, bundle.threshold)
+    table = table_of(wanted, maps, truths, bundle)
     j = table.jaccard.to_numpy()
     facts = facts_of(folder, wanted, images, truths)
-    original = evaluate((i, None, resize_threshold(m, t.shape, bundle.threshold), t) for i, m in zip(wanted, maps, strict=True)
+    original = evaluate((i, None, cut(bundle, m, t.shape), t) for i, m in zip(wanted, maps, strict=True)
                         for t in [read_mask(folder / "masks_original_resolution" / f"{i}_segmentation.png")])
     cost = model_cost(bundle.model())
     order = np.argsort(j)[:12]
     result = dict(
         commands=["make weights DATA=FOLDER", "python benchmarks/model_card.py FOLDER"], commit=code_commit(), versions=versions(),
         architecture=bundle.architecture, parameters=cost["parameters"], gmac_256=cost["gmac"], size=bundle.size, threshold=bundle.threshold,
-        temperature=bundle.temperature, training=bundle.info["training"], selection={k: bundle.info["metrics"][k] for k in ("valid", "calibration")
+        temperature=bundle.temperature, largest=bundle.largest, training=bundle.info["training"],
+        selection={k: bundle.info["metrics"][k] for k in ("valid", "calibration")
                                                                                      if k in bundle.info["metrics"]},
         weights_sha256=bundle.info["weights_sha256"], at_256=summarise(table),
         at_original=summarise(original),

@@ -12,7 +12,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import torch
 from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -22,21 +21,20 @@ from lesion_seg.bundle import Bundle, code_commit, versions
 from lesion_seg.calibrate import tempered
 from lesion_seg.data import read_image, read_mask, resize_image
 from lesion_seg.manifest import Manifest
-from lesion_seg.mc_dropout import gather, lesion_scores, mc_samples, pairwise_dice
-from lesion_seg.predict import Segmenter, square_maps
+from lesion_seg.mc_dropout import gather, lesion_scores, pairwise_dice
+from lesion_seg.predict import Segmentation, Segmenter, square_maps
 from lesion_seg.reliability import auroc, calibration_summary, failure_report, fit_review
-from lesion_seg.shape import resize_probability, resize_threshold
+from lesion_seg.shape import resize_probability
 
 RESULT = Path(__file__).resolve().parent / "results" / "reliability.json"
 ENTROPY, MIRROR = "one pass: entropy_per_area", "one mirrored pass: disagreement"
 
 
-def doubts(segmenter: Segmenter, model: torch.nn.Module, image: np.ndarray) -> tuple[np.ndarray, dict[str, float]]:
+def doubts(segmenter: Segmenter, image: np.ndarray) -> tuple[np.ndarray, dict[str, float]]:
     "The map of the plain pass, and every doubt about it."
     bundle = segmenter.bundle
     maps = square_maps(segmenter.backend.probabilities, image[None])[0]
-    x = torch.from_numpy(image).permute(2, 0, 1).float() / 127.5 - 1
-    dropped = mc_samples(model, x, 20, temperature=bundle.temperature)
+    dropped = segmenter.backend.samples(image, 20, 0)
     found = {ENTROPY: lesion_scores(gather(maps[[0, 0]], bundle.threshold), bundle.threshold)["entropy_per_area"],
              MIRROR: 1 - pairwise_dice(maps[:2] >= bundle.threshold)}
     for name, samples in (("symmetries", maps), ("dropout", dropped)):
@@ -46,11 +44,11 @@ def doubts(segmenter: Segmenter, model: torch.nn.Module, image: np.ndarray) -> t
 
 def look(bundle: Bundle, manifest: Manifest) -> dict:
     "Jaccard index, map, truth and doubts of each photograph."
-    segmenter, model, rows = Segmenter(bundle), bundle.model(), []
+    segmenter, rows = Segmenter(bundle), []
     for pair in manifest:
         truth = read_mask(pair.mask)
-        p, found = doubts(segmenter, model, resize_image(read_image(pair.image), bundle.size))
-        mask = resize_threshold(p, truth.shape, bundle.threshold)
+        p, found = doubts(segmenter, resize_image(read_image(pair.image), bundle.size))
+        mask = Segmentation(p, truth.shape, bundle.threshold, largest=bundle.largest).mask
         rows.append((pair.id, pair.group, (mask & truth).sum() / (mask | truth).sum(), p, truth, found))
     ids, groups, j, maps, truths, found = zip(*rows, strict=True)
     return dict(ids=ids, groups=groups, j=np.array(j), maps=maps, truths=truths, doubts={k: np.array([f[k] for f in found]) for k in found[0]})

@@ -35,7 +35,7 @@ ONNX, ONNX_DECODER = "model.onnx", "decoder.onnx"  # written by `lesion_seg.onnx
 SHIPPED = Path(str(files("lesion_seg"))) / "shipped"  # the bundle inside the package
 MAX_CARD_BYTES = 1_000_000
 
-# %% ../nbs/04a_bundle.ipynb #f95a9f95
+# %% ../nbs/04a_bundle.ipynb #6b16fa5e
 # What each key has to be; the checks of `check_card` walk over this table.
 _NUMBER = (int, float)
 _KEYS: dict[str, tuple[type, ...]] = {
@@ -43,7 +43,7 @@ _KEYS: dict[str, tuple[type, ...]] = {
     "threshold": _NUMBER, "temperature": _NUMBER, "weights_sha256": (str,),
     "training": (dict,), "metrics": (dict,), "versions": (dict,),
 }
-_LATER: dict[str, tuple[type, ...]] = {"onnx": (dict,), "review": (dict,)}  # what an export and a calibration add
+_LATER: dict[str, tuple[type, ...]] = {"onnx": (dict,), "review": (dict,), "largest": (bool,)}  # what an export and a calibration add
 
 # %% ../nbs/04a_bundle.ipynb #3c291b28
 def _range_errors(card: dict[str, Any]) -> list[str]:
@@ -95,7 +95,7 @@ def _read_card(folder: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as e: raise InputError(f"{path}: not readable as JSON ({type(e).__name__}); copy the bundle again.") from e
     return check_card(card, path)
 
-# %% ../nbs/04a_bundle.ipynb #0140061e
+# %% ../nbs/04a_bundle.ipynb #86a735f5
 @dataclass(frozen=True)
 class Bundle:
     "A trained model on disk: a folder with its card and its weights."
@@ -131,6 +131,8 @@ class Bundle:
     def threshold(self) -> float: return self.info["threshold"]
     @property
     def temperature(self) -> float: return self.info["temperature"]
+    @property
+    def largest(self) -> bool: return self.info.get("largest", False)  # keep the largest region only
     @property
     def architecture(self) -> dict[str, Any]: return self.info["architecture"]
 

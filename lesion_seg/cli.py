@@ -258,7 +258,7 @@ def train(
     scores = bundle.info["metrics"]["valid"]
     _print(dict(bundle=str(bundle.path), valid=scores), as_json, f"best epoch: validation Jaccard {scores['jaccard']:.4f}; the bundle is {bundle.path}")
 
-# %% ../nbs/12_cli.ipynb #102a7895
+# %% ../nbs/12_cli.ipynb #dca34490
 def _options(cfg: Config, **given: Any) -> dict[str, Any]:
     "The prediction settings, with what the command line says instead."
     p = cfg.prediction
@@ -267,7 +267,8 @@ def _options(cfg: Config, **given: Any) -> dict[str, Any]:
 
 ThresholdOpt = Annotated[float | None, typer.Option(min=0, max=1, help="Probability from which a pixel is lesion; else the bundle's.", show_default=False)]
 TtaOpt = Annotated[bool | None, typer.Option("--tta/--no-tta", help="Average over the eight symmetries of the square.", show_default=False)]
-LargestOpt = Annotated[bool | None, typer.Option("--largest/--all", help="Keep the largest component only.", show_default=False)]
+LargestOpt = Annotated[bool | None, typer.Option("--largest/--all", help="Keep the largest region only, or all; else as the bundle says.",
+                                                        show_default=False)]
 FillOpt = Annotated[bool | None, typer.Option("--fill-holes/--keep-holes", help="Fill the holes of the mask.", show_default=False)]
 
 # %% ../nbs/12_cli.ipynb #be19f1de

@@ -141,7 +141,7 @@ class Training(Section):
     early_stopping: EarlyStopping = _field(EarlyStopping, "for plateau")
     reduce_lr: ReduceLR = _field(ReduceLR, "for plateau")
 
-# %% ../nbs/11b_config.ipynb #73dd5fe9
+# %% ../nbs/11b_config.ipynb #4c24e043
 class Evaluation(Section):
     confidence_interval: float = _field(0.95, "level of every interval", gt=0, lt=1)
     distances: bool = _field(False, "HD95, ASSD, NSD and boundary IoU as well")
@@ -150,7 +150,7 @@ class Prediction(Section):
     confidence_threshold: float | None = _field(None, "probability from which a pixel is lesion; null: the bundle's", gt=0, lt=1)
     tta: bool = _field(False, "average over the eight symmetries of the square, at eight times the price")
     review: bool = _field(False, "say whether a person should look, at eight times the price")
-    largest: bool = _field(False, "keep the largest component only")
+    largest: bool | None = _field(None, "keep the largest region only; null: as the bundle was calibrated")
     fill_holes: bool = _field(False, "fill the holes of the mask")
 
 class Logging(Section):

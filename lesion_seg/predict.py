@@ -342,11 +342,11 @@ def _prepare(src: Source, side: int) -> _Input:
     size = image_size(src)
     return _Input(resize_image(read_image(src, at_least=side), side), size, name, src)
 
-# %% ../nbs/09a_predict.ipynb #30fe3742
+# %% ../nbs/09a_predict.ipynb #9f91205a
 def _answers(
     s: Segmenter,
     items: list[_Input],
-    tta: bool = False, review: bool = False, threshold: float | None = None, **options: Any, # see `Segmenter.predict`
+    tta: bool = False, review: bool = False, threshold: float | None = None, largest: bool | None = None, **options: Any, # see `Segmenter.predict`
 ) -> list[Segmentation]:
     "One pass of the network over prepared photographs, or eight."
     if not items: return []
@@ -354,10 +354,10 @@ def _answers(
     square = square_maps(s.backend.probabilities, batch) if tta or review else None
     maps = s.backend.probabilities(batch) if square is None else square.mean(1) if tta else square[:, 0]
     doubts = [_doubt(q, s.bundle) for q in square] if review and square is not None else [{}] * len(items)
-    cut = s.bundle.threshold if threshold is None else threshold
-    return [Segmentation(m.copy(), i.size, cut, i.name, i.source, model=s.facts, **options, **d) for m, i, d in zip(maps, items, doubts, strict=True)]
+    cut, one = s.bundle.threshold if threshold is None else threshold, s.bundle.largest if largest is None else largest
+    return [Segmentation(m.copy(), i.size, cut, i.name, i.source, one, model=s.facts, **options, **d) for m, i, d in zip(maps, items, doubts, strict=True)]
 
-# %% ../nbs/09a_predict.ipynb #47cf4b11
+# %% ../nbs/09a_predict.ipynb #b23e7a6b
 class Segmenter:
     "A bundle, ready to predict. Make one and keep it: it may be shared by threads."
     def __init__(self,
@@ -375,7 +375,7 @@ class Segmenter:
         src: Source, # path, bytes, binary file, array or PIL image, of any size from 1 x 1
         threshold: float | None = None, # None: the bundle's
         tta: bool = False, # mean over the square's eight symmetries: eight passes
-        largest: bool = False, # keep the largest region only (4-connected)
+        largest: bool | None = None, # keep the largest region only (4-connected); None: as the bundle was calibrated
         fill_holes: bool = False, # fill its holes
         spacing: tuple[float, float] | None = None, # mm of a pixel of the photograph: (row, column)
         review: bool = False, # say how doubtful the answer is and whether a person should look (`needs_review`): eight passes
