@@ -1,9 +1,9 @@
 """Train the model that the package ships: python benchmarks/weights.py FOLDER [-o runs/weights]   (`make weights`)
 
 FOLDER holds images/, masks/, splits.csv (image_id, official_isic2017_split) and near_duplicates.csv (image_a, image_b), as for
-benchmarks/isic2017.py. The official training photographs, duplicates left out, are divided into training and selection. Two teachers of one
-recipe, which differ in their seed, teach a third network; threshold, temperature, the doubt to review and whether to keep the largest region only
-are fitted on selection alone. A cut training is resumed by the same command; a finished one is not repeated.
+benchmarks/isic2017.py. The official training photographs, duplicates left out, are divided into training and selection; threshold, temperature,
+the doubt to review and whether to keep the largest region only are fitted on selection alone. A cut training is resumed by the same command; a
+finished one is not repeated.
 Writes lesion_seg/shipped (float16 weights and ONNX files); benchmarks/model_card.py then scores it.
 """
 
@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from lesion_seg.audit import audit
-from lesion_seg.bundle import SHIPPED, Bundle, save_bundle
+from lesion_seg.bundle import SHIPPED, save_bundle
 from lesion_seg.loss import BCELoss, SumLoss, TverskyLoss
 from lesion_seg.manifest import Manifest, make_split
 from lesion_seg.onnx import export_onnx
@@ -20,8 +20,6 @@ from lesion_seg.train import train
 
 RECIPE = dict(model=dict(name="lesion_unet", encoder="tf_efficientnet_lite2", pretrained=True, decoder=[128, 64, 48, 24], dropout=0.1),
               size=224, bs=16, epochs=30, augs="robust", lr=2e-3, schedule="one_cycle", encoder_lr=0.3, average=0.995, seed=42, licence="CC0-1.0")
-TEACHERS = {42: False, 43: True}  # seed, and whether its temperature was fitted before it taught
-STUDENT = dict(epochs=24, teacher_weight=0.5)
 
 # Half soft Jaccard (a Tversky index that prices both errors at 1), half cross-entropy.
 def loss() -> SumLoss: return SumLoss([TverskyLoss(1, 1), BCELoss()], [0.5, 0.5])
@@ -35,17 +33,6 @@ def split(folder: Path) -> Manifest:
                       duplicates=folder / "near_duplicates.csv")[0]
 
 
-def taught(manifest: Manifest, out: Path) -> Bundle:
-    "The teachers, then their student."
-    def fit(folder: Path, **changes): return train(manifest, folder, loss=loss(), **(RECIPE | changes), progress=False, report=row)
-    def row(r): print({k: round(v, 4) for k, v in r.items()}, flush=True)
-    teachers = []
-    for seed, warm in TEACHERS.items():
-        bundle = fit(out / f"teacher{seed}", seed=seed)
-        teachers.append((calibrate(bundle, manifest.subset("valid"), "selection") if warm else bundle).path)
-    return fit(out / "run", teachers=teachers, **STUDENT)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
@@ -54,7 +41,8 @@ def main():
     manifest = split(args.folder)
     args.out.mkdir(parents=True, exist_ok=True)
     manifest.save(args.out / "manifest.csv")
-    bundle = taught(manifest, args.out)
+    def row(r): print({k: round(v, 4) for k, v in r.items()}, flush=True)
+    bundle = train(manifest, args.out / "run", loss=loss(), **RECIPE, progress=False, report=row)
     facts = dict(data="ISIC 2017 Part 1, official training set without near-duplicates of its validation set", command="make weights DATA=FOLDER")
     shipped = save_bundle(SHIPPED, bundle.model(), bundle.size, training=bundle.info["training"] | facts, metrics=bundle.info["metrics"], half=True)
     calibrated = calibrate(shipped, manifest.subset("valid"), "selection")

@@ -63,11 +63,12 @@ def evaluate_manifest(
             yield item
     return evaluate(counted(), distances=distances)
 
-# %% ../nbs/11a_report.ipynb #71d12ef6
+# %% ../nbs/11a_report.ipynb #fc774f24
 def calibrate(
     bundle: str | Path | Bundle,  # a trained model, its card is revised
     manifest: Manifest,  # images with masks that the model was not trained on
     source: str = "valid",  # what they are, for the card
+    share: float | None = 0.2,  # of the images that a person shall look at, which sets the doubt to review; None: leave it as it is
 ) -> Bundle:  # with the fitted 'threshold', 'temperature', 'largest' and 'review'; the fits stand under metrics['calibration']
     "Fit temperature, threshold and doubt to review on held-out images, and whether to keep the largest region only, all at the model's size."
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
@@ -86,9 +87,10 @@ def calibrate(
     new = revise(bundle, threshold=fitted["threshold"], temperature=fitted["temperature"], largest=fitted["largest"][1] > fitted["largest"][0],
                  metrics=dict(calibration=dict(fitted, source=source)))
     if "onnx" in bundle.info: export_onnx(new)
-    return revise(Bundle.load(new.path), review=_review_rule(new, manifest, source))
+    new = Bundle.load(new.path)
+    return new if share is None else revise(new, review=_review_rule(new, manifest, source, share))
 
-def _review_rule(bundle: Bundle, manifest: Manifest, source: str, share: float = 0.2) -> dict[str, Any]:
+def _review_rule(bundle: Bundle, manifest: Manifest, source: str, share: float) -> dict[str, Any]:
     "The doubt that the given share of held-out photographs exceeds."
     segmenter = Segmenter(Bundle(bundle.path, bundle.info | dict(review=dict(score=DOUBT, threshold=0.0))), runtime="torch")
     doubts = [found.doubt for found in segmenter.predict_many((p.image for p in manifest), review=True)]  # type: ignore[union-attr]
