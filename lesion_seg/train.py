@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from fastai.learner import Learner
 from fastai.optimizer import Adam
 from safetensors.torch import load_file
 from torch import nn
+from torch.optim.swa_utils import update_bn
 
 from .bundle import Bundle, save_bundle
 from .callbacks import BEST, BUNDLE, CHECKPOINT, HISTORY, TENSORBOARD, precision_callbacks, read_state, schedule_callbacks
@@ -31,7 +32,7 @@ from .records import RecordReader
 from .unet import UNet, lesion_unet, param_groups
 
 # %% auto #0
-__all__ = ['MODELS', 'lesion_learner', 'fit', 'make_model', 'train']
+__all__ = ['MODELS', 'lesion_learner', 'fit', 'make_model', 'train', 'mean_weights']
 
 # %% ../nbs/05_train.ipynb #affc1f67
 def lesion_learner(
@@ -140,6 +141,14 @@ def make_model(
     torch.manual_seed(seed)
     return (lesion_unet if name == "lesion_unet" else UNet)(**kwargs)
 
+# %% ../nbs/05_train.ipynb #a7ec8f30
+def _start(model: nn.Module, bundle: Bundle) -> str:
+    "Fill a network with a bundle's weights; returns their digest."
+    if model.architecture != bundle.architecture:
+        raise InputError(f"{bundle.path} holds another architecture ({bundle.architecture}): start from a bundle of {model.architecture}.")
+    model.load_state_dict(bundle.model().state_dict())
+    return bundle.info["weights_sha256"]
+
 # %% ../nbs/05_train.ipynb #d959cdae
 def train(
     manifest: Manifest | RecordReader,  # with splits 'train' and 'valid'
@@ -154,6 +163,7 @@ def train(
     seed: int = 42,  # of everything random
     num_workers: int | None = None,  # loading processes
     licence: str = "unknown",  # of the training images, for the bundle
+    start: str | Path | None = None,  # a bundle of the same architecture to start from
     progress: bool = True,  # show fastai's bars
     **fit_args: Any,  # passed to `fit`: lr, schedule, freeze_epochs, resume, ...
 ) -> Bundle:
@@ -162,5 +172,20 @@ def train(
     learn = lesion_learner(dls, make_model(**{"seed": seed, **(model or {})}), loss, precision)
     pretrained = (model or {}).get("pretrained", False)
     facts = dict(split_digest=manifest.digest, augs=augs, precision=precision, licence=licence, pretrained=str(pretrained))
+    if start: facts["start"] = _start(learn.model, Bundle.load(start))
     if not progress: learn.remove_cbs(learn.cbs.filter(lambda cb: isinstance(cb, ProgressCallback)))
     with learn.no_logging() if not progress else learn.added_cbs([]): return fit(learn, epochs, folder, seed=seed, facts=facts, **fit_args)
+
+# %% ../nbs/05_train.ipynb #3734cc16
+def mean_weights(
+    bundles: Sequence[Bundle],  # of one architecture
+    batches: Iterable[tuple[torch.Tensor, Any]] | None = None,  # images (N, C, H, W) first, for batch norm's statistics; None: their mean as well
+) -> nn.Module:  # in evaluation mode
+    "The network whose weights are the mean of several."
+    if not bundles: raise InputError("No bundle was given to take the mean of: give at least one.")
+    if odd := [b for b in bundles if b.architecture != bundles[0].architecture]:
+        raise InputError(f"{odd[0].path} holds another architecture than {bundles[0].path}: only networks of one kind have a mean.")
+    model, states = bundles[0].model(), [b.model().state_dict() for b in bundles]
+    model.load_state_dict({k: torch.stack([s[k] for s in states]).mean(0) if v.is_floating_point() else v for k, v in states[0].items()})
+    if batches is not None: update_bn(batches, model)
+    return model.eval()

@@ -19,10 +19,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from .data import InputError
 
 # %% auto #0
-__all__ = ['STRIDES', 'PACKAGED', 'MODELS', 'conv_block', 'he_normal_', 'halve', 'UpCat', 'check_size', 'UNet', 'SameConv',
-           'replace_same', 'make_encoder', 'ShuffleUp', 'batch_norm', 'conv3', 'SkipBlock', 'CrossBlock', 'LeanBlock',
-           'quad_head', 'fastai_decoder', 'lean_decoder', 'LesionUNet', 'model_cost', 'packaged_weights',
-           'read_weights', 'load_encoder', 'lesion_unet', 'build_model', 'param_groups']
+__all__ = ['STRIDES', 'PACKAGED', 'MODELS', 'conv_block', 'he_normal_', 'halve', 'UpCat', 'check_size', 'UNet', 'full_precision',
+           'DepthwiseConv', 'SameConv', 'replace_convs', 'make_encoder', 'ShuffleUp', 'batch_norm', 'conv3',
+           'SkipBlock', 'CrossBlock', 'LeanBlock', 'quad_head', 'fastai_decoder', 'lean_decoder', 'LesionUNet',
+           'model_cost', 'packaged_weights', 'read_weights', 'load_encoder', 'lesion_unet', 'build_model',
+           'param_groups']
 
 # %% ../nbs/03_unet.ipynb #586c44f4
 def conv_block(
@@ -122,6 +123,21 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor: return self.decode(self.encode(x), x.shape[-2:])
 
+# %% ../nbs/03_unet.ipynb #38289029
+def full_precision(
+    conv: nn.Conv2d,
+    forward: Callable[[Tensor], Tensor],  # of `conv`
+    x: Tensor,
+) -> Tensor:  # of the type of `x`
+    "Run a convolution; a depthwise one in float32 also under a CPU's autocast."
+    if conv.groups == 1 or x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"): return forward(x)
+    with torch.autocast("cpu", enabled=False): return forward(x.float()).to(x.dtype)
+
+# %% ../nbs/03_unet.ipynb #64305616
+class DepthwiseConv(nn.Conv2d):
+    "A depthwise convolution for `full_precision`."
+    def forward(self, x: Tensor) -> Tensor: return full_precision(self, super().forward, x)
+
 # %% ../nbs/03_unet.ipynb #e0d8dc69
 class SameConv(nn.Conv2d):
     "timm's `Conv2dSame` for stride 2 and odd kernels, with a padding formula that exporters understand."
@@ -130,18 +146,20 @@ class SameConv(nn.Conv2d):
         for n, k in zip(x.shape[:1:-1], self.kernel_size[::-1], strict=True):
             left = (k - 3) // 2 + n % 2
             pads += [left, 2 * ((n + 1) // 2) - 2 + k - n - left]
-        return F.conv2d(F.pad(x, pads), self.weight, self.bias, self.stride, groups=self.groups)
+        return full_precision(self, lambda x: F.conv2d(F.pad(x, pads), self.weight, self.bias, self.stride, groups=self.groups), x)
 
 # %% ../nbs/03_unet.ipynb #45b3012f
-def replace_same(
+def replace_convs(
     module: nn.Module,  # changed in place; weights and their names stay
 ) -> None:
-    "Put a `SameConv` in the place of each `Conv2dSame` with stride 2."
+    "Put a `SameConv` in the place of each `Conv2dSame` with stride 2, and a `DepthwiseConv` in the place of plain depthwise ones."
     for name, m in list(module.named_modules()):
-        if isinstance(m, Conv2dSame) and m.stride == (2, 2) and m.dilation == (1, 1) and all(k % 2 for k in m.kernel_size):
-            conv = SameConv(m.in_channels, m.out_channels, m.kernel_size, m.stride, groups=m.groups, bias=m.bias is not None)  # type: ignore[arg-type]
-            conv.load_state_dict(m.state_dict())
-            module.set_submodule(name, conv)
+        same = isinstance(m, Conv2dSame) and m.stride == (2, 2) and m.dilation == (1, 1) and all(k % 2 for k in m.kernel_size)
+        if not same and not (type(m) is nn.Conv2d and m.groups == m.in_channels > 1): continue
+        conv = (SameConv if same else DepthwiseConv)(m.in_channels, m.out_channels, m.kernel_size, m.stride, 0 if same else m.padding, m.dilation,
+                                                     m.groups, m.bias is not None)
+        conv.load_state_dict(m.state_dict())
+        module.set_submodule(name, conv)
 
 # %% ../nbs/03_unet.ipynb #00cdade4
 STRIDES = [2, 4, 8, 16, 32]
@@ -160,7 +178,7 @@ def make_encoder(
                          "choose e.g. 'tf_efficientnet_lite0' or 'resnet34'.")
     if any(m._forward_hooks or m._forward_pre_hooks for m in encoder.modules()):
         raise InputError(f"timm reads the stages of {name!r} with hooks, which threads would mix up: choose e.g. 'resnet34'.")
-    replace_same(encoder)
+    replace_convs(encoder)
     return encoder
 
 # %% ../nbs/03_unet.ipynb #9df072a5
