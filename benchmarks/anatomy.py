@@ -27,10 +27,10 @@ def main():
     head = ["notebook", "cells", "words", "lines per code cell (median / p90 / max)", "exported lines", "tests per 100", "pictures", "MB"]
     print("| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|")
     print("| **goal** | 50-80 | 400-700 | <= 5 / <= 15 / <= 50 | | >= 20 | | <= 0.5 |")
-    for path in sorted((ROOT / "nbs").glob("*.ipynb")):
+    for path in sorted((ROOT / "nbs").rglob("*.ipynb")):
         a = anatomy(path)
-        lines = f"{a['median']:g} / {a['p90']} / {a['max']}"
-        print(f"| {path.stem} | {a['cells']} | {a['words']} | {lines} | {a['exported']} | {a['tests']} | {a['pictures']} | {a['mb']:.2f} |")
+        name, lines = path.relative_to(ROOT / "nbs").with_suffix(""), f"{a['median']:g} / {a['p90']} / {a['max']}"
+        print(f"| {name} | {a['cells']} | {a['words']} | {lines} | {a['exported']} | {a['tests']} | {a['pictures']} | {a['mb']:.2f} |")
 
 
 if __name__ == "__main__": main()
