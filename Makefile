@@ -6,7 +6,7 @@ READY := .venv/.ready
 ONE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint types docs export weights model-card clean
+.PHONY: help install demo app docker docker-compose test test-fast lint types docs export weights model-card clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -20,6 +20,9 @@ install: $(READY) ## make .venv with everything for development
 
 demo: $(READY) ## the whole pipeline on phantoms; prints the path of its report last
 	$(BIN)/lesion_seg demo -o demo
+
+app: $(READY) ## serve the web app and open it in a browser
+	$(BIN)/lesion_seg app
 
 test: $(READY) ## run the notebooks and the tests
 	$(ONE) $(BIN)/nbdev_test --n_workers 2

@@ -33,7 +33,7 @@ setup(
         *pythons,
     ],
     packages=find_packages(include=["lesion_seg", "lesion_seg.*"]),
-    package_data={"lesion_seg": ["py.typed", "*.json", "shipped/*"]},
+    package_data={"lesion_seg": ["py.typed", "*.json", "shipped/*", "webapp/*", "webapp/voila/templates/lesion_seg/*"]},
     python_requires=f">={cfg['min_python']},<3.13",
     install_requires=cfg["requirements"].split(),
     extras_require=extras,

@@ -24,7 +24,7 @@ from .data import InputError
 # %% auto #0
 __all__ = ['MAX_CONFIG_BYTES', 'Section', 'Project', 'Paths', 'Data', 'Elastic', 'Grid', 'BrightnessContrast', 'Crop',
            'Reference', 'Augmentation', 'Model', 'Loss', 'EarlyStopping', 'ReduceLR', 'Training', 'Evaluation',
-           'Prediction', 'Logging', 'Config', 'load_config', 'config_yaml', 'setup_logging']
+           'Prediction', 'App', 'Logging', 'Config', 'load_config', 'config_yaml', 'setup_logging']
 
 # %% ../nbs/11b_config.ipynb #21bc57fb
 class Section(BaseModel):
@@ -153,6 +153,14 @@ class Prediction(Section):
     largest: bool | None = _field(None, "keep the largest region only; null: as the bundle was calibrated")
     fill_holes: bool = _field(False, "fill the holes of the mask")
 
+class App(Section):
+    host: str = _field("127.0.0.1", "address that the web app listens on; 0.0.0.0: all")
+    port: int = _field(8866, "its port", ge=1, le=65535)
+    max_upload_mb: int = _field(200, "largest file that it takes", ge=1, le=1000)
+    max_files: int = _field(200, "photographs in one session", ge=1, le=2000)
+    kernels: int = _field(1, "sessions kept warm for the next readers", ge=0, le=64)
+    idle_minutes: int = _field(30, "a session that nobody used for so long is ended", ge=1)
+
 class Logging(Section):
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = _field("INFO", "DEBUG, INFO, WARNING or ERROR")
     format: str = _field("%(asctime)s %(levelname)s %(message)s", "of the lines on stderr")
@@ -175,6 +183,7 @@ class Config(Section):
     training: Training = _field(Training, "")
     evaluation: Evaluation = _field(Evaluation, "")
     prediction: Prediction = _field(Prediction, "")
+    app: App = _field(App, "")
     logging: Logging = _field(Logging, "")
 
 # %% ../nbs/11b_config.ipynb #0cbfa862
