@@ -19,7 +19,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .data import InputError, atomic_path
+from .data import InputError, atomic_path, writing
 
 if TYPE_CHECKING:
     from torch import nn
@@ -222,8 +222,8 @@ def save_bundle(
     folder = Path(folder)
     if folder.is_dir() and {p.name for p in folder.iterdir()} - {CARD, WEIGHTS, MODEL_CARD, ONNX, ONNX_DECODER}:
         raise InputError(f"{folder}: holds other files; choose a new folder for the bundle.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.", ignore_cleanup_errors=True) as tmp:
+    with writing(folder): folder.parent.mkdir(parents=True, exist_ok=True)
+    with writing(folder), tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.", ignore_cleanup_errors=True) as tmp:
         new = Path(tmp) / "new"
         new.mkdir()
         (new / WEIGHTS).write_bytes(save(_cpu_state(model, half)))  # save_file would hide it from other users (mode 0600)
@@ -246,4 +246,5 @@ def revise(
     old = {"onnx"} if changes.get("temperature", bundle.temperature) != bundle.temperature else set()  # the exported files hold the old temperature
     info = check_card({k: v for k, v in bundle.info.items() if k not in old} | merged, bundle.path / CARD)
     with atomic_path(bundle.path / CARD) as tmp: tmp.write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
+    for name in (ONNX, ONNX_DECODER) if "onnx" not in info else (): (bundle.path / name).unlink(missing_ok=True)
     return Bundle(bundle.path, info)

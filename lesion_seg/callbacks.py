@@ -23,8 +23,8 @@ from fastai.callback.schedule import ParamScheduler, combined_cos
 from fastai.callback.tracker import EarlyStoppingCallback, ReduceLROnPlateau, TrackerCallback
 from fastai.learner import Learner, Metric
 from fastcore.basics import patch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from .data import InputError, atomic_path
@@ -32,8 +32,8 @@ from .data import InputError, atomic_path
 # %% auto #0
 __all__ = ['PRECISIONS', 'CHECKPOINT', 'BEST', 'HISTORY', 'TENSORBOARD', 'BUNDLE', 'SCHEDULES', 'batch_scores', 'PerImage',
            'cpu_has_bf16', 'CPUBFloat16', 'precision_callbacks', 'Run', 'SeedEpoch', 'History', 'write_history',
-           'WeightAverage', 'Checkpoint', 'read_state', 'KeepBest', 'OneCycle', 'schedule_callbacks', 'ThawEncoder',
-           'Distil']
+           'WeightAverage', 'Checkpoint', 'load_best', 'read_state', 'KeepBest', 'OneCycle', 'schedule_callbacks',
+           'ThawEncoder', 'Distil']
 
 # %% ../nbs/04b_callbacks.ipynb #b4f0bdff
 def batch_scores(
@@ -259,7 +259,10 @@ class Checkpoint(Callback):
     def averages(self) -> list[WeightAverage]: return [cb for cb in self.learn.cbs if isinstance(cb, WeightAverage)]
 
     def before_fit(self):
-        if self.run_state.start: self._restore(self.run_state.folder / CHECKPOINT)
+        if not self.run_state.start: return
+        path = self.run_state.folder / CHECKPOINT
+        try: self._restore(path)
+        except (SafetensorError, OSError, RuntimeError, LookupError, TypeError, ValueError) as e: raise _unfit(path, e) from e
 
     def after_epoch(self):
         opt, plain = _optimizer_state(self.opt)
@@ -268,8 +271,7 @@ class Checkpoint(Callback):
         state = dict(epoch=self.run_state.epoch(self.learn) + 1, rows=self.run_state.rows, settings=self.run_state.settings,
                      plain=plain, hypers=[dict(h) for h in self.opt.hypers],
                      trackers={n: dict(best=float(t.best), wait=getattr(t, "wait", 0)) for n, t in self.trackers().items()})
-        with atomic_path(self.run_state.folder / CHECKPOINT) as path:
-            save_file(tensors, path, metadata={"state": json.dumps(state)})
+        with atomic_path(self.run_state.folder / CHECKPOINT) as path: path.write_bytes(save(tensors, {"state": json.dumps(state)}))
 
     def _restore(self, path: Path):
         tensors, state = load_file(path), read_state(path)
@@ -282,14 +284,34 @@ class Checkpoint(Callback):
             tracker.best, tracker.wait = state["trackers"][name]["best"], state["trackers"][name]["wait"]
 
 # %% ../nbs/04b_callbacks.ipynb #e7d5f042
+def _unfit(path: Path, e: Exception) -> InputError:
+    "What to say of a run's file that cannot be used."
+    return InputError(f"{path}: damaged, or of another training ({type(e).__name__}); delete the run's folder, or start anew with resume off.")
+
+def load_best(
+    model: nn.Module,  # gets the weights
+    folder: Path,  # of the run; raises InputError when its best weights are absent or damaged
+) -> None:
+    "Load the best epoch's weights."
+    try: model.load_state_dict(load_file(folder / BEST))
+    except (SafetensorError, OSError, RuntimeError) as e: raise _unfit(folder / BEST, e) from e
+
+def _whole(state: Any) -> bool:
+    "Is this what a checkpoint says?"
+    rows = state["rows"]
+    return isinstance(state["settings"], dict) and len(rows) == state["epoch"] > 0 and all(
+        r.keys() == rows[0].keys() and all(isinstance(v, float | int) for v in r.values()) for r in rows)
+
 def read_state(
     path: str | Path,  # a checkpoint
 ) -> dict[str, Any]:  # epoch, rows, settings, ...; raises InputError when the file is damaged
     "What a checkpoint's header says, without reading its weights."
     try:
-        with safe_open(str(path), "pt") as f: return json.loads(f.metadata()["state"])
-    except Exception as e:
-        raise InputError(f"{path}: not a whole checkpoint ({type(e).__name__}); delete it to start again from the beginning.") from e
+        with safe_open(str(path), "pt") as f: state = json.loads(f.metadata()["state"])
+        if _whole(state): return state
+        reason = "contradictory"
+    except Exception as e: reason = type(e).__name__
+    raise InputError(f"{path}: not a whole checkpoint ({reason}); delete it to start again from the beginning.")
 
 # %% ../nbs/04b_callbacks.ipynb #18b89b0d
 class KeepBest(TrackerCallback):
@@ -304,11 +326,11 @@ class KeepBest(TrackerCallback):
         super().after_epoch()
         if not self.new_best: return
         state = {k: v.detach().contiguous() for k, v in self.model.state_dict().items()}
-        with atomic_path(self.run_state.folder / BEST) as path: save_file(state, path)
+        with atomic_path(self.run_state.folder / BEST) as path: path.write_bytes(save(state))  # save_file would hide it from other users
 
     def after_fit(self):
         super().after_fit()
-        if not self.run_state.failure: self.model.load_state_dict(load_file(self.run_state.folder / BEST))
+        if not self.run_state.failure: load_best(self.model, self.run_state.folder)
 
 # %% ../nbs/04b_callbacks.ipynb #8612c03d
 class OneCycle(ParamScheduler):

@@ -5,6 +5,7 @@
 # %% ../nbs/12_cli.ipynb #bcc817dc
 from __future__ import annotations
 
+import io
 import json
 import logging
 import socket
@@ -266,7 +267,13 @@ def _options(cfg: Config, **given: Any) -> dict[str, Any]:
     options = dict(threshold=p.confidence_threshold, tta=p.tta, largest=p.largest, fill_holes=p.fill_holes)
     return options | {k: v for k, v in given.items() if v is not None}
 
-ThresholdOpt = Annotated[float | None, typer.Option(min=0, max=1, help="Probability from which a pixel is lesion; else the bundle's.", show_default=False)]
+def _probability(value: float | None) -> float | None:
+    "A threshold as it came, when it is one."
+    if value is None or 0 < value < 1: return value
+    raise InputError(f"--threshold {value}: give a probability above 0 and below 1, such as 0.5.")
+
+ThresholdOpt = Annotated[float | None, typer.Option(callback=_probability, show_default=False,
+                                                    help="Probability, above 0 and below 1, from which a pixel is lesion; else the bundle's.")]
 TtaOpt = Annotated[bool | None, typer.Option("--tta/--no-tta", help="Average over the eight symmetries of the square.", show_default=False)]
 LargestOpt = Annotated[bool | None, typer.Option("--largest/--all", help="Keep the largest region only, or all; else as the bundle says.",
                                                         show_default=False)]
@@ -374,7 +381,7 @@ def _seg_source(files: Sequence[Path], seg: Path | None) -> None:
 @app.command()
 def segment(
     ctx: typer.Context,
-    images: Annotated[list[Path], typer.Argument(help="Photographs, or folders of them.", show_default=False)],
+    images: Annotated[list[Path], typer.Argument(help="Photographs, or folders of them.", show_default=False, readable=False)],  # each says so by itself
     bundle: Annotated[Path | None, typer.Option("-b", "--bundle", help="A bundle folder that `lesion_seg train` wrote; else the package's own.",
                                                 show_default=False)] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for the results; else paths.output_dir.", show_default=False)] = None,
@@ -483,7 +490,7 @@ def _complaint(e: InputError | OSError) -> str:
     "What went wrong, in one line."
     if isinstance(e, InputError): return str(e)
     where = f"{e.filename}: " if e.filename else ""
-    return f"{where}{e.strerror or e}; check the path, its permissions and the space on the disk."
+    return str(InputError(f"{where}{e.strerror or e}; check the path, its permissions and the space on the disk."))
 
 INTERRUPTED = 130  # what shells report after Ctrl-C, and typer too
 
@@ -492,11 +499,16 @@ def main(
 ) -> int:  # exit code: 0, 2 for a user's mistake, 130 after Ctrl-C
     "Run the command line."
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")  # torch telling fastai about its own future
+    warnings.filterwarnings("ignore", module="PIL")  # remarks about metadata; what matters is an InputError
+    if isinstance(sys.stdout, io.TextIOWrapper): sys.stdout.reconfigure(errors="backslashreplace")  # file names may be no UTF-8
     try: app(args=list(sys.argv[1:] if argv is None else argv), prog_name="lesion_seg")
     except SystemExit as e: code = e.code if isinstance(e.code, int) else 0 if e.code is None else 1
     except KeyboardInterrupt: code = INTERRUPTED
     except (InputError, OSError) as e:
         err.print(f"lesion_seg: {_complaint(e)}", markup=False)
+        return 2
+    except MemoryError:
+        err.print("lesion_seg: the memory does not suffice; give fewer or smaller images at a time, or a smaller batch size.", markup=False)
         return 2
     else: code = 0
     if code == INTERRUPTED: err.print("lesion_seg: stopped; the same command again goes on from what is finished.", markup=False)

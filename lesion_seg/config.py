@@ -212,8 +212,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES: raise InputError(f"{path}: larger than {MAX_CONFIG_BYTES} bytes, so not a configuration.")
         found = _parse(path.read_text(encoding="utf-8"))
+    except InputError: raise
     except OSError as e: raise InputError(f"{path}: cannot be read ({e.strerror}); check --config and CONFIG_PATH.") from e
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as e:
+    except (yaml.YAMLError, ValueError, RecursionError) as e:  # a ValueError: no UTF-8, or a number of thousands of digits
         raise InputError(f"{path}: not valid YAML ({' '.join(str(e).split())[:200]}).") from e
     if found is None: return {}
     if not isinstance(found, dict): raise InputError(f"{path}: holds a {type(found).__name__}, not sections with keys.")
@@ -247,7 +248,7 @@ def _set(values: dict[str, Any], override: str) -> None:
         values = values.setdefault(part, {})
         if not isinstance(values, dict): raise InputError(f"--set {override}: {part} is a value, not a section.")
     try: values[parts[-1]] = _parse(text)
-    except yaml.YAMLError as e: raise InputError(f"--set {override}: {text!r} is not a YAML value.") from e
+    except (yaml.YAMLError, ValueError, RecursionError) as e: raise InputError(f"--set {override}: {text!r} is not a YAML value.") from e
 
 # %% ../nbs/11b_config.ipynb #d1d5262e
 def load_config(

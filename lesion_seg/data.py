@@ -4,6 +4,7 @@
 
 # %% ../nbs/00_data.ipynb #a1f565f5
 from __future__ import annotations
+import errno
 import io
 import math
 import os
@@ -21,10 +22,15 @@ from PIL import (BmpImagePlugin, Image, ImageCms, ImageDraw, ImageFilter, ImageF
                  TiffImagePlugin, WebPImagePlugin)
 
 # %% auto #0
-__all__ = ['Source', 'MAX_PIXELS', 'InputError', 'atomic_path', 'resize_image', 'resize_mask', 'draw_contour', 'register_reader',
-           'read_image', 'image_size', 'read_mask', 'contact_sheet']
+__all__ = ['Source', 'MAX_PIXELS', 'InputError', 'writing', 'atomic_path', 'resize_image', 'resize_mask', 'draw_contour',
+           'register_reader', 'read_image', 'image_size', 'read_mask', 'contact_sheet']
 
 # %% ../nbs/00_data.ipynb #0f9cc91a
+def _printable(text: str, most: int = 500) -> str:
+    "A text without what does not print, long lines without their middle."
+    lines = [''.join(c if c.isprintable() else '?' for c in line) for line in text.strip().split('\n')]
+    return '\n'.join(line if len(line) <= most else f'{line[:most - 200]} ... {line[-200:]}' for line in lines)
+
 class InputError(ValueError):
     "A user's mistake in plain words: which file, what is wrong, what to do."
     def __init__(self,
@@ -32,9 +38,28 @@ class InputError(ValueError):
         problems: Iterable[Any] = (), # every problem by itself, where there are several
     ):
         super().__init__(message)
-        self.problems = list(problems)
+        self.sentence, self.problems = _printable(str(message)), list(problems)
+    def __str__(self) -> str: return self.sentence # whatever a library that it passes through does to `args`
 
 # %% ../nbs/00_data.ipynb #a84637bb
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR,
+         errno.ENAMETOOLONG, errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY}
+
+def _unwritten(path: str | os.PathLike, e: OSError) -> InputError:
+    hint = 'free some space' if e.errno in (errno.ENOSPC, errno.EDQUOT) else 'check the folder and its permissions'
+    return InputError(f'{path} cannot be written ({e.strerror or e}): {hint}')
+
+@contextmanager
+def writing(
+    path: str | os.PathLike, # what is being written
+) -> Iterator[None]: # `InputError` for what the disk refuses
+    "Name the file when it cannot be written."
+    try: yield
+    except OSError as e:
+        if e.errno not in _DISK: raise
+        raise _unwritten(path, e) from e
+
+# %% ../nbs/00_data.ipynb #32ec768d
 @contextmanager
 def atomic_path(
     path: str | os.PathLike, # the file to write; missing folders are made
@@ -44,10 +69,11 @@ def atomic_path(
     try: path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as e: raise InputError(f'cannot write {path}: {path.parent} is not a folder that can be made ({e.strerror})') from e
     tmp = path.with_name(f'.{secrets.token_hex(6)}{path.suffix}')
-    try:
-        yield tmp
-        os.replace(tmp, path)
-    finally: tmp.unlink(missing_ok=True)
+    with writing(path):
+        try:
+            yield tmp
+            os.replace(tmp, path)
+        finally: tmp.unlink(missing_ok=True)
 
 # %% ../nbs/00_data.ipynb #703c1ef3
 def _hw(size: int | tuple[int, int]) -> tuple[int, int]:
@@ -102,7 +128,8 @@ def draw_contour(
 # %% ../nbs/00_data.ipynb #a1cc4400
 Source = str | os.PathLike | bytes | bytearray | memoryview | BinaryIO | np.ndarray | Image.Image
 
-MAX_PIXELS = 200_000_000
+MAX_PIXELS = 200_000_000 # of any picture
+_SURE, _PHOTO, _MASK = 10_000_000, 1000, 10_000 # up to here no questions; beyond, most pixels for a byte of the file
 
 _PLUGINS: dict[str, tuple[bytes, type]] = {
     'JPEG': (rb'\xff\xd8\xff', JpegImagePlugin.JpegImageFile),
@@ -177,13 +204,20 @@ def _frames(im: Image.Image) -> int:
     return n - reduced
 
 # %% ../nbs/00_data.ipynb #be84ad2a
-def _pil(f: BinaryIO, head: bytes, name: str) -> Image.Image:
+def _check_size(w: int, h: int, n: int, name: str, density: int = _PHOTO) -> None:
+    "Refuse a picture that is too large, or too large for the `n` bytes of its file."
+    if w * h > MAX_PIXELS: raise InputError(f'{name} has {w} x {h} pixels, more than the limit of {MAX_PIXELS:,}: make it smaller')
+    if w * h > max(_SURE, density * n):
+        raise InputError(f'{name} claims {w} x {h} pixels in {n:,} bytes, so it is damaged or made to fill the memory: copy or download it again')
+
+def _pil(f: BinaryIO, head: bytes, name: str, density: int) -> Image.Image:
     "The PIL image of an open file, header only, with its frame count and pixel count checked."
+    n = f.seek(0, os.SEEK_END)
+    f.seek(0)
     im = _PLUGINS[_format(head, name)][1](f)
     w, h = im.size
-    if w * h > MAX_PIXELS:
-        raise InputError(f'{name} has {w} x {h} pixels, more than the limit of {MAX_PIXELS:,}: make it smaller (or raise data.MAX_PIXELS)')
-    if (n := _frames(im)) > 1: raise InputError(f'{name} holds {n} pictures: save the one you want as a file of its own')
+    _check_size(w, h, n, name, density)
+    if (frames := _frames(im)) > 1: raise InputError(f'{name} holds {frames} pictures: save the one you want as a file of its own')
     return im
 
 # %% ../nbs/00_data.ipynb #8e403753
@@ -217,7 +251,7 @@ def _registered(head: bytes) -> _Reader | None:
 
 def _content(src: Any, f: BinaryIO) -> bytes | Path: return Path(src) if isinstance(src, (str, os.PathLike)) else f.read()
 
-def _read(src: Any, from_array: Callable, from_pil: Callable) -> np.ndarray:
+def _read(src: Any, from_array: Callable, from_pil: Callable, density: int = _PHOTO) -> np.ndarray:
     "Send a source to `from_array` or `from_pil`, by its content."
     name = _name(src)
     if isinstance(src, np.ndarray): return from_array(src, name)
@@ -225,7 +259,7 @@ def _read(src: Any, from_array: Callable, from_pil: Callable) -> np.ndarray:
     with _stream(src) as f, _decoding(name):
         head = _head(f, name)
         if r := _registered(head): return from_array(r.read(_content(src, f)), name)
-        with _pil(f, head, name) as im: return from_pil(im, name)
+        with _pil(f, head, name, density) as im: return from_pil(im, name)
 
 # %% ../nbs/00_data.ipynb #67b15913
 _TURN = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -316,7 +350,7 @@ def read_image(
 
 # %% ../nbs/00_data.ipynb #d749fb00
 def _late_exif(im: Any) -> None:
-    "Find the EXIF chunk that a PNG may carry after its pixels, which Pillow meets only when it decodes them."
+    "Find the EXIF chunk that a PNG may carry after its pixels, which Pillow meets only when it decodes them; the last one counts."
     f = im.fp
     f.seek(8)
     while len(chunk := f.read(8)) == 8:
@@ -326,7 +360,7 @@ def _late_exif(im: Any) -> None:
 
 def _header_size(im: Image.Image) -> tuple[int, int]:
     w, h = im.size
-    if im.format == 'PNG' and 'exif' not in im.info: _late_exif(im)
+    if im.format == 'PNG': _late_exif(im)
     turned = im.format != 'TIFF' and Image.Image.getexif(im).get(274, 1) >= 5
     return (w, h) if turned else (h, w)
 
@@ -341,7 +375,7 @@ def image_size(
     with _stream(src) as f, _decoding(name):
         head = _head(f, name)
         if r := _registered(head): return r.size(_content(src, f)) if r.size else r.read(_content(src, f)).shape[:2]
-        with _pil(f, head, name) as im: return _header_size(im)
+        with _pil(f, head, name, _MASK) as im: return _header_size(im)
 
 # %% ../nbs/00_data.ipynb #338c06ff
 def _binary(v: Any, name: str) -> np.ndarray:
@@ -395,7 +429,7 @@ def read_mask(
     src: Source, # path, bytes, binary file, array, or PIL image
 ) -> np.ndarray: # bool (H, W), upright; `InputError` when it cannot be read or is no mask
     "Read a mask: True is lesion; an all-black mask is valid and empty."
-    return _read(src, _mask_from_array, _mask_from_pil)
+    return _read(src, _mask_from_array, _mask_from_pil, _MASK)
 
 # %% ../nbs/00_data.ipynb #fa0456c2
 def _fit(text: str, font: Any, width: int) -> str:

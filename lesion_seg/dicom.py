@@ -179,8 +179,7 @@ def _header(ds: Any, name: str) -> _Header:
         raise InputError(f'{name} holds no picture (its class is {_known(ds, "SOPClassUID")}): choose the file of a photograph')
     rows, columns = (_whole(ds, k, name, 1, 65535) for k in ('Rows', 'Columns'))
     if rows * columns > data.MAX_PIXELS:
-        raise InputError(f'{name} has {columns} x {rows} pixels, more than the limit of {data.MAX_PIXELS:,}: '
-                         'make it smaller (or raise data.MAX_PIXELS)')
+        raise InputError(f'{name} has {columns} x {rows} pixels, more than the limit of {data.MAX_PIXELS:,}: make it smaller')
     photometric = str(ds.get('PhotometricInterpretation') or '').strip().upper()
     samples = _whole(ds, 'SamplesPerPixel', name, 1, 4, default=1)
     if _SAMPLES.get(photometric) != samples: raise InputError(f'{name} has a colour space that is unknown or retired: export it as RGB')
@@ -212,6 +211,7 @@ def _inflated(
     h = _header(_parsed(io.BytesIO(meta + start), pixels=False), name)
     if h.rows * h.columns * h.frames > data.MAX_PIXELS:
         raise InputError(f'{name} holds more than {data.MAX_PIXELS:,} deflated pixels: export it under another transfer syntax')
+    data._check_size(h.columns, h.rows * h.frames, len(packed), name)
     return io.BytesIO(meta + start + inflate.decompress(inflate.unconsumed_tail, h.bytes + (1 << 20)))
 
 # %% ../nbs/01_dicom.ipynb #95f85229
@@ -264,6 +264,7 @@ def _check_frame(ds: Any, h: _Header, index: int, name: str) -> None:
     size = _stream_size(frame)
     if size and size != (h.rows, h.columns):
         raise InputError(f'{name} has {h.columns} x {h.rows} pixels by its header, but another size in the picture itself: export it again')
+    data._check_size(h.columns, h.rows, len(frame), name)
     if size and b'\xff\xd9' not in frame[-64:]: raise InputError(f'{name} is cut off in its compressed picture: copy or export it again')
 
 # %% ../nbs/01_dicom.ipynb #783d3c55
@@ -285,8 +286,9 @@ def _values(ds: Any, h: _Header, index: int, name: str) -> tuple[np.ndarray, str
     elif len(ds.PixelData) < h.bytes:
         raise InputError(f'{name} is cut off: {len(ds.PixelData):,} of {h.bytes:,} bytes of its pixels are there')
     try: a, found = decoder.as_array(ds, index=index, raw=True)
-    except MemoryError: raise
-    except Exception: raise InputError(f'{name} is damaged: no decoder can read its picture ({decoder.UID.name}); export it again') from None
+    except (MemoryError, KeyboardInterrupt, SystemExit): raise
+    except BaseException: # a decoder written in Rust panics past Exception
+        raise InputError(f'{name} is damaged: no decoder can read its picture ({decoder.UID.name}); export it again') from None
     return a, str(found['photometric_interpretation'])
 
 # %% ../nbs/01_dicom.ipynb #02b55083

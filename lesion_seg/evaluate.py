@@ -61,7 +61,9 @@ def _check_table(table: pd.DataFrame, *columns: str) -> None:
     if not len(table): raise InputError('the table holds no images.')
     if len(twice := table.id[table.id.duplicated()]): raise InputError(f'{twice.iloc[0]}: this id occurs twice in the table.')
     for c in columns:
-        bad = table.id[~np.isfinite(table[c].to_numpy(float))]
+        try: numbers = table[c].to_numpy(float)
+        except (TypeError, ValueError) as e: raise InputError(f'the column {c} holds values that are no numbers ({e}).') from None
+        bad = table.id[~np.isfinite(numbers)]
         if len(bad): raise InputError(f'{", ".join(map(str, bad[:5]))}: {c} is NaN or infinite in {len(bad)} rows.')
 
 # %% ../nbs/06a_evaluate.ipynb #6fb5244a
@@ -317,7 +319,7 @@ def load_table(
     try:
         if path.suffix.lower() == '.parquet': table = pd.read_parquet(path)
         else: table = pd.read_csv(path, dtype={'id': str, 'group': str}, keep_default_na=False)
-    except (ValueError, OSError) as e: raise InputError(f'{path}: this is not a table of scores ({e}).') from None
+    except (ValueError, OSError) as e: raise InputError(f'{path}: this is not a table of scores ({" ".join(str(e).split())}).') from None
     try: _check_table(table, 'jaccard')
     except (InputError, ValueError) as e: raise InputError(f'{path}: {e}') from None
     return table

@@ -26,7 +26,7 @@ from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 from urllib.parse import urlencode, urljoin, urlsplit
-from .data import InputError, atomic_path, read_image
+from .data import InputError, _unwritten, atomic_path, read_image
 from .manifest import COLUMNS, Manifest, Problem
 
 # %% auto #0
@@ -299,14 +299,10 @@ class _Book:
     def save(self, every: float = 0.0) -> None:
         "Write the notes, unless that was done less than `every` seconds ago."
         if time.monotonic() - self.saved < every: return
-        try:
-            with atomic_path(self.path) as tmp: tmp.write_text(json.dumps(self.rows, indent=1, sort_keys=True), encoding='utf-8')
-        except OSError as e: raise _unwritten(self.path, e) from e
+        with atomic_path(self.path) as tmp: tmp.write_text(json.dumps(self.rows, indent=1, sort_keys=True), encoding='utf-8')
         self.saved = time.monotonic()
 
-def _unwritten(path: Path, e: OSError) -> InputError:
-    hint = 'free some space' if e.errno == errno.ENOSPC else 'check the folder and its permissions'
-    return InputError(f'{path} cannot be written ({e.strerror or e}): {hint}')
+
 
 # %% ../nbs/00b_isic.ipynb #04fb1028
 def _sizes(items: Sequence[Item], net: _Net) -> list[int]:

@@ -330,7 +330,9 @@ def _save(m: Manifest, path: Path) -> Path:
     if any(p.split for p in m):
         digest = m.digest[:16]
         rows, cols = [{**r, 'split_digest': digest} for r in rows], [*cols, 'split_digest']
-    with atomic_path(path) as tmp: (_write_parquet if path.suffix.lower() in ('.parquet', '.pq') else _write_csv)(rows, cols, tmp)
+    try:
+        with atomic_path(path) as tmp: (_write_parquet if path.suffix.lower() in ('.parquet', '.pq') else _write_csv)(rows, cols, tmp)
+    except UnicodeEncodeError as e: raise InputError(f'{path} cannot hold {e.object!r}, which is no UTF-8: rename that file') from e
     return path
 
 def _write_csv(rows: list[dict], cols: list[str], path: Path) -> None:
@@ -444,7 +446,8 @@ class SplitReport:
     dropped: list[Problem] # pairs left out, with the reason
     digest: str # of the split
     def __str__(self):
-        lines = [f'{s}: {n} images in {self.groups[s]} groups, mean lesion area {self.area[s]:.1%}' for s, n in self.images.items()]
+        area = {s: f', mean lesion area {a:.1%}' if a == a else '' for s, a in self.area.items()}
+        lines = [f'{s}: {n} images in {self.groups[s]} groups{area[s]}' for s, n in self.images.items()]
         return '\n'.join([*lines, *(f'dropped: {p.detail}' for p in self.dropped), f'digest {self.digest[:16]}'])
 
 # %% ../nbs/00_manifest.ipynb #db4e3a5f
@@ -529,7 +532,9 @@ def _table_problems(m: Manifest) -> list[Problem]:
 def _size_of(p: LesionPair, what: str, path: Path | None, full: bool) -> tuple[int, ...] | Problem:
     "The size of one file of a pair, or what is wrong with it."
     if path is None: return Problem(p.id, 'no mask', f'{p.image} has no mask')
-    if not path.exists(): return Problem(p.id, f'missing {what}', f'{path} does not exist')
+    try: there = path.exists()
+    except OSError: there = False # such as a name that is too long
+    if not there: return Problem(p.id, f'missing {what}', f'{path} does not exist')
     try: return (read_image if what == 'photograph' else read_mask)(path).shape[:2] if full else image_size(path)
     except InputError as e: return Problem(p.id, f'unreadable {what}', str(e))
 

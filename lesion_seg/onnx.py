@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 # %% auto #0
-__all__ = ['OPSETS', 'SIZES', 'TOLERANCE', 'opset_of', 'cores', 'open_session', 'parity', 'export_onnx', 'OnnxSampler']
+__all__ = ['OPSETS', 'SIZES', 'TOLERANCE', 'opset_of', 'cores', 'open_session', 'run_session', 'parity', 'export_onnx',
+           'OnnxSampler']
 
 # %% ../nbs/09_onnx.ipynb #1b689689
 OPSETS = range(13, 19) # 18 by PyTorch's exporter of today, 13 to 17 by the one before it
@@ -120,13 +121,27 @@ def open_session(
     threads: int | None = None, # of one prediction; None: `cores()`
 ) -> Any: # an onnxruntime.InferenceSession on the CPU
     "Open an ONNX file with onnxruntime."
+    os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')  # read when it is imported
     import onnxruntime as ort
+    ort.set_default_logger_severity(4)  # what fails is an InputError, not a line on stderr
     options = ort.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = threads or cores(), 3
+    options.intra_op_num_threads, options.log_severity_level = threads or cores(), 4
     try: return ort.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers=['CPUExecutionProvider'])
     except Exception as e:  # onnxruntime's own classes, one for each way to fail
-        name, reason = 'the file' if isinstance(model, bytes) else model, str(e).splitlines()[0][:200]
-        raise InputError(f'{name}: onnxruntime cannot open it ({reason}); export it again.') from None
+        raise _useless('the file' if isinstance(model, bytes) else model, 'open', e) from None
+
+def _useless(name: Any, what: str, e: Exception) -> InputError:
+    return InputError(f'{name}: onnxruntime cannot {what} it ({(str(e).splitlines() or [type(e).__name__])[0][:200]}); export it again.')
+
+def run_session(
+    session: Any, # from `open_session`
+    outputs: Sequence[str] | None, # names; None: all
+    inputs: dict[str, np.ndarray], # by name
+    name: Any, # of the file, for the error
+) -> list[np.ndarray]: # raises InputError when the graph does not fit
+    "Run a session."
+    try: return session.run(outputs, inputs)
+    except Exception as e: raise _useless(name, 'run', e) from None
 
 # %% ../nbs/09_onnx.ipynb #76b66e13
 SIZES = ((1, 64, 64), (3, 96, 128), (1, 130, 130), (3, 127, 125), (1, 256, 256)) # images, height, width
@@ -186,7 +201,7 @@ def _decoder(bundle: Bundle) -> tuple[nn.Module, tuple, list[int]]:
             self.net = net
         def forward(self, keep: torch.Tensor, features: list[torch.Tensor]) -> torch.Tensor:
             parts = iter(keep.split(widths, 1))
-            many = [f.expand(len(keep), -1, -1, -1) for f in features]
+            many = [f.expand(keep.shape[0], -1, -1, -1) for f in features]  # `len` would be frozen by the older exporter
             logits = self.net.decode(many, size, dropout=lambda x: x * next(parts)[:, :, None, None])  # type: ignore[operator]
             return (logits[:, 0] / bundle.temperature).sigmoid()
     def measure(x: torch.Tensor) -> torch.Tensor:
@@ -210,21 +225,36 @@ def _record(bundle: Bundle, opset: int, off: float) -> None:
     revise(bundle, onnx=dict(opset=opset, parity=off, sha256={n: sha256(bundle.path / n) for n in names}))
 
 # %% ../nbs/09_onnx.ipynb #f42eb2c8
+def _listed(facts: dict[str, str], key: str, kind: type, path: Path) -> list[Any]:
+    "A list in the metadata of an exported file."
+    try: found = json.loads(facts[key])
+    except (KeyError, ValueError, RecursionError): found = None
+    if isinstance(found, list) and found and all(isinstance(v, kind) for v in found): return found
+    raise InputError(f'{path}: lacks the list of its {key}; export it again.')
+
+def _encoder_graph(path: Path) -> tuple[bytes, list[str]]:
+    "The graph of a bundle with the features as its outputs, and their names."
+    import onnx
+    from google.protobuf.message import DecodeError
+    try: graph = onnx.load(path, load_external_data=False)
+    except DecodeError as e: raise _useless(path, 'open', e) from None
+    features = _listed({p.key: p.value for p in graph.metadata_props}, 'features', str, path)
+    _keep_outputs(graph, features)  # the runtime drops what no output needs
+    return graph.SerializeToString(), features
+
 class OnnxSampler:
     "MC dropout on onnxruntime: one pass of the encoder, then the decoder in batches."
     def __init__(self,
         bundle: Bundle, # with exported files
         threads: int | None = None, # see `open_session`
     ):
-        import onnx
-        graph = onnx.load(bundle.file(ONNX))
-        self.features = json.loads({p.key: p.value for p in graph.metadata_props}['features'])
-        _keep_outputs(graph, self.features)  # the runtime drops what no output needs
-        self.rate, self.size = bundle.architecture['dropout'], bundle.size
-        if not 0 < (self.rate or 0) < 1:
+        self.path, self.size, dropout = bundle.path, bundle.size, bundle.architecture.get('dropout')
+        self.rate: float = dropout if isinstance(dropout, float) else 0.
+        if not 0 < self.rate < 1:
             raise InputError(f'{bundle.path}: was trained without dropout, so all samples would be the same; train with dropout=0.1.')
-        self.encoder, self.decoder = open_session(graph.SerializeToString(), threads), open_session(bundle.file(ONNX_DECODER), threads)
-        self.widths = json.loads(self.decoder.get_modelmeta().custom_metadata_map['widths'])
+        graph, self.features = _encoder_graph(bundle.file(ONNX))
+        self.encoder, self.decoder = open_session(graph, threads), open_session(bundle.file(ONNX_DECODER), threads)
+        self.widths = _listed(self.decoder.get_modelmeta().custom_metadata_map, 'widths', int, bundle.path / ONNX_DECODER)
 
     def __call__(self,
         image: np.ndarray, # uint8 (S, S, 3), S the bundle's size
@@ -236,6 +266,7 @@ class OnnxSampler:
         "Samples of one image, the same ones that `mc_samples` gives."
         if n < 1: raise InputError(f'{n} samples say nothing: ask for at least one.')
         if image.shape != (self.size, self.size, 3): raise InputError(f'The image is {image.shape}: resize it to {(self.size, self.size, 3)} first.')
-        features = dict(zip(self.features, self.encoder.run(self.features, {'image': image[None]}), strict=True))
+        features = dict(zip(self.features, run_session(self.encoder, self.features, {'image': image[None]}, self.path / ONNX), strict=True))
         keep = np.concatenate([channel_masks(i, c, n, rate or self.rate, seed) for i, c in enumerate(self.widths)], axis=1)
-        return np.concatenate([self.decoder.run(None, {'keep': keep[i:i + at_once], **features})[0] for i in range(0, n, at_once)])
+        def decode(part: np.ndarray) -> np.ndarray: return run_session(self.decoder, None, {'keep': part, **features}, self.path / ONNX_DECODER)[0]
+        return np.concatenate([decode(keep[i:i + at_once]) for i in range(0, n, at_once)])

@@ -23,7 +23,7 @@ from PIL import Image, ImageDraw, ImageFont
 from .bundle import ONNX, Bundle
 from .data import InputError, Source, atomic_path, draw_contour, image_size, read_image, resize_image
 from .mc_dropout import Uncertainty, gather, lesion_scores, mc_samples
-from .onnx import OnnxSampler, open_session
+from .onnx import OnnxSampler, open_session, run_session
 from .shape import (bounding_box, centre_of_area, clean_map, clean_mask, encode_png, feret_diameter, find_polygons, keyhole,
                               perimeter, resize_probability, resize_threshold)
 
@@ -165,7 +165,7 @@ def safe_stem(
 ) -> str: # letters, digits, '-', '_' and '.', at most 100 of them; 'image' where nothing is left
     "A file name without its suffix that every system takes."
     name = getattr(name, 'name', '') if not isinstance(name, (str, Path)) else re.split(r'[/\\]', str(name))[-1]
-    stem = re.sub(r'[^\w.-]+', '_', Path(str(name)).stem).strip('._ ')[:100]
+    stem = re.sub(r'[^\w.-]+', '_', Path(str(name)).stem).strip('._ -')[:100]
     return f'_{stem}' if re.fullmatch(r'(?i)con|prn|aux|nul|com\d|lpt\d', stem) else stem or 'image'
 
 # %% ../nbs/09a_predict.ipynb #e0472895
@@ -187,7 +187,8 @@ def unique_stems(
     return out
 
 # %% ../nbs/09a_predict.ipynb #f382907f
-def _json(content: dict) -> bytes: return (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + '\n').encode()
+def _json(content: dict) -> bytes:
+    return (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + '\n').encode(errors='backslashreplace') # names that are no UTF-8
 
 def _record(seg: Segmentation) -> dict[str, Any]:
     "What the JSON file says."
@@ -260,7 +261,8 @@ class _OnnxBackend:
         self.bundle, self.threads = bundle, threads
         self.session = open_session(bundle.file(ONNX), threads)
 
-    def probabilities(self, batch: np.ndarray) -> np.ndarray: return self.session.run(['probability'], {'image': batch})[0]
+    def probabilities(self, batch: np.ndarray) -> np.ndarray:
+        return run_session(self.session, ['probability'], {'image': batch}, self.bundle.path / ONNX)[0]
     @cached_property
     def sampler(self) -> OnnxSampler: return OnnxSampler(self.bundle, self.threads)
     def samples(self, image: np.ndarray, n: int, seed: int) -> np.ndarray: return self.sampler(image, n, seed=seed)

@@ -8,6 +8,7 @@ import copy
 import json
 import mmap
 import os
+import re
 import secrets
 import shutil
 import struct
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 import google_crc32c
 import numpy as np
-from .data import InputError, image_size, read_image, read_mask, resize_image, resize_mask
+from .data import InputError, image_size, read_image, read_mask, resize_image, resize_mask, writing
 from .manifest import SPLITS, LesionPair, Manifest, Problem
 
 # %% auto #0
@@ -239,11 +240,12 @@ def _atomic_folder(path: Path) -> Iterator[Path]:
     tmp = path.with_name(f'.{secrets.token_hex(6)}')
     try: tmp.mkdir(parents=True)
     except OSError as e: raise InputError(f'cannot write {path}: its folder cannot be made ({e.strerror})') from e
-    try:
-        yield tmp
-        if path.exists(): path.rmdir()
-        tmp.rename(path)
-    finally: shutil.rmtree(tmp, ignore_errors=True)
+    with writing(path):
+        try:
+            yield tmp
+            if path.exists(): path.rmdir()
+            tmp.rename(path)
+        finally: shutil.rmtree(tmp, ignore_errors=True)
 
 # %% ../nbs/00c_records.ipynb #9b46aeba
 class _ShardFile:
@@ -392,9 +394,9 @@ class _Row(NamedTuple):
 def _consistent(t: dict[str, Any]) -> bool:
     "Does a manifest hold what it must, and as many records as it says?"
     shards, columns = t.get('shards'), [t.get(k) for k in ('shard', 'id', 'group', 'split')]
-    if not all(isinstance(c, list) for c in (shards, *columns)) or not isinstance(t.get('size'), int | None): return False
+    if not all(isinstance(c, list) for c in (shards, *columns)) or not isinstance(t.get('size', ''), int | None): return False
     for s in shards or ():
-        if not (isinstance(s, dict) and isinstance(s.get('file'), str) and os.path.basename(s['file']) == s['file']): return False
+        if not (isinstance(s, dict) and isinstance(s.get('file'), str) and re.fullmatch(r'[\w.-]{1,99}', s['file'])): return False
         if not (isinstance(s.get('bytes'), int) and isinstance(s.get('records'), int)): return False
     rows = list(zip_longest(*(c or () for c in columns)))
     if not all(isinstance(a, int) and all(isinstance(v, str) for v in b) for a, *b in rows): return False

@@ -17,14 +17,13 @@ from fastai.callback.progress import ProgressCallback
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.optimizer import Adam
-from safetensors.torch import load_file
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
 from .bundle import Bundle, save_bundle
-from .callbacks import BEST, BUNDLE, CHECKPOINT, HISTORY, TENSORBOARD, precision_callbacks, read_state, schedule_callbacks
+from .callbacks import BEST, BUNDLE, CHECKPOINT, HISTORY, TENSORBOARD, load_best, precision_callbacks, read_state, schedule_callbacks
 from .callbacks import Checkpoint, CPUBFloat16, Distil, History, KeepBest, PerImage, Run, SeedEpoch, ThawEncoder, WeightAverage
-from .data import InputError
+from .data import InputError, writing
 from .loaders import MEAN, STD, lesion_dls
 from .loss import DiceBCELoss
 from .manifest import Manifest
@@ -62,6 +61,13 @@ def _resume(run: Run, resume: bool) -> None:
         raise InputError(f"{run.folder}: holds a run with other settings ({', '.join(differ)}); choose another folder, or start anew with resume off.")
     run.start, run.rows = state["epoch"], state["rows"]
 
+# %% ../nbs/05_train.ipynb #89e313e1
+def _best_row(run: Run) -> dict[str, float]:
+    "The row of the best validation Jaccard, the first of equals; `InputError` for a history that a training did not write."
+    wanted = {"jaccard", "valid_loss", "dice", "seconds"}
+    if all(wanted <= r.keys() for r in run.rows): return max(run.rows, key=lambda r: r["jaccard"])
+    raise InputError(f"{run.folder / CHECKPOINT}: its history lacks a column; delete it to start again from the beginning.")
+
 # %% ../nbs/05_train.ipynb #63ae76e2
 def _distil(learn: Learner, teachers: list[Bundle], weight: float) -> Distil:
     "Teachers on the learner's device."
@@ -71,11 +77,6 @@ def _distil(learn: Learner, teachers: list[Bundle], weight: float) -> Distil:
             raise InputError(f"{b.path} was trained on images of another normalisation: choose teachers with mean {list(MEAN)} and std {list(STD)}.")
     device = learn.dls.device
     return Distil([(b.model().to(device, memory_format=torch.channels_last).requires_grad_(False), b.temperature) for b in teachers], weight)  # type: ignore
-
-# %% ../nbs/05_train.ipynb #6b59de91
-def _best_row(run: Run) -> dict[str, float]:
-    "The row of the best validation Jaccard, the first of equals."
-    return max(run.rows, key=lambda r: r["jaccard"])
 
 # %% ../nbs/05_train.ipynb #8735d899
 def fit(
@@ -104,14 +105,14 @@ def fit(
     known = [Bundle.load(t) for t in teachers]
     if known: settings |= dict(teachers=[b.info["weights_sha256"] for b in known], teacher_weight=teacher_weight)
     run = Run(Path(folder), epochs, seed, settings)
-    run.folder.mkdir(parents=True, exist_ok=True)
+    with writing(run.folder): run.folder.mkdir(parents=True, exist_ok=True)
     _resume(run, resume)
     if not 0 <= average < 1: raise InputError(f"The average's decay is {average}: give 0 for none, or e.g. 0.995.")
     cbs = [SeedEpoch(run), History(run, tensorboard, report), KeepBest(run), Checkpoint(run), ThawEncoder(run, freeze_epochs),
            *([WeightAverage(run, average)] if average else []), *([_distil(learn, known, teacher_weight)] if known else []),
            *schedule_callbacks(schedule, run, **patience)]
     if run.start < epochs: _fit(learn, run, lr, encoder_lr, run.start < freeze_epochs, cbs)
-    else: learn.model.load_state_dict(load_file(run.folder / BEST))
+    else: load_best(learn.model, run.folder)
     best = _best_row(run)
     training = settings | dict(best_epoch=int(best["epoch"]), epochs_done=len(run.rows), seconds=sum(r["seconds"] for r in run.rows))
     valid = {k: best[k] for k in ("valid_loss", "dice", "jaccard")} | dict(n=len(learn.dls.valid_ds))
