@@ -5,7 +5,8 @@ benchmarks/isic2017.py. The official training photographs, duplicates left out, 
 the mean, threshold, temperature, the doubt to review, whether to keep the largest region only) is chosen on selection alone.
 One long training, then branches that start from its weights and go different ways, then the mean of those weights (`mean_weights`).
 A cut training is resumed by the same command; a finished one is not repeated. `--branch NAME` trains one branch only, so that several can run side by side.
-Writes lesion_seg/shipped (float16 weights and ONNX files); benchmarks/model_card.py then scores it.
+Writes lesion_seg/shipped (float16 weights; ONNX files, one of them in whole numbers with ranges of training photographs); then
+benchmarks/model_card.py scores it.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from lesion_seg.loaders import lesion_dls
 from lesion_seg.loss import BCELoss, SumLoss, TverskyLoss
 from lesion_seg.manifest import Manifest, make_split
 from lesion_seg.onnx import export_onnx
+from lesion_seg.quantize import quantize_onnx, training_images
 from lesion_seg.report import calibrate
 from lesion_seg.train import mean_weights, train
 
@@ -83,6 +85,7 @@ def main():
     shipped = save_bundle(SHIPPED, made.model(), made.size, training=first.info["training"] | facts, half=True)
     calibrated = calibrate(shipped, manifest.subset("valid"), "selection")
     export_onnx(calibrated)
+    quantize_onnx(SHIPPED, training_images(manifest), source="training photographs", say=print)
     print(calibrated.info["metrics"], calibrated.info["review"])
 
 

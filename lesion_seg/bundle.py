@@ -25,13 +25,14 @@ if TYPE_CHECKING:
     from torch import nn
 
 # %% auto #0
-__all__ = ['SCHEMA', 'WEIGHTS', 'CARD', 'MODEL_CARD', 'ONNX', 'ONNX_DECODER', 'SHIPPED', 'MAX_CARD_BYTES', 'LIBRARIES',
-           'check_card', 'sha256', 'Bundle', 'versions', 'code_commit', 'save_bundle', 'revise']
+__all__ = ['SCHEMA', 'WEIGHTS', 'CARD', 'MODEL_CARD', 'ONNX', 'ONNX_DECODER', 'ONNX_INT8', 'SHIPPED', 'MAX_CARD_BYTES',
+           'LIBRARIES', 'check_card', 'sha256', 'Bundle', 'versions', 'code_commit', 'save_bundle', 'revise']
 
 # %% ../nbs/04a_bundle.ipynb #35576cfe
 SCHEMA = 1
 WEIGHTS, CARD, MODEL_CARD = "model.safetensors", "bundle.json", "model_card.md"
 ONNX, ONNX_DECODER = "model.onnx", "decoder.onnx"  # written by `lesion_seg.onnx.export_onnx`
+ONNX_INT8 = "model.int8.onnx"  # and by `lesion_seg.quantize.quantize_onnx`
 SHIPPED = Path(str(files("lesion_seg"))) / "shipped"  # the bundle inside the package
 MAX_CARD_BYTES = 1_000_000
 
@@ -143,7 +144,9 @@ class Bundle:
     def file(self, name: str) -> Path:
         "An exported file, such as 'model.onnx'; raises InputError when it is not there or not the one that the card names."
         path, digest = self.path / name, self.info.get("onnx", {}).get("sha256", {}).get(name)
-        if digest is None or not path.is_file(): raise InputError(f"{path}: this bundle has no {name}; make it with `lesion_seg export {self.path}`.")
+        if digest is None or not path.is_file():
+            how = " --quantize static" if name == ONNX_INT8 else ""
+            raise InputError(f"{path}: this bundle has no {name}; make it with `lesion_seg export {self.path}{how}`.")
         if sha256(path) != digest: raise InputError(f"{path}: differs from the digest in {CARD} (cut or swapped); copy the bundle again.")
         return path
 
@@ -220,7 +223,7 @@ def save_bundle(
     "Write a model and its card as a bundle, whole or not at all."
     from safetensors.torch import save
     folder = Path(folder)
-    if folder.is_dir() and {p.name for p in folder.iterdir()} - {CARD, WEIGHTS, MODEL_CARD, ONNX, ONNX_DECODER}:
+    if folder.is_dir() and {p.name for p in folder.iterdir()} - {CARD, WEIGHTS, MODEL_CARD, ONNX, ONNX_DECODER, ONNX_INT8}:
         raise InputError(f"{folder}: holds other files; choose a new folder for the bundle.")
     with writing(folder): folder.parent.mkdir(parents=True, exist_ok=True)
     with writing(folder), tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.", ignore_cleanup_errors=True) as tmp:

@@ -22,15 +22,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from .config import Config, config_yaml, load_config, setup_logging
-from .data import InputError
+from .data import InputError, atomic_path
 from .manifest import SPLITS, SUFFIXES, Manifest, make_split
 from .predict import ALL_KINDS, Segmentation
 from .records import RecordReader
 
 # %% auto #0
-__all__ = ['app', 'err', 'log', 'ConfigOpt', 'SetOpt', 'JsonOpt', 'BundleArg', 'ThresholdOpt', 'TtaOpt', 'LargestOpt', 'FillOpt',
-           'INTERRUPTED', 'phantom', 'download', 'split', 'records', 'train', 'evaluate', 'export', 'calibrate',
-           'segment', 'web_app', 'demo', 'info', 'main']
+__all__ = ['app', 'err', 'log', 'ConfigOpt', 'SetOpt', 'JsonOpt', 'BundleArg', 'ThresholdOpt', 'PrecisionOpt', 'TtaOpt',
+           'LargestOpt', 'FillOpt', 'INTERRUPTED', 'phantom', 'download', 'split', 'records', 'train', 'evaluate',
+           'export', 'benchmark', 'calibrate', 'segment', 'web_app', 'demo', 'info', 'main']
 
 # %% ../nbs/12_cli.ipynb #de899a6e
 app = typer.Typer(help="Segment skin lesions in dermoscopic photographs. For research and a second look; not a medical device.",
@@ -274,6 +274,7 @@ def _probability(value: float | None) -> float | None:
 
 ThresholdOpt = Annotated[float | None, typer.Option(callback=_probability, show_default=False,
                                                     help="Probability, above 0 and below 1, from which a pixel is lesion; else the bundle's.")]
+PrecisionOpt = Annotated[str | None, typer.Option(help="float32, or int8 for a bundle that was quantized: faster.", show_default=False)]
 TtaOpt = Annotated[bool | None, typer.Option("--tta/--no-tta", help="Average over the eight symmetries of the square.", show_default=False)]
 LargestOpt = Annotated[bool | None, typer.Option("--largest/--all", help="Keep the largest region only, or all; else as the bundle says.",
                                                         show_default=False)]
@@ -288,7 +289,7 @@ def evaluate(
     part: Annotated[str, typer.Option("--split", help="Which split: train, valid, test or all.")] = "test",
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for scores, summary and report; else paths.output_dir/evaluation.",
                                              show_default=False)] = None,
-    threshold: ThresholdOpt = None, tta: TtaOpt = None, largest: LargestOpt = None, fill_holes: FillOpt = None,
+    precision: PrecisionOpt = None, threshold: ThresholdOpt = None, tta: TtaOpt = None, largest: LargestOpt = None, fill_holes: FillOpt = None,
     distances: Annotated[bool | None, typer.Option("--distances/--no-distances", help="Boundary metrics as well.", show_default=False)] = None,
     config: ConfigOpt = None, set_: SetOpt = None, as_json: JsonOpt = False,
 ) -> None:
@@ -302,6 +303,7 @@ def evaluate(
     if not len(chosen): raise InputError(f"{manifest or cfg.paths.manifest}: no image in split {part!r}; choose another --split.")
     table.check()
     options, bundle = _options(cfg, threshold=threshold, tta=tta, largest=largest, fill_holes=fill_holes), _bundle(bundle)
+    options["precision"] = precision or cfg.prediction.precision
     with _bar("predicting", len(chosen)) as step:
         scores = evaluate_manifest(bundle, chosen, cfg.evaluation.distances if distances is None else distances, report=step, **options)
     folder = out or Path(cfg.paths.output_dir) / "evaluation"
@@ -312,16 +314,51 @@ def evaluate(
 # %% ../nbs/12_cli.ipynb #0a5c2906
 @app.command()
 def export(
-    bundle: Annotated[Path, typer.Argument(help="A bundle folder that `lesion_seg train` wrote.", show_default=False)],
+    bundle: BundleArg,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="The .onnx file; else into the bundle, where `segment` finds it.", show_default=False)] = None,
     opset: Annotated[int, typer.Option(help="13 to 18.")] = 18,
     floats: Annotated[bool, typer.Option("--floats", help="Let the file take float32 RGB in [0, 1] instead of uint8.")] = False,
+    quantize: Annotated[str | None, typer.Option(help="Write it in 8-bit whole numbers: static or dynamic.", show_default=False)] = None,
+    calibration: Annotated[Path | None, typer.Option(help="For --quantize: a table, whose training photographs are used, or a folder of them; else phantoms.",
+                                                     show_default=False)] = None,
+    n: Annotated[int, typer.Option("-n", min=1, help="For --quantize: number of photographs.")] = 32,
     as_json: JsonOpt = False,
 ) -> None:
     "Write a bundle as ONNX: RGB in, probability out, checked against PyTorch."
-    from lesion_seg.onnx import export_onnx
-    file = export_onnx(bundle, out, opset, floats)
-    _print(dict(file=str(file), opset=opset, bytes=file.stat().st_size), as_json, f"{file}: opset {opset}, {file.stat().st_size / 1e6:.1f} MB")
+    from lesion_seg.bundle import Bundle
+    from lesion_seg.onnx import export_onnx, opset_of
+    if (floats and quantize) or (calibration and not quantize): raise InputError("--calibration belongs to --quantize, --floats does not: leave one out.")
+    if quantize is None: file = export_onnx(_bundle(bundle), out, opset, floats)
+    else:
+        from lesion_seg.quantize import quantize_onnx, training_images
+        found = Bundle.load(_bundle(bundle))
+        if "onnx" not in found.info: found = Bundle.load(export_onnx(found, opset=opset).parent)
+        seen: dict[str, Any] = dict(images=training_images(Manifest.load(calibration), n), source="training photographs") if calibration else {}
+        file = quantize_onnx(found, path=out, method=quantize, n=n, say=lambda text: err.print(text, markup=False), **seen)
+    _print(dict(file=str(file), opset=opset_of(file), bytes=file.stat().st_size), as_json,
+           f"{file}: opset {opset_of(file)}, {file.stat().st_size / 1e6:.1f} MB")
+
+# %% ../nbs/12_cli.ipynb #bbb93f59
+@app.command()
+def benchmark(
+    bundle: Annotated[Path | None, typer.Argument(help="A bundle folder that `lesion_seg train` wrote; else the package's own.", show_default=False)] = None,
+    only: Annotated[str | None, typer.Option(help="Names, with commas, such as 'torch eager,onnx float'; else all.", show_default=False)] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of each; else all cores.", show_default=False)] = None,
+    size: Annotated[int, typer.Option(min=32, max=4096, help="Side of the photographs, pixels.")] = 256,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each.")] = 30,
+    batch: Annotated[int, typer.Option(min=1, help="Photographs at once, for the throughput.")] = 8,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="A JSON file for the result.", show_default=False)] = None,
+    as_json: JsonOpt = False,
+) -> None:
+    "Time a bundle on every runtime that is installed, in turns: latency, throughput, load time, memory, size."
+    from lesion_seg.benchmark import CONTENDERS, benchmark_table
+    from lesion_seg.benchmark import benchmark as measure
+    names = [n.strip() for n in only.split(",")] if only else list(CONTENDERS)
+    if unknown := [n for n in names if n not in CONTENDERS]: raise InputError(f"--only {unknown[0]}: choose from {', '.join(CONTENDERS)}.")
+    found = measure(_bundle(bundle), {n: CONTENDERS[n] for n in names}, threads, size, rounds, batch)
+    if out:
+        with atomic_path(out) as tmp: tmp.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    _print(found, as_json, benchmark_table(found))
 
 # %% ../nbs/12_cli.ipynb #c66ea8dd
 @app.command()
@@ -386,7 +423,7 @@ def segment(
                                                 show_default=False)] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for the results; else paths.output_dir.", show_default=False)] = None,
     save: Annotated[str, typer.Option(help=f"What to write, with commas: {', '.join(ALL_KINDS)}.")] = "mask,json",
-    threshold: ThresholdOpt = None, tta: TtaOpt = None, largest: LargestOpt = None, fill_holes: FillOpt = None,
+    precision: PrecisionOpt = None, threshold: ThresholdOpt = None, tta: TtaOpt = None, largest: LargestOpt = None, fill_holes: FillOpt = None,
     review: Annotated[bool | None, typer.Option("--review/--no-review", help="Say for each photograph whether a person should look at the result.",
                                                 show_default=False)] = None,
     seg: Annotated[Path | None, typer.Option(help="Write a DICOM Segmentation here; for one DICOM photograph.", show_default=False)] = None,
@@ -407,7 +444,7 @@ def segment(
     if clash := [str(f) for f in files if f.resolve() in targets]:
         raise InputError(f"{clash[0]}: a result would be written over this photograph; choose another folder with --out.")
     _seg_source(files, seg)
-    segmenter, results, broken = Segmenter(_bundle(bundle)), [], []
+    segmenter, results, broken = Segmenter(_bundle(bundle), precision=precision or cfg.prediction.precision), [], []
     folder.mkdir(parents=True, exist_ok=True)
     with _bar("segmenting", len(files)) as step:
         for i, (file, stem, found) in enumerate(zip(files, stems, segmenter.predict_many(files, **options), strict=True)):

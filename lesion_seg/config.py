@@ -148,6 +148,7 @@ class Evaluation(Section):
 
 class Prediction(Section):
     confidence_threshold: float | None = _field(None, "probability from which a pixel is lesion; null: the bundle's", gt=0, lt=1)
+    precision: Literal["float32", "int8"] = _field("float32", "int8: faster, for a bundle that was quantized")
     tta: bool = _field(False, "average over the eight symmetries of the square, at eight times the price")
     review: bool = _field(False, "say whether a person should look, at eight times the price")
     largest: bool | None = _field(None, "keep the largest region only; null: as the bundle was calibrated")

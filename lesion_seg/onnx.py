@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np
-from .bundle import ONNX, ONNX_DECODER, Bundle, revise, sha256, versions
+from .bundle import ONNX, ONNX_DECODER, ONNX_INT8, Bundle, revise, sha256, versions
 from .data import InputError, atomic_path
 from .mc_dropout import channel_masks
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 # %% auto #0
-__all__ = ['OPSETS', 'SIZES', 'TOLERANCE', 'opset_of', 'cores', 'open_session', 'run_session', 'parity', 'export_onnx',
-           'OnnxSampler']
+__all__ = ['OPSETS', 'SIZES', 'TOLERANCE', 'facts_of', 'write_graph', 'opset_of', 'cores', 'open_session', 'run_session',
+           'parity', 'export_onnx', 'OnnxSampler']
 
 # %% ../nbs/09_onnx.ipynb #1b689689
 OPSETS = range(13, 19) # 18 by PyTorch's exporter of today, 13 to 17 by the one before it
@@ -49,6 +49,7 @@ def _traced(net: nn.Module, args: tuple, axes: Sequence[Any], inputs: list[str],
     "The ONNX graph of a module; `axes` are the open axes of each argument."
     import onnx
     import torch
+    from onnxscript import optimizer
     if opset not in OPSETS: raise InputError(f'Opset {opset} is not on offer: choose {OPSETS.start} to {OPSETS.stop - 1}.')
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter('ignore')  # the exporters warn about their own future
@@ -57,12 +58,39 @@ def _traced(net: nn.Module, args: tuple, axes: Sequence[Any], inputs: list[str],
             shapes = tuple(opened(a) for a in axes)
             made: Any = torch.onnx.export(net, args, dynamo=True, opset_version=opset, dynamic_shapes=shapes, input_names=inputs, output_names=outputs,
                                           optimize=False, verbose=False)
+            optimizer.fold_constants(made.model, input_size_limit=1024)
+            optimizer.remove_unused_nodes(made.model)
             return made.model_proto
         names = dict(zip(inputs, [a for b in axes for a in (b if isinstance(b, list) else [b])], strict=True))
         free = {n: {k: f'{n}_{k}' for k in a} for n, a in names.items() if a}
         file = io.BytesIO()
         torch.onnx.export(net, args, file, dynamo=False, opset_version=opset, dynamic_axes=free, input_names=inputs, output_names=outputs)  # type: ignore[arg-type]
         return onnx.load_from_string(file.getvalue())
+
+# %% ../nbs/09_onnx.ipynb #261fbd8b
+def _same_padding(graph: ModelProto) -> None:
+    "Let convolutions of stride 2 pad by themselves where a `Pad` did it for them."
+    from onnx import helper
+    made = {o: n for n in graph.graph.node for o in n.output}
+    for conv in graph.graph.node:
+        pad = made.get(conv.input[0]) if conv.op_type == 'Conv' else None
+        if pad is None or pad.op_type != 'Pad': continue
+        conv.input[0], kept = pad.input[0], [a for a in conv.attribute if a.name not in ('pads', 'auto_pad')]
+        del conv.attribute[:]
+        conv.attribute.extend([*kept, helper.make_attribute('auto_pad', 'SAME_UPPER')])
+    _prune(graph)
+
+def _prune(graph: ModelProto) -> None:
+    "Remove what no output needs."
+    g, needed, kept = graph.graph, {o.name for o in graph.graph.output}, []
+    for node in reversed(g.node):  # who uses comes after who makes
+        if needed.isdisjoint(node.output): continue
+        needed.update(node.input)
+        kept.append(node)
+    weights = [t for t in g.initializer if t.name in needed]
+    del g.node[:], g.initializer[:]
+    g.node.extend(kept[::-1])
+    g.initializer.extend(weights)
 
 # %% ../nbs/09_onnx.ipynb #398c2731
 def _pack(graph: ModelProto) -> None:
@@ -85,15 +113,23 @@ def _keep_outputs(graph: ModelProto, names: Sequence[str]) -> None:
     graph.graph.output.extend(known.get(n, helper.make_tensor_value_info(n, TensorProto.FLOAT, None)) for n in names)
 
 # %% ../nbs/09_onnx.ipynb #14cd6b25
-def _facts(bundle: Bundle, floats: bool) -> dict[str, Any]:
-    "What the file says about itself."
+def facts_of(
+    bundle: Bundle, # what the file is made from
+    floats: bool = False, # does it take floats?
+) -> dict[str, Any]: # for `write_graph`
+    "What a file says about itself."
     i = bundle.info
     return dict(name='lesion_seg', architecture=bundle.architecture, size=bundle.size, threshold=bundle.threshold, temperature=bundle.temperature,
                 image='float32 RGB in [0, 1] (N, H, W, 3)' if floats else 'uint8 RGB (N, H, W, 3)', probability='float32 in [0, 1] (N, H, W)',
                 mean=bundle.mean, std=bundle.std, weights_sha256=i['weights_sha256'], licence=i['training'].get('licence', 'unknown'), versions=versions(),
                 notice='A tool for research and for a second look, not a medical device.')
 
-def _save(graph: ModelProto, path: Path, facts: dict[str, Any], opset: int) -> Path:
+def write_graph(
+    graph: ModelProto,
+    path: Path, # the file
+    facts: dict[str, Any], # its metadata; values that are no text become JSON
+    opset: int, # that the graph has to have
+) -> Path: # the file; raises `InputError` for another opset
     "Check a graph and write it, whole or not at all."
     import onnx
     del graph.metadata_props[:]
@@ -180,9 +216,10 @@ def export_onnx(
     with torch.inference_mode(): features = [f'feature_{i}' for i in range(len(net(example)) - 1)]
     graph = _traced(net, (example,), [{0, 1, 2}], ['image'], ['probability', *features], opset)
     _keep_outputs(graph, ['probability'])
+    _same_padding(graph)
     _pack(graph)
     with tempfile.TemporaryDirectory() as tmp:
-        trial = _save(graph, Path(tmp) / ONNX, _facts(b, floats) | dict(features=features), opset)
+        trial = write_graph(graph, Path(tmp) / ONNX, facts_of(b, floats) | dict(features=features), opset)
         if (off := parity(trial, b)) > TOLERANCE: raise InputError(f'{target}: not written, its probabilities are {off:.1e} off; choose another opset.')
         content = trial.read_bytes()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -213,14 +250,15 @@ def _decoder(bundle: Bundle) -> tuple[nn.Module, tuple, list[int]]:
     return Decoder().eval(), (torch.ones(3, sum(widths)), features), widths
 
 def _record(bundle: Bundle, opset: int, off: float) -> None:
-    "Write the decoder where the network has dropout, and both files onto the card."
+    "Write the decoder where the network has dropout, and both files onto the card; a file in whole numbers is out of date."
+    (bundle.path / ONNX_INT8).unlink(missing_ok=True)
     names = [ONNX]
     if 0 < (bundle.architecture.get('dropout') or 0) < 1:
         net, args, widths = _decoder(bundle)
         features = [f'feature_{i}' for i in range(len(args[1]))]
         graph = _traced(net, args, [{0}, [set() for _ in features]], ['keep', *features], ['probability'], opset)
         _pack(graph)
-        _save(graph, bundle.path / ONNX_DECODER, _facts(bundle, False) | dict(widths=widths), opset)
+        write_graph(graph, bundle.path / ONNX_DECODER, facts_of(bundle) | dict(widths=widths), opset)
         names.append(ONNX_DECODER)
     revise(bundle, onnx=dict(opset=opset, parity=off, sha256={n: sha256(bundle.path / n) for n in names}))
 

@@ -13,14 +13,14 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .bundle import ONNX, Bundle
+from .bundle import ONNX, ONNX_INT8, Bundle
 from .data import InputError, Source, atomic_path, draw_contour, image_size, read_image, resize_image
 from .mc_dropout import Uncertainty, gather, lesion_scores, mc_samples
 from .onnx import OnnxSampler, open_session, run_session
@@ -257,9 +257,9 @@ class _Backend(Protocol):
 
 class _OnnxBackend:
     "A bundle's exported files on onnxruntime; many threads may share it."
-    def __init__(self, bundle: Bundle, threads: int | None):
+    def __init__(self, bundle: Bundle, threads: int | None, file: str = ONNX):
         self.bundle, self.threads = bundle, threads
-        self.session = open_session(bundle.file(ONNX), threads)
+        self.session = open_session(bundle.file(file), threads)
 
     def probabilities(self, batch: np.ndarray) -> np.ndarray:
         return run_session(self.session, ['probability'], {'image': batch}, self.bundle.path / ONNX)[0]
@@ -288,11 +288,13 @@ class _TorchBackend:
         return mc_samples(self.model, x, n, seed=seed, temperature=self.temperature)
 
 # %% ../nbs/09a_predict.ipynb #cea8cf7e
-RUNTIMES: dict[str, Callable[[Bundle, int | None], _Backend]] = {'onnxruntime': _OnnxBackend, 'torch': _TorchBackend}
+RUNTIMES: dict[tuple[str, str], Callable[[Bundle, int | None], _Backend]] = {
+    ('onnxruntime', 'float32'): _OnnxBackend, ('onnxruntime', 'int8'): partial(_OnnxBackend, file=ONNX_INT8), ('torch', 'float32'): _TorchBackend}
 
-def _backend(bundle: Bundle, threads: int | None, runtime: str) -> _Backend:
-    if runtime not in RUNTIMES: raise InputError(f'no runtime is called {runtime!r}: choose from {", ".join(RUNTIMES)}')
-    return RUNTIMES[runtime](bundle, threads)
+def _backend(bundle: Bundle, threads: int | None, runtime: str, precision: str = 'float32') -> _Backend:
+    if (runtime, precision) not in RUNTIMES:
+        raise InputError(f'no runtime is called {runtime!r} with precision {precision!r}: choose from {", ".join(map(" ".join, RUNTIMES))}')
+    return RUNTIMES[runtime, precision](bundle, threads)
 
 # %% ../nbs/09a_predict.ipynb #b549b88b
 def _turn(a: np.ndarray, k: int, flip: bool) -> np.ndarray:
@@ -366,12 +368,13 @@ class Segmenter:
         bundle: str | Path | Bundle | None = None, # a bundle or its folder; None: the one that comes with the package
         threads: int | None = None, # of the network; None: all cores. With torch this holds for the whole process
         runtime: str | None = None, # 'onnxruntime' or 'torch'; None: onnxruntime where the bundle was exported, else torch
+        precision: str = 'float32', # or 'int8', for a bundle that was quantized: faster, the border may move a little
     ):
         self.bundle = Bundle.shipped() if bundle is None else bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
-        self.runtime = runtime or ('onnxruntime' if 'onnx' in self.bundle.info else 'torch')
-        self.backend = _backend(self.bundle, threads, self.runtime)
+        self.runtime = runtime or ('onnxruntime' if 'onnx' in self.bundle.info or precision == 'int8' else 'torch')
+        self.backend, self.precision = _backend(self.bundle, threads, self.runtime, precision), precision
         keys = ('size', 'threshold', 'temperature', 'weights_sha256')
-        self.facts = {'architecture': self.bundle.architecture['name'], **{k: self.bundle.info[k] for k in keys}}
+        self.facts = {'architecture': self.bundle.architecture['name'], 'precision': precision, **{k: self.bundle.info[k] for k in keys}}
 
     def predict(self,
         src: Source, # path, bytes, binary file, array or PIL image, of any size from 1 x 1

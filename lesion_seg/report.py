@@ -54,11 +54,12 @@ def evaluate_manifest(
     manifest: Manifest,  # images with masks, of one split or several
     distances: bool = False,  # boundary metrics as well (slower)
     report: Callable[[int], None] | None = None,  # called with the number of images done
+    precision: str = "float32",  # or 'int8', see `Segmenter`
     **options: Any,  # passed to `Segmenter.predict`: threshold, tta, largest, fill_holes
 ) -> pd.DataFrame:  # one row an image, as `lesion_seg.evaluate.evaluate` gives it
     "Predict and score each image of a manifest at its own resolution."
     def counted():
-        for i, item in enumerate(_predictions(Segmenter(bundle), manifest, options)):
+        for i, item in enumerate(_predictions(Segmenter(bundle, precision=precision), manifest, options)):
             if report: report(i + 1)
             yield item
     return evaluate(counted(), distances=distances)
@@ -214,10 +215,11 @@ def save_evaluation(
     level: float = 0.95,  # of the intervals
     title: str = "Evaluation",  # heading of the page
     extra: list[tuple[str, str]] | None = None,  # further sections, before the cases
+    precision: str = "float32",  # as for `evaluate_manifest`
     **options: Any,  # those of the prediction, for the pictures
 ) -> dict[str, Any]:  # the summary
     "Write what an evaluation found, for programs and for people."
-    folder, segmenter = Path(folder), Segmenter(bundle)
+    folder, segmenter = Path(folder), Segmenter(bundle, precision=precision)
     folder.mkdir(parents=True, exist_ok=True)
     summary = summarise(table, level=level)
     save_table(table, folder / "scores.csv")
