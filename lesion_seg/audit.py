@@ -330,7 +330,9 @@ class Audit:
     def links(self) -> list[tuple[str, str]]:
         "Pairs of ids, as `make_split(duplicates=...)` takes them."
         return [(d.image_a, d.image_b) for d in self.pairs]
-    def merge(self, manifest: Manifest) -> Manifest:
+    def merge(self,
+        manifest: Manifest, # the one that was audited, or another with its ids
+    ) -> Manifest:
         "A manifest whose groups hold whole clusters, so that no split divides one."
         return manifest.link_duplicates(self.links())
     def __str__(self):

@@ -117,13 +117,19 @@ class Run:
     rows: list[dict[str, float]] = field(default_factory=list)  # one for each finished epoch
     failure: str = ""  # why it could not go on
 
-    def epoch(self, learn: Learner) -> int: return self.start + learn.epoch  # counted from the very beginning
+    def epoch(self, learn: Learner) -> int:  # of the run that `learn` is at, from 0
+        "The epoch, counted from the very beginning."
+        return self.start + learn.epoch
 
 # %% ../nbs/04b_callbacks.ipynb #d0d6def2
 class SeedEpoch(Callback):
     "Make each epoch's randomness a function of (seed, epoch)."
     order = -10
-    def __init__(self, run: Run): self.run_state = run
+    def __init__(
+        self,
+        run: Run,  # the training that this belongs to
+    ): self.run_state = run
+
     def before_epoch(self):
         epoch = self.run_state.epoch(self.learn)
         self.dls.train_ds.epoch = epoch
@@ -134,7 +140,12 @@ class History(Callback):
     "Collect a row for each epoch; write history.csv and TensorBoard scalars."
     order = 55  # after the Recorder, before the trackers
 
-    def __init__(self, run: Run, tensorboard: bool = False, report: Callable[[dict], None] | None = None):
+    def __init__(
+        self,
+        run: Run,  # the training that this belongs to
+        tensorboard: bool = False,  # write event files as well
+        report: Callable[[dict], None] | None = None,  # called with each epoch's row
+    ):
         self.run_state, self.tensorboard, self.report = run, tensorboard, report
         self.writer: Any = None
 
@@ -173,7 +184,9 @@ def after_epoch(self: History):
     if self.report: self.report(row)
 
 # %% ../nbs/04b_callbacks.ipynb #893cb226
-def write_history(run: Run) -> None:
+def write_history(
+    run: Run,  # with at least one row
+) -> None:
     "Write the rows of a run to its history.csv."
     with atomic_path(run.folder / HISTORY) as path, open(path, "w", newline="", encoding="utf-8") as f:
         table = csv.DictWriter(f, list(run.rows[0]))
@@ -223,7 +236,11 @@ class WeightAverage(Callback):
     "Validate and keep the exponential moving average of the weights and of the batch statistics."
     order = 64  # between `KeepBest`, which shall see the average, and `Checkpoint`, which shall not
 
-    def __init__(self, run: Run, decay: float = 0.995):
+    def __init__(
+        self,
+        run: Run,  # the training that this belongs to
+        decay: float = 0.995,  # share of the average that stays at each step, (0, 1)
+    ):
         self.run_state, self.decay = run, decay
         self.average: dict[str, Tensor] = {}
 
@@ -251,12 +268,18 @@ class Checkpoint(Callback):
     "Save the whole state after each epoch; put it back when a run is resumed."
     order = 70  # after the trackers have judged the epoch
 
-    def __init__(self, run: Run): self.run_state = run
+    def __init__(
+        self,
+        run: Run,  # the training that this belongs to
+    ): self.run_state = run
 
     def trackers(self) -> dict[str, TrackerCallback]:
+        "The callbacks that watch the score, by class."
         return {type(cb).__name__: cb for cb in self.learn.cbs if isinstance(cb, TrackerCallback)}
 
-    def averages(self) -> list[WeightAverage]: return [cb for cb in self.learn.cbs if isinstance(cb, WeightAverage)]
+    def averages(self) -> list[WeightAverage]:
+        "The callback that averages the weights, where there is one."
+        return [cb for cb in self.learn.cbs if isinstance(cb, WeightAverage)]
 
     def before_fit(self):
         if not self.run_state.start: return
@@ -318,7 +341,10 @@ class KeepBest(TrackerCallback):
     "Keep the weights of the epoch with the best validation Jaccard, and load them at the end."
     order = TrackerCallback.order + 1
 
-    def __init__(self, run: Run):
+    def __init__(
+        self,
+        run: Run,  # the training that this belongs to
+    ):
         super().__init__(monitor="jaccard", comp=np.greater)
         self.run_state = run
 
@@ -335,7 +361,13 @@ class KeepBest(TrackerCallback):
 # %% ../nbs/04b_callbacks.ipynb #8612c03d
 class OneCycle(ParamScheduler):
     "fastai's one-cycle policy over the whole run, also when the run is resumed."
-    def __init__(self, run: Run, start: float = 0.25, div: float = 25.0, div_final: float = 1e4):
+    def __init__(
+        self,
+        run: Run,  # the training that this belongs to
+        start: float = 0.25,  # share of the run in which the rate rises
+        div: float = 25.0,  # by which the first rate is smaller than the highest
+        div_final: float = 1e4,  # by which the last rate is
+    ):
         super().__init__({})
         self.run_state, self.start, self.div, self.div_final = run, start, div, div_final
 
@@ -353,7 +385,7 @@ SCHEDULES = ("plateau", "one_cycle")
 
 def schedule_callbacks(
     schedule: str,  # one of `SCHEDULES`
-    run: Run,
+    run: Run,  # the training that this belongs to
     patience: int = 15,  # epochs without progress until the stop ('plateau')
     lr_patience: int = 7,  # epochs without progress until the rate falls ('plateau')
     lr_factor: float = 0.5,  # by which it falls
@@ -371,7 +403,12 @@ def schedule_callbacks(
 class ThawEncoder(Callback):
     "Let the encoder learn from epoch `at` on."
     order = -5
-    def __init__(self, run: Run, at: int): self.run_state, self.at = run, at
+    def __init__(
+        self,
+        run: Run,  # the training that this belongs to
+        at: int,  # epoch of the run
+    ): self.run_state, self.at = run, at
+
     def before_epoch(self):
         if self.run_state.epoch(self.learn) == self.at: self.learn.unfreeze()
 

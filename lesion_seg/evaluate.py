@@ -154,7 +154,7 @@ def t_interval(
 def group_draws(
     groups: int,            # how many there are
     n: int,                 # resamples
-    seed: int,
+    seed: int,              # the same seed gives the same draws
 ) -> Iterator[np.ndarray]:  # int (chunk, groups), in chunks that fit into memory
     "How often each group is drawn in each resample"
     rng, size = np.random.default_rng(seed), max(1, 4_000_000 // groups)

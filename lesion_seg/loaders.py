@@ -62,7 +62,10 @@ class LesionDataset:
 
     def __len__(self) -> int: return len(self.pairs)
 
-    def raw(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+    def raw(
+        self,
+        i: int,  # from 0
+    ) -> tuple[np.ndarray, np.ndarray]:  # uint8 (size, size, 3) and bool (size, size)
         "Pair `i` without augmentation."
         return (self.images[i], self.masks[i]) if i < len(self.images) else load_pair(self.pairs[i], self.size)
 

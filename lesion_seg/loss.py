@@ -56,6 +56,7 @@ class ImageLoss(nn.Module):
         return ", ".join(f"{k}={v!r}" for k, v in shown.items())
 
     def per_image(self, logits: Tensor, target: Tensor) -> Tensor:  # both (N, H, W) float; returns (N,)
+        "The loss of each image; what a subclass defines."
         raise NotImplementedError(f"{type(self).__name__} must define per_image.")
 
     def forward(

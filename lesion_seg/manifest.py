@@ -262,24 +262,24 @@ class Manifest(_Pairs):
     "A table of pairs. Every method that changes something returns a new manifest."
     def _with(self, pairs: Iterable[LesionPair]) -> Manifest: return Manifest(pairs, self.folder, self.found)
     @classmethod
-    def from_folder(cls, path: str | os.PathLike) -> Manifest:
+    def from_folder(cls, path: str | os.PathLike) -> Manifest: # a folder
         "Collect pairs from a folder: `images/` and `masks/`, ISIC challenge folders, or files side by side."
         return _from_folder(Path(path))
     @classmethod
-    def from_csv(cls, path: str | os.PathLike) -> Manifest:
+    def from_csv(cls, path: str | os.PathLike) -> Manifest: # .csv or .parquet; its paths are relative to it
         "Read a table (CSV or Parquet) with a column `image` and, where known, `mask`, `id`, `group`, `split` and any others."
         return _from_table(Path(path))
     @classmethod
-    def load(cls, path: str | os.PathLike) -> Manifest:
+    def load(cls, path: str | os.PathLike) -> Manifest: # a table or a folder
         "Read a table, a folder's own `manifest.csv` or `manifest.parquet`, or else the folder's files."
         return _load(Path(path))
-    def save(self, path: str | os.PathLike) -> Path:
+    def save(self, path: str | os.PathLike) -> Path: # .csv or .parquet
         "Write the table as CSV or, by its suffix, Parquet; returns the path."
         return _save(self, Path(path))
-    def check(self, full: bool = False, resize_ok: bool = False, strict: bool = True) -> list[Problem]:
+    def check(self, full: bool = False, resize_ok: bool = False, strict: bool = True) -> list[Problem]: # `resize_ok`: sizes may differ
         "Look for every problem, from headers only or (`full`) by decoding; raise them together, or return them (`strict=False`)."
         return _check(self, full, resize_ok, strict)
-    def subset(self, split: str) -> Manifest:
+    def subset(self, split: str) -> Manifest: # 'train', 'valid' or 'test'
         "The pairs of one split."
         if split not in SPLITS: raise InputError(f'there is no split {split!r}: use one of {", ".join(SPLITS)}')
         return Manifest([p for p in self.pairs if p.split == split], self.folder)
@@ -287,16 +287,16 @@ class Manifest(_Pairs):
         "The fraction of each image that is lesion; NaN where there is no mask."
         with ThreadPoolExecutor() as pool:
             return list(pool.map(lambda p: float(read_mask(p.mask).mean()) if p.mask else math.nan, self.pairs))
-    def join(self, table: str | os.PathLike | Iterable[dict], on: str | None = None, partial: bool = False) -> Manifest:
+    def join(self, table: str | os.PathLike | Iterable[dict], on: str | None = None, partial: bool = False) -> Manifest: # a file or rows
         "Add the columns of a table by the ids in its column `on` (None: found by name); each pair needs a row unless `partial`."
         return _join(self, table, on, partial)
-    def group_by(self, columns: Sequence[str] | None = None) -> Manifest:
+    def group_by(self, columns: Sequence[str] | None = None) -> Manifest: # of the table
         "Merge groups that share a value in any of `columns`; None: `patient_id` and `lesion_id`, where the table has them."
         return _group_by(self, columns)
-    def link_duplicates(self, pairs: str | os.PathLike | Iterable[tuple[str, str]]) -> Manifest:
+    def link_duplicates(self, pairs: str | os.PathLike | Iterable[tuple[str, str]]) -> Manifest: # a file or pairs
         "Put near-duplicates in one group: pairs of ids, or a table with `image_a` and `image_b`; ids not here are passed over."
         return _link(self, pairs)
-    def split(self, fractions: Sequence[float] = (0.7, 0.15, 0.15), seed: int = 42, stratify: bool = True) -> Manifest:
+    def split(self, fractions: Sequence[float] = (0.7, 0.15, 0.15), seed: int = 42, stratify: bool = True) -> Manifest: # as in `make_split`
         "Split by patient, else lesion, else file (`split_groups`), stratified by lesion area unless told not to."
         return make_split(self, fractions, seed, stratify)[0]
     def frame(self) -> Any:

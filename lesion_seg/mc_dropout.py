@@ -61,7 +61,7 @@ def channel_masks(
     channels: int, # of the maps there
     n: int, # samples
     rate: float, # share of channels that are off, (0, 1)
-    seed: int = 0,
+    seed: int = 0, # same seed, same switches
 ) -> np.ndarray: # float32 (n, channels): 0 or 1 / (1 - rate)
     "The switches of one dropout site."
     on = np.random.default_rng((seed, site)).random((n, channels)) >= rate
@@ -74,7 +74,7 @@ class Switches:
         rate: float, # see `channel_masks`
         n: int, # samples in all
         rows: slice, # those of this batch
-        seed: int = 0,
+        seed: int = 0, # see `channel_masks`
     ):
         self.rate, self.n, self.rows, self.seed, self.site = rate, n, rows, seed, 0
 
@@ -163,7 +163,7 @@ def lean_decoder_of(
 # %% ../nbs/07_mc_dropout.ipynb #c43f3ce2
 @contextmanager
 def evaluating(
-    model: nn.Module,
+    model: nn.Module, # in any mode
 ) -> Iterator[None]:
     "Evaluation mode for a while; every module gets its own mode back."
     modes = [(m, m.training) for m in model.modules()]
@@ -174,7 +174,7 @@ def evaluating(
 
 # %% ../nbs/07_mc_dropout.ipynb #b4df7699
 def dropout_rate(
-    model: nn.Module,
+    model: nn.Module, # with `encode` and `decode`
 ) -> float: # of its dropout in the decoder, (0, 1)
     "How many channels the network was trained to do without; `InputError` where it has no dropout."
     if not (hasattr(model, 'encode') and hasattr(model, 'decode')):
@@ -208,7 +208,7 @@ def mc_samples(
     image: Tensor, # (3, H, W) or (1, 3, H, W), normalised as for training
     n: int = 20, # samples
     rate: float | None = None, # share of channels that are off, (0, 1); None: as in training
-    seed: int = 0,
+    seed: int = 0, # see `channel_masks`
     temperature: float = 1., # logits are divided by it
     memory: float = 64., # MB, see `samples_at_once`
 ) -> np.ndarray: # probabilities float32 (n, H, W)
@@ -242,7 +242,7 @@ def mc_predict(
 
 # %% ../nbs/07_mc_dropout.ipynb #1a4c110a
 def confidence_mask(
-    u: Uncertainty,
+    u: Uncertainty, # of one image
     threshold: float = .5, # for the lowered mean, [0, 1]
 ) -> np.ndarray: # bool (H, W)
     "Lesion where the mean, lowered by the deviation, still passes the threshold."

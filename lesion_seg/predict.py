@@ -66,20 +66,22 @@ class Segmentation:
         "Closed rings (N, 2) of (row, column), from the picture's corner, holes after their outer ring."
         return [r[:, ::-1] for rings in self.polygons for r in rings]
 
-    def with_threshold(self, threshold: float) -> Segmentation:
+    def with_threshold(self, threshold: float) -> Segmentation: # lesion from this probability on, (0, 1)
         "The same prediction cut at another probability; the network is not run again."
         new = replace(self, threshold=threshold)
         new.__dict__.update({k: self.__dict__[k] for k in ('probability', 'image') if k in self.__dict__})
         return new
 
-    def measure(self) -> dict[str, Any]: return _measure(self)
-    def geojson(self) -> dict[str, Any]: return _geojson(self)
-    def coco(self, image_id: int = 1, annotation_id: int = 1) -> dict[str, Any]: return _coco(self, image_id, annotation_id)
-    def overlay(self) -> np.ndarray: return _overlay(self.image, self.mask)
-    def save(self, folder: str | Path, stem: str | None = None, kinds: Iterable[str] = ALL_KINDS) -> dict[str, Path]:
+    def measure(self) -> dict[str, Any]: "Area, place, lengths and mean probability of the lesion, by name."; return _measure(self)
+    def geojson(self) -> dict[str, Any]: "The border as a GeoJSON Feature, in pixels."; return _geojson(self)
+    def coco(self, image_id: int = 1, annotation_id: int = 1) -> dict[str, Any]: # numbers in your own COCO file
+        "The border as a COCO annotation."; return _coco(self, image_id, annotation_id)
+    def overlay(self) -> np.ndarray: "The photograph with the border drawn."; return _overlay(self.image, self.mask)
+    def save(self, folder: str | Path, stem: str | None = None, kinds: Iterable[str] = ALL_KINDS) -> dict[str, Path]: # stem None: the photograph's
         "Write files of the `kinds` wanted (see `KINDS`); returns their paths by kind."
         return _save(self, Path(folder), stem, kinds)
-    def preview(self, side: int = 480) -> Image.Image: return _preview(self, side)
+    def preview(self, side: int = 480) -> Image.Image: # longest side, pixels
+        "A thumbnail with the border and a line of numbers."; return _preview(self, side)
     def _repr_jpeg_(self) -> bytes: return _jpeg(self.preview(), limit=40_000)
     def __repr__(self) -> str: return _describe(self)
 
@@ -394,7 +396,7 @@ class Segmenter:
     def uncertainty(self,
         src: Source, # as in `predict`
         n: int = 20, # samples
-        seed: int = 0,
+        seed: int = 0, # same seed, same samples
     ) -> Uncertainty: # maps of the model's size
         "MC dropout: what the network says with channels of its decoder switched off at random."
         return gather(self.backend.samples(_prepare(src, self.bundle.size).pixels, n, seed), self.bundle.threshold)

@@ -563,9 +563,9 @@ def record_order(
     seed: int = 42, # of the run
     epoch: int = 0, # counts from 0
     rank: int = 0, # this process among those that train together
-    ranks: int = 1,
+    ranks: int = 1, # how many do
     worker: int = 0, # this loading process among those of the rank
-    workers: int = 1,
+    workers: int = 1, # how many each rank has
     shuffle: bool = True, # False: as they lie
     even: bool = False, # a few records twice, so that all ranks have the same number and none waits for another
 ) -> np.ndarray: # int, numbers of records
@@ -591,7 +591,9 @@ class RecordDataset:
 
     def __len__(self) -> int: return len(self.records)
 
-    def raw(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+    def raw(self,
+        i: int, # from 0
+    ) -> tuple[np.ndarray, np.ndarray]: # uint8 (size, size, 3) and bool (size, size)
         "Pair `i` without augmentation."
         return self.records.raw(i, self.size)
 

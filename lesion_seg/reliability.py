@@ -56,7 +56,7 @@ def _joined(r: Reliability, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
     return n[n > 0], p[n > 0], y[n > 0]
 
 def curve(
-    r: Reliability,
+    r: Reliability, # of one image or many
     bins: int = 15, # at most
     mass: bool = False, # bins of equal mass instead of equal width
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # share of the pixels, mean probability, frequency of lesion; a value a bin that is not empty
@@ -67,7 +67,7 @@ def curve(
     return n / n.sum(), p / n, y / n
 
 def ece(
-    r: Reliability,
+    r: Reliability, # of one image or many
     bins: int = 15, # of equal width
 ) -> float: # [0, 1]
     "Expected calibration error."
@@ -75,7 +75,7 @@ def ece(
     return float((share * np.abs(p - y)).sum())
 
 def ace(
-    r: Reliability,
+    r: Reliability, # of one image or many
     bins: int = 15, # of equal mass
 ) -> float: # [0, 1]
     "Adaptive calibration error: bins that hold as many pixels each."
@@ -83,11 +83,11 @@ def ace(
     return float((share * np.abs(p - y)).sum())
 
 # %% ../nbs/06c_reliability.ipynb #f020e29a
-def brier(r: Reliability) -> float:
+def brier(r: Reliability) -> float: # of one image or many
     "Mean squared error of the probabilities, [0, 1]."
     return r.square / max(r.n.sum(), 1)
 
-def nll(r: Reliability) -> float:
+def nll(r: Reliability) -> float: # of one image or many
     "Mean negative log-likelihood of the truth, nats a pixel."
     return r.nll / max(r.n.sum(), 1)
 
@@ -204,7 +204,7 @@ def failure_report(
     below: float = .65, # a Jaccard index below it is a failure
     share: float = .2, # see `caught`
     n: int = 2000, # resamples
-    seed: int = 42,
+    seed: int = 42, # the same seed gives the same intervals
 ) -> dict[str, dict[str, Any]]: # by score: auroc, aupr, caught, aurc as [value, low, high], and auroc_gain over the baseline
     "How well each score finds the failures, with 95 % bootstrap intervals by group."
     j = np.asarray(jaccards, float)

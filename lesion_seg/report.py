@@ -260,10 +260,10 @@ def run_demo(
     folder: str | Path,  # gets data, run, masks and report.html; an earlier demo there is resumed
     n: int = 160,  # phantoms for training and evaluation
     size: tuple[int, int] = (288, 384),  # of these phantoms
-    epochs: int = 24,
+    epochs: int = 24,  # of the training
     model: dict[str, Any] | None = None,  # None: `DEMO_MODEL`
     model_size: int = 128,  # side of the model's input, pixels
-    seed: int = 42,
+    seed: int = 42,  # of everything
     say: Callable[[str], None] = print,  # told what happens
 ) -> Path:  # the report
     "Phantoms, split, training, evaluation, prediction and a report, all in one folder."

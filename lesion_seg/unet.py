@@ -103,6 +103,7 @@ class UNet(nn.Module):
         self,
         x: Tensor,  # images (N, C, H, W), normalised with mean = std = 0.5
     ) -> list[Tensor]:  # one map a level, finest first, then the bottleneck
+        "Down to the bottleneck."
         check_size(x, max(32, 2 ** len(self.down)))
         features: list[Tensor] = []
         for block in self.down:
@@ -116,6 +117,7 @@ class UNet(nn.Module):
         size: Sequence[int],  # (height, width) of the images given to `encode`
         dropout: Callable[[Tensor], Tensor] | None = None,  # in the place of the model's own
     ) -> Tensor:  # logits (N, 1, height, width)
+        "Up again, with the skips."
         drop = dropout or self.dropout
         x = drop(features[-1])
         for block, skip in zip(self.up, features[-2::-1], strict=True): x = drop(block(x, skip))
@@ -125,9 +127,9 @@ class UNet(nn.Module):
 
 # %% ../nbs/03_unet.ipynb #38289029
 def full_precision(
-    conv: nn.Conv2d,
+    conv: nn.Conv2d,  # of any kind
     forward: Callable[[Tensor], Tensor],  # of `conv`
-    x: Tensor,
+    x: Tensor,  # its input, (N, C, H, W)
 ) -> Tensor:  # of the type of `x`
     "Run a convolution; a depthwise one in float32 also under a CPU's autocast."
     if conv.groups == 1 or x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"): return forward(x)
@@ -325,6 +327,7 @@ class LesionUNet(nn.Module):
         self,
         x: Tensor,  # images (N, C, H, W), normalised with mean = std = 0.5
     ) -> list[Tensor]:  # skips at strides 2, 4, 8, 16, then the bottleneck at 32; before them the image where `last_cross` needs it
+        "Down to the bottleneck."
         check_size(x)
         *skips, deepest = self.encoder(x)
         return [*([] if self.cross is None else [x]), *skips, self.middle(deepest)]
@@ -335,6 +338,7 @@ class LesionUNet(nn.Module):
         size: Sequence[int],  # (height, width) of the images given to `encode`
         dropout: Callable[[Tensor], Tensor] | None = None,  # in the place of the model's own
     ) -> Tensor:  # logits (N, 1, height, width)
+        "Up again, with the skips."
         x, skips = features[-1], features[-2::-1][:len(self.blocks)]
         drop = dropout or self.dropout
         for block, skip in zip(self.blocks, skips, strict=True): x = block(drop(x), skip)
