@@ -6,7 +6,7 @@ READY := .venv/.ready
 ONE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo app docker docker-compose test test-fast lint types docs export weights model-card clean
+.PHONY: help install demo app docker docker-compose test test-fast lint types docs export wheel pictures weights model-card clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -41,10 +41,16 @@ export: $(READY) ## write the package and the README from the notebooks
 	$(BIN)/nbdev_export
 	$(BIN)/python .ci/readme.py
 
-docs: $(READY) ## render the notebooks as a site, without Quarto, and check its links
-	$(BIN)/python -m pip install --disable-pip-version-check -e '.[docs]'
-	$(BIN)/nbdev_proc_nbs
-	cd _proc && ../$(BIN)/smalldocs render && ../$(BIN)/smalldocs check
+docs: $(READY) ## build the site without Quarto (Python 3.11 or newer), and look at every link and picture of it
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[docs]'
+	$(BIN)/python .ci/site.py
+
+wheel: $(READY) ## build sdist and wheel, and try the wheel in an empty environment; PIP='torch==...' chooses a build of torch
+	rm -rf dist && $(BIN)/python -m build --outdir dist .
+	$(BIN)/python .ci/wheel.py dist/*.whl $(PIP)
+
+pictures: $(READY) ## draw the README's pictures, the logo and the social card
+	$(BIN)/python benchmarks/pictures.py
 
 DATA ?= data
 weights: $(READY) ## train the model that the package ships, from DATA=folder with isic2017/ (hours)

@@ -66,6 +66,16 @@ def test_notebook_is_small_and_whole(path):
     assert ran or not exported, "it is committed with its outputs"
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_imports_have_cells_of_their_own(path):
+    "nbdev runs every cell with an import when it makes the documentation; what else stands in it would run without the cells before."
+    for cell in json.loads(path.read_text())["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] != "code" or re.search(r"^#\|\s*(export|exporti|hide|echo)", source, re.M): continue
+        kinds = {isinstance(node, (ast.Import, ast.ImportFrom)) for node in ast.parse(source).body}
+        assert len(kinds) <= 1, source
+
+
 def test_no_pickle_is_written_or_loaded():
     "torch.load only with weights_only=True, nothing else that unpickles."
     for path in (ROOT / "lesion_seg").glob("*.py"):
