@@ -1,4 +1,5 @@
 """Packaging: every fact comes from settings.ini, which nbdev reads as well."""
+import re
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -13,12 +14,16 @@ extras = {key.removesuffix(suffix): cfg[key].split() for key in cfg if key.endsw
 extras["app"] += extras["dicom"]
 extras["dev"] += extras["app"] + extras["pretrained"]
 pythons = [f"Programming Language :: Python :: 3.{minor}" for minor in (10, 11, 12)]
+# PyPI shows the README without the files beside it.
+readme = (here / "README.md").read_text(encoding="utf-8")
+readme = re.sub(r"(!\[[^]]*\]\()nbs/", rf"\1{cfg['git_url']}/raw/{cfg['branch']}/nbs/", readme)
+readme = re.sub(r"(\]\()nbs/", rf"\1{cfg['git_url']}/blob/{cfg['branch']}/nbs/", readme)
 
 setup(
     name=cfg["lib_name"],
     version=cfg["version"],
     description=cfg["description"],
-    long_description=(here / "README.md").read_text(encoding="utf-8"),
+    long_description=readme,
     long_description_content_type="text/markdown",
     license="MIT",
     author=cfg["author"],

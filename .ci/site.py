@@ -3,7 +3,8 @@
 nbdev processes the notebooks, smalldocs renders them from the same _quarto.yml that Quarto reads on GitHub. With a folder, only look at the site
 there, whoever built it: python .ci/site.py _docs
 
-Each link to a page or a place on it has to lead there, each picture has to be a picture and say what it shows, each page has a title and one heading,
+Each link to a page or a place on it has to lead there, each picture has to be a picture (and to say what it shows, if it is a file
+and no cell's output), each page has a title and one heading,
 and the search index, llms.txt, favicon and social card are there. Prints what is wrong; the exit code is the number of things, at most 1.
 """
 
@@ -77,7 +78,7 @@ def problems(site: Path) -> list[str]:
             elif anchor and target in pages and unquote(anchor) not in pages[target].ids: say(f"the link {href} leads to no place on that page")
         for src, alt in page.pictures:
             if why := picture_problem(src, path): say(why)
-            if alt is None: say(f"the picture {src[:60]} does not say what it shows")
+            if not alt and not src.startswith("data:"): say(f"the picture {src[:60]} does not say what it shows")
         if not page.title.strip(): say("it has no title")
         if name.name != "404.html" and page.headings != 1: say(f"it has {page.headings} first headings")
     return found + missing(site, {p.relative_to(site.resolve()).with_suffix("").as_posix() for p in pages}, pages)
@@ -104,7 +105,7 @@ def build() -> Path:
     sys.path.append(str(ROOT / "tests"))  # nbdev runs the notebooks' imports; one takes a server from there
     refresh_quarto_yml()
     proc_nbs()
-    for step in ("render", "check"): subprocess.run([sys.executable, "-m", "smalldocs.cli", step], cwd=ROOT / "_proc", check=True)
+    subprocess.run([sys.executable, "-m", "smalldocs.cli", "render"], cwd=ROOT / "_proc", check=True)
     return ROOT / "_proc" / "_docs"
 
 
