@@ -141,9 +141,7 @@ class Bundle:
         "The network with its weights, in evaluation mode (imports torch)."
         return _load_model(self)
 
-    def file(self,
-        name: str, # such as 'model.onnx'
-    ) -> Path:
+    def file(self, name: str) -> Path: # such as 'model.onnx'
         "An exported file, such as 'model.onnx'; raises InputError when it is not there or not the one that the card names."
         path, digest = self.path / name, self.info.get("onnx", {}).get("sha256", {}).get(name)
         if digest is None or not path.is_file():

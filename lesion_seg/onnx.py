@@ -125,7 +125,7 @@ def facts_of(
                 notice='A tool for research and for a second look, not a medical device.')
 
 def write_graph(
-    graph: ModelProto,
+    graph: ModelProto, # changed: its metadata are replaced
     path: Path, # the file
     facts: dict[str, Any], # its metadata; values that are no text become JSON
     opset: int, # that the graph has to have

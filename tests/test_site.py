@@ -25,7 +25,8 @@ def test_broken_links_and_pictures_are_named(tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     found = problems(tmp_path, "<a href='none.html'>.</a><a href='#nowhere'>.</a><img src='none.png' alt='x'><img src='text.png' alt='x'>"
                                "<img src='https://example.org/x.png' alt='x'><h1>again</h1>")
-    for words in ("none.html leads nowhere", "#nowhere leads to no place", "none.png is missing", "text.png is none", "comes from elsewhere", "2 first headings"):
+    for words in ("none.html leads nowhere", "#nowhere leads to no place", "none.png is missing", "text.png is none", "comes from elsewhere",
+                  "2 first headings"):
         assert sum(words in f for f in found) == 1, (words, found)
     assert len(found) == 6
 
