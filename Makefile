@@ -6,7 +6,7 @@ READY := .venv/.ready
 ONE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo app docker docker-compose test test-fast lint types docs export wheel pictures weights model-card clean
+.PHONY: help install demo app docker docker-compose test test-fast fuzz lint types docs export wheel pictures weights model-card clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,10 @@ test-fast: $(READY) ## only the quick tests
 
 lint: $(READY) ## style of the package and the tests
 	$(BIN)/ruff check .
+
+MINUTES ?= 10
+fuzz: $(READY) ## damaged files at every way in, for MINUTES=10
+	$(ONE) $(BIN)/python tests/fuzz/campaign.py --minutes $(MINUTES) --workers 2
 
 types: $(READY) ## type check of the package
 	$(BIN)/mypy lesion_seg

@@ -249,5 +249,5 @@ def revise(
     old = {"onnx"} if changes.get("temperature", bundle.temperature) != bundle.temperature else set()  # the exported files hold the old temperature
     info = check_card({k: v for k, v in bundle.info.items() if k not in old} | merged, bundle.path / CARD)
     with atomic_path(bundle.path / CARD) as tmp: tmp.write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
-    for name in (ONNX, ONNX_DECODER) if "onnx" not in info else (): (bundle.path / name).unlink(missing_ok=True)
+    for name in (ONNX, ONNX_DECODER, ONNX_INT8) if "onnx" not in info else (): (bundle.path / name).unlink(missing_ok=True)
     return Bundle(bundle.path, info)

@@ -148,6 +148,8 @@ def opset_of(
     return next(o.version for o in onnx.load(path).opset_import if o.domain in ('', 'ai.onnx'))
 
 # %% ../nbs/09_onnx.ipynb #5ca9bdf2
+os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')
+
 def cores() -> int:
     "How many cores this process may use."
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
@@ -157,7 +159,6 @@ def open_session(
     threads: int | None = None, # of one prediction; None: `cores()`
 ) -> Any: # an onnxruntime.InferenceSession on the CPU
     "Open an ONNX file with onnxruntime."
-    os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')  # read when it is imported
     import onnxruntime as ort
     ort.set_default_logger_severity(4)  # what fails is an InputError, not a line on stderr
     options = ort.SessionOptions()

@@ -260,11 +260,11 @@ class _Backend(Protocol):
 class _OnnxBackend:
     "A bundle's exported files on onnxruntime; many threads may share it."
     def __init__(self, bundle: Bundle, threads: int | None, file: str = ONNX):
-        self.bundle, self.threads = bundle, threads
-        self.session = open_session(bundle.file(file), threads)
+        self.bundle, self.threads, self.path = bundle, threads, bundle.file(file)
+        self.session = open_session(self.path, threads)
 
     def probabilities(self, batch: np.ndarray) -> np.ndarray:
-        return run_session(self.session, ['probability'], {'image': batch}, self.bundle.path / ONNX)[0]
+        return run_session(self.session, ['probability'], {'image': batch}, self.path)[0]
     @cached_property
     def sampler(self) -> OnnxSampler: return OnnxSampler(self.bundle, self.threads)
     def samples(self, image: np.ndarray, n: int, seed: int) -> np.ndarray: return self.sampler(image, n, seed=seed)

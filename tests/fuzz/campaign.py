@@ -17,14 +17,16 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 HANG = 30.0  # seconds on the wall until a silent worker is killed: on a busy machine, 2 s of the processor take longer
-NAMES = ("image", "predict", "dicom", "records", "config", "manifest", "bundle", "zip", "archive", "scores", "run")
+AHEAD = 16  # inputs that a worker is sent before it has answered, so that neither waits for the other
+NAMES = ("image", "predict", "dicom", "records", "config", "manifest", "bundle", "zip", "archive", "app", "scores", "run")
 
 
 class Worker:
@@ -39,39 +41,42 @@ class Worker:
         env = {
             **os.environ,
             "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent.parent}",
+            "PYTHONPATH": os.pathsep.join((str(HERE), str(HERE.parent.parent), os.environ.get("PYTHONPATH", ""))),
             "TMPDIR": str(self.base / "tmp"),
             "CONFIG_PATH": "",
         }
         self.process = subprocess.Popen(
-            [sys.executable, str(HERE / "worker.py"), str(self.base), self.name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
+            [sys.executable, str(HERE / "worker.py"), str(self.base), self.name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=env
         )
-        if "ready" not in self.process.stdout.readline():
+        self.said = b""
+        if b"ready" not in self.process.stdout.readline():
             raise RuntimeError(f"no worker for {self.name}: {(self.base / 'noise').read_text()[-2000:]}")
 
-    def ask(self, seed: int, i: int) -> dict:
-        "What comes of input `i`; a worker that dies or says nothing is an outcome too."
+    def send(self, seed: int, i: int) -> None:
         if self.process is None:
             self.start()
-        self.process.stdin.write(json.dumps([seed, i]) + "\n")
-        self.process.stdin.flush()
-        ready, _, _ = select.select([self.process.stdout], [], [], HANG)
-        line = self.process.stdout.readline() if ready else ""
-        if line:
+        with suppress(BrokenPipeError):  # `receive` finds out what happened
+            self.process.stdin.write(f"[{seed}, {i}]\n".encode())
+
+    def receive(self) -> dict:
+        "What came of the next input; a worker that dies or says nothing is an outcome too, and has no process afterwards."
+        ready: list | None = [self.process.stdout]
+        while b"\n" not in self.said and ready:
+            ready, _, _ = select.select([self.process.stdout], [], [], HANG)
+            chunk = os.read(self.process.stdout.fileno(), 1 << 16) if ready else b""
+            self.said += chunk
+            if not chunk:
+                break
+        line, end, self.said = self.said.partition(b"\n")
+        if end:
             return json.loads(line)
         if not ready:
             self.process.kill()
         code = self.process.wait()
-        said = (self.base / "noise").read_text(errors="replace")[-500:] if (self.base / "noise").exists() else ""
         self.process = None
-        return dict(
-            outcome="fault",
-            kind="crash" if ready else "hang",
-            place=f"code {code}" if ready else "",
-            message=said,
-            seconds=HANG if not ready else 0.0,
-            memory=0,
-        )
+        said = (self.base / "noise").read_text(errors="replace")[-500:] if (self.base / "noise").exists() else ""
+        died = dict(kind="crash", place=f"code {code}", seconds=0.0) if ready else dict(kind="hang", place="", seconds=HANG)
+        return dict(outcome="fault", message=said, memory=0, **died)
 
     def stop(self) -> None:
         if self.process:
@@ -107,19 +112,26 @@ class Tally:
 
 def attack(name: str, seconds: float, most: int, seed: int, workers: int, base: Path) -> dict:
     "One entry for so long, or so many inputs."
-    tally, lock, end, numbers = Tally(), threading.Lock(), time.monotonic() + seconds, iter(range(most))
+    tally, lock, end, numbers, again = Tally(), threading.Lock(), time.monotonic() + seconds, iter(range(most)), deque()
+
+    def number() -> int | None:
+        with lock:
+            return None if time.monotonic() > end else again.popleft() if again else next(numbers, None)
 
     def work(k: int) -> None:
-        worker = Worker(name, base / f"{name}{k}")
-        while time.monotonic() < end:
+        worker, waiting = Worker(name, base / f"{name}{k}"), deque()
+        while True:
+            while len(waiting) < AHEAD and (i := number()) is not None:
+                worker.send(seed, i)
+                waiting.append(i)
+            if not waiting:
+                return worker.stop()
+            r = worker.receive()
             with lock:
-                i = next(numbers, None)
-            if i is None:
-                break
-            r = worker.ask(seed, i)
-            with lock:
-                tally.add(i, r)
-        worker.stop()
+                tally.add(waiting.popleft(), r)
+                if worker.process is None:  # the others in its queue are for the next one
+                    again.extend(waiting)
+                    waiting.clear()
 
     with ThreadPoolExecutor(workers) as pool:
         list(pool.map(work, range(workers)))
@@ -131,7 +143,8 @@ def show(which: str, folder: Path) -> None:
     name, seed, i = which.split(":")
     with tempfile.TemporaryDirectory() as tmp:
         worker = Worker(name, Path(tmp) / "w")
-        result = worker.ask(int(seed), int(i))
+        worker.send(int(seed), int(i))
+        result = worker.receive()
         if (Path(tmp) / "w" / "case").exists():
             shutil.copytree(Path(tmp) / "w" / "case", folder, dirs_exist_ok=True)
         worker.stop()
@@ -150,7 +163,6 @@ def main() -> int:
     args = p.parse_args()
     if args.show:
         return show(args.show, args.out or Path("case")) or 0
-    os.environ["PYTHONPATH"] = f"{HERE}{os.pathsep}{HERE.parent.parent}"
     sys.path[:0] = [str(HERE), str(HERE.parent.parent)]
     import entries
 
@@ -176,6 +188,8 @@ def main() -> int:
         entries=results,
     )
     if args.out:
+        if args.out.exists():
+            facts["found"] = json.loads(args.out.read_text()).get("found", [])  # kept by hand: what campaigns have found and what was mended
         args.out.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     print(f"{facts['inputs']} inputs, {facts['faulty']} faulty, {facts['seconds']} s")
     return 1 if facts["faulty"] else 0

@@ -306,18 +306,20 @@ def read_manifest(folder: Path) -> None:
 # ----------------------------------------------------------------------------------------------------------------------- bundles
 @lru_cache
 def tiny_bundle(width: int) -> Path:
-    "A bundle of random weights with its exported files."
+    "A bundle of random weights with its exported files, made once for all workers of a campaign."
+    folder = Path("..").resolve() / f"bundle{width}"
+    if folder.exists():
+        return folder
     import torch
 
-    from lesion_seg.bundle import save_bundle
+    from lesion_seg.bundle import revise, save_bundle
     from lesion_seg.onnx import export_onnx
     from lesion_seg.unet import UNet
 
     torch.manual_seed(width)
-    folder = Path(f"bundle{width}")
-    save_bundle(folder, UNet(channels=(width, 2 * width), bottleneck=4 * width, dropout=0.2), size=32)
-    export_onnx(folder, opset=17)
-    return folder
+    new = save_bundle(f"bundle{width}", UNet(channels=(width, 2 * width), bottleneck=4 * width, dropout=0.2), size=32)
+    export_onnx(revise(new, review=dict(score="disagreement", threshold=0.1, share=0.1, n=10)), opset=17)
+    return new.path.rename(folder)
 
 
 def bundle_seeds() -> list[Case]:
@@ -518,6 +520,63 @@ def resume_run(folder: Path) -> None:
         raise outcome
 
 
+# ------------------------------------------------------------------------------------------------------------------------- the app
+@lru_cache
+def page():
+    "The app with a small network."
+    from lesion_seg.app import LesionApp, Session
+
+    return LesionApp(Session({"tiny": tiny_bundle(2)}, threads=1))
+
+
+def app_seeds() -> list[Case]:
+    mask = {"photo_mask.png": encoded(Image.fromarray(make_phantom(3, (46, 62)).mask), "PNG")}
+    names = ("mole.jpg", "../../mole.png", "=cmd().tif", "m\u202egpj.exe", "mole_mask.png", "", "x" * 500)
+    photos = [*image_seeds(), *dicom_seeds()[-3:]]
+    return [{**case, **(mask if i % 3 else {}), "name.txt": names[i % len(names)].encode()} for i, case in enumerate(photos)]
+
+
+def upload(folder: Path) -> None:
+    "What the page asks for after an upload; 'something went wrong' is the app's word for an error that nobody foresaw."
+    app, refusal = page(), None
+
+    def ask(do: str, *buffers: bytes, **question) -> dict:
+        nonlocal refusal
+        reply, out = app.answer(dict(id=1, do=do, **question), list(buffers))
+        must("Something went wrong" not in reply.get("error", ""), f"{do}: {reply.get('error')}")
+        json.dumps(reply, allow_nan=False)
+        if "error" in reply:
+            refusal = judge(InputError(reply["error"]))
+        return reply
+
+    ask("clear")
+    given = (folder / "name.txt").read_text(encoding="utf-8", errors="replace") if (folder / "name.txt").exists() else "photo"
+    photo = next((p for p in folder.glob("photo.*")), None)
+    for path, name in ((photo, given), (folder / "photo_mask.png", f"{Path(given).stem}_mask.png")):
+        if path is None or not path.exists():
+            continue
+        data = path.read_bytes()
+        ask("put", data, name=name, size=len(data), at=0)
+    for key in list(app.session.entries):
+        for do in ("card", "show", "uncertainty"):
+            ask(do, key=key)
+        ask("live", key=key, threshold=0.3)
+        ask("cut", key=key, threshold=0.4)
+        if app.session.entries.get(key) and app.session.entries[key].header:
+            ask("header", key=key, identifying=True), ask("download", key=key, kind="seg")
+        for kind in ("mask", "json", "geojson", "coco"):
+            ask("download", key=key, kind=kind)
+    ask("table")
+    ask("zip_start")
+    for key in list(app.session.entries):
+        ask("zip_add", key=key)
+    ask("zip_end")
+    for name in app.answer(dict(id=1, do="table"), [])[1][0].decode().splitlines():
+        must(not name.startswith(("=", "+", "@", "-")), "a cell that a spreadsheet runs")
+    if refusal:
+        raise refusal
+
+
 # -------------------------------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Entry:
@@ -541,6 +600,7 @@ ENTRIES = {
     "bundle": Entry(bundle_seeds, read_bundle, 0.06, finish=with_digests),
     "zip": Entry(zip_seeds, unpack_archive, 0.06),
     "archive": Entry(archive_seeds, fetch_from_archive, 0.03, ("search", "search", "photo", "checksums", "manifest"), leaves=(".part", ".etag")),
+    "app": Entry(app_seeds, upload, 0.05),
     "scores": Entry(table_seeds, read_scores, 0.02),
     "run": Entry(run_seeds, resume_run, 0.01),
 }
