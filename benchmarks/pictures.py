@@ -54,7 +54,7 @@ def outline(seed: int = 5, points: int = 72) -> np.ndarray:
 def logo_svg(ring: np.ndarray) -> str:
     "The logo, 64 x 64."
     def path(scale): return "M" + "L".join(f"{32 + scale * x:.1f} {32 + scale * y:.1f}" for x, y in ring) + "Z"
-    return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64" role="img" aria-label="lesion_seg">
+    return f"""<svg xmlns="http://www.w3.org/2000/svg" width="64" height="64" viewBox="0 0 64 64" role="img" aria-label="lesion_seg">
 <circle cx="32" cy="32" r="31" fill="{SKIN}"/>
 <path d="{path(19)}" fill="{LESION}"/>
 <path d="{path(25)}" fill="none" stroke="{BORDER}" stroke-width="4" stroke-linejoin="round"/>

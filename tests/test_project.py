@@ -58,7 +58,8 @@ def test_notebook_is_small_and_whole(path):
     cells = json.loads(path.read_text())["cells"]
     assert path.stat().st_size <= 500 * 1024
     assert not [o for c in cells for o in c.get("outputs", []) if o["output_type"] == "error"]
-    assert "".join(cells[0]["source"]).startswith("# "), "it begins with a title"
+    title = "".join(cells[0]["source"])
+    assert re.fullmatch(r"# .+(\n\n(> .+\n?)+)?", title), "it begins with a title and a line about it; nbdev drops what else stands in this cell"
     code = [[x for x in "".join(c["source"]).splitlines() if x.strip()] for c in cells if c["cell_type"] == "code"]
     assert max(map(len, code), default=0) <= 50
     exported = [c for c in cells if "#| export" in "".join(c["source"])]
