@@ -29,8 +29,9 @@ from .records import RecordReader
 
 # %% auto #0
 __all__ = ['app', 'err', 'log', 'ConfigOpt', 'SetOpt', 'JsonOpt', 'BundleArg', 'ThresholdOpt', 'PrecisionOpt', 'TtaOpt',
-           'LargestOpt', 'FillOpt', 'INTERRUPTED', 'phantom', 'download', 'split', 'records', 'train', 'evaluate',
-           'export', 'benchmark', 'calibrate', 'segment', 'web_app', 'demo', 'info', 'main']
+           'LargestOpt', 'FillOpt', 'MasksOpt', 'WorkersOpt', 'ShardOpt', 'RayOpt', 'SAVED', 'INTERRUPTED', 'phantom',
+           'download', 'split', 'records', 'train', 'evaluate', 'export', 'benchmark', 'calibrate', 'segment',
+           'web_app', 'demo', 'info', 'main']
 
 # %% ../nbs/12_cli.ipynb #de899a6e
 app = typer.Typer(help="Segment skin lesions in dermoscopic photographs. For research and a second look; not a medical device.",
@@ -414,31 +415,71 @@ def _seg_source(files: Sequence[Path], seg: Path | None) -> None:
         raise InputError(f"--seg {seg}: a DICOM Segmentation belongs to one DICOM photograph; give exactly one DICOM file.")
     if seg and seg.exists() and seg.samefile(files[0]): raise InputError(f"--seg {seg} is the photograph itself and is not overwritten: choose another name.")
 
+def _written(found: Segmentation, file: Path, folder: Path, stem: str, kinds: Sequence[str], seg: Path | None, fractional: bool) -> dict[str, Any]:
+    "Write the files of a result; what there is to say about it."
+    from lesion_seg.dicom import write_seg
+    written = found.save(folder, stem, kinds)
+    if seg: written["seg"] = write_seg(seg, found.probability if fractional else found.mask, file, model=found.model)
+    doubt = {} if found.doubt is None else dict(doubt=found.doubt, needs_review=found.needs_review)
+    return dict(file=str(file), **found.measure(), **doubt, written={k: str(p) for k, p in written.items()})
+
+# %% ../nbs/12_cli.ipynb #b2557dd7
+MasksOpt = Annotated[str | None, typer.Option("--masks", help="With --batch: png, rle (run lengths in the rows) or none; else batch.masks.",
+                                                show_default=False)]
+WorkersOpt = Annotated[int | None, typer.Option("--workers", min=1, help="With --batch: processes; else batch.workers, else one for each core.",
+                                                show_default=False)]
+ShardOpt = Annotated[str | None, typer.Option("--shard", help="With --batch: i/n, this job's part of n, for schedulers.", show_default=False)]
+RayOpt = Annotated[bool, typer.Option("--ray", help="With --batch: by Ray Data, here or in the cluster of batch.ray_address.")]
+
+SAVED = "mask,json"
+
+# %% ../nbs/12_cli.ipynb #8a661c8d
+def _segment_batch(cfg: Config, images: Sequence[Path], folder: Path, bundle: Path, options: dict[str, Any], as_json: bool, **given: Any) -> None:
+    "`segment --batch`: shards, with what the command line says instead of the configuration."
+    from lesion_seg.batch import RESULTS, segment_folder
+    b = cfg.batch
+    settings: dict[str, Any] = dict(masks=b.masks, workers=b.workers, shard_size=b.shard_size, batch_size=b.batch_size, address=b.ray_address)
+    settings |= {k: v for k, v in given.items() if v is not None}
+    with _bar("segmenting", 1) as step: done = segment_folder(images, folder, bundle, report=step, **settings, **options)
+    n, lost = done.counts.inputs, done.counts.failed
+    facts = dict(inputs=n, segmented=n - lost, failed=lost, before=done.before.inputs, results=str(folder / RESULTS), seconds=round(done.seconds, 3))
+    _print(facts, as_json, str(done))
+    if not lost: return
+    err.print(f"{lost} of {n} inputs have no mask; the reasons are in the column `reason` of {folder / RESULTS}.", markup=False)
+    raise typer.Exit(2)
+
 # %% ../nbs/12_cli.ipynb #52794b6b
 @app.command()
 def segment(
     ctx: typer.Context,
-    images: Annotated[list[Path], typer.Argument(help="Photographs, or folders of them.", show_default=False, readable=False)],  # each says so by itself
+    images: Annotated[list[Path], typer.Argument(show_default=False, readable=False,  # each says so by itself
+                                                 help="Photographs, or folders of them; with --batch also globs in quotes and tables (.csv, .parquet).")],
     bundle: Annotated[Path | None, typer.Option("-b", "--bundle", help="A bundle folder that `lesion_seg train` wrote; else the package's own.",
                                                 show_default=False)] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for the results; else paths.output_dir.", show_default=False)] = None,
-    save: Annotated[str, typer.Option(help=f"What to write, with commas: {', '.join(ALL_KINDS)}.")] = "mask,json",
+    save: Annotated[str, typer.Option(help=f"What to write, with commas: {', '.join(ALL_KINDS)}.")] = SAVED,
     precision: PrecisionOpt = None, threshold: ThresholdOpt = None, tta: TtaOpt = None, largest: LargestOpt = None, fill_holes: FillOpt = None,
     review: Annotated[bool | None, typer.Option("--review/--no-review", help="Say for each photograph whether a person should look at the result.",
                                                 show_default=False)] = None,
     seg: Annotated[Path | None, typer.Option(help="Write a DICOM Segmentation here; for one DICOM photograph.", show_default=False)] = None,
     fractional: Annotated[bool, typer.Option("--fractional", help="Probabilities instead of a mask in the DICOM Segmentation.")] = False,
     mm_per_pixel: Annotated[float | None, typer.Option(min=1e-6, help="Size of a pixel, for measures in millimetres.", show_default=False)] = None,
+    batch: Annotated[bool, typer.Option("--batch", help="For archives: into all folders, results as Parquet in shards, and on after a kill.")] = False,
+    masks: MasksOpt = None, workers: WorkersOpt = None, shard: ShardOpt = None, ray: RayOpt = False,
     config: ConfigOpt = None, set_: SetOpt = None, as_json: JsonOpt = False,
 ) -> None:
     "Draw the lesion's border in photographs: masks at their own resolution, measures, contours."
-    from lesion_seg.dicom import write_seg
     from lesion_seg.predict import KINDS, Segmenter, unique_stems
     cfg = _settings(ctx, config, set_)
-    kinds, files, folder = _kinds(save), _inputs(images), Path(out or cfg.paths.output_dir)
+    kinds, folder = _kinds(save), Path(out or cfg.paths.output_dir)
     options = _options(cfg, threshold=threshold, tta=tta, largest=largest, fill_holes=fill_holes)
     options["review"] = cfg.prediction.review if review is None else review
     if mm_per_pixel: options["spacing"] = (mm_per_pixel, mm_per_pixel)
+    if batch or masks or workers or shard or ray:
+        if seg or save != SAVED: raise InputError("--batch writes rows and masks; leave out --save and --seg.")
+        return _segment_batch(cfg, images, folder, _bundle(bundle), options, as_json, masks=masks, workers=workers, shard=shard, ray=ray,
+                              precision=precision or cfg.prediction.precision)
+    files = _inputs(images)
     stems = unique_stems(files)
     targets = {(folder / f"{stem}{KINDS[k][0]}").resolve() for stem in stems for k in kinds}
     if clash := [str(f) for f in files if f.resolve() in targets]:
@@ -449,12 +490,7 @@ def segment(
     with _bar("segmenting", len(files)) as step:
         for i, (file, stem, found) in enumerate(zip(files, stems, segmenter.predict_many(files, **options), strict=True)):
             if isinstance(found, InputError): broken.append(str(found))
-            else:
-                found = _with_spacing(found, file)
-                written = found.save(folder, stem, kinds)
-                if seg: written["seg"] = write_seg(seg, found.probability if fractional else found.mask, file, model=found.model)
-                doubt = {} if found.doubt is None else dict(doubt=found.doubt, needs_review=found.needs_review)
-                results.append(dict(file=str(file), **found.measure(), **doubt, written={k: str(p) for k, p in written.items()}))
+            else: results.append(_written(_with_spacing(found, file), file, folder, stem, kinds, seg, fractional))
             step(i + 1)
     for sentence in broken: err.print(sentence, markup=False)
     lines = [f"{r['file']}: lesion {r['area_fraction']:.1%} of the image{', needs review' if r.get('needs_review') else ''}" for r in results]

@@ -24,7 +24,7 @@ from .data import InputError
 # %% auto #0
 __all__ = ['MAX_CONFIG_BYTES', 'Section', 'Project', 'Paths', 'Data', 'Elastic', 'Grid', 'BrightnessContrast', 'Crop',
            'Reference', 'Augmentation', 'Model', 'Loss', 'EarlyStopping', 'ReduceLR', 'Training', 'Evaluation',
-           'Prediction', 'App', 'Logging', 'Config', 'load_config', 'config_yaml', 'setup_logging']
+           'Prediction', 'App', 'Logging', 'Batch', 'Config', 'load_config', 'config_yaml', 'setup_logging']
 
 # %% ../nbs/11b_config.ipynb #21bc57fb
 class Section(BaseModel):
@@ -173,6 +173,13 @@ class Logging(Section):
         except ValueError: raise ValueError(f"the format {self.format!r} has no field such as %(message)s") from None
         return self
 
+class Batch(Section):
+    masks: Literal["png", "rle", "none"] = _field("png", "files, run lengths in the rows, or none")
+    workers: int | None = _field(None, "processes; null: one for each core", ge=1)
+    shard_size: int = _field(256, "photographs in a shard: what a kill may cost", ge=1)
+    batch_size: int = _field(8, "photographs in one pass of the network", ge=1)
+    ray_address: str | None = _field(None, "of a Ray cluster; null: this machine")
+
 # %% ../nbs/11b_config.ipynb #0978afcd
 class Config(Section):
     "Every setting of the command line."
@@ -185,6 +192,7 @@ class Config(Section):
     evaluation: Evaluation = _field(Evaluation, "")
     prediction: Prediction = _field(Prediction, "")
     app: App = _field(App, "")
+    batch: Batch = _field(Batch, "of `lesion_seg segment --batch`")
     logging: Logging = _field(Logging, "")
 
 # %% ../nbs/11b_config.ipynb #0cbfa862
