@@ -16,12 +16,13 @@ import torch
 import weights
 from torch import Tensor
 
-from lesion_seg.bundle import code_commit
+from lesion_seg.bundle import Bundle, code_commit, save_bundle
 from lesion_seg.evaluate import failure_rate
+from lesion_seg.loaders import lesion_dls
 from lesion_seg.loss import BCELoss, DiceBCELoss, ImageLoss, SumLoss, TverskyLoss
 from lesion_seg.manifest import Manifest
 from lesion_seg.report import evaluate_manifest
-from lesion_seg.train import train
+from lesion_seg.train import mean_weights, train
 
 RESULT = Path(__file__).resolve().parent / "results" / "trials.json"
 LEAN = dict(name="lesion_unet", encoder="tf_efficientnet_lite0", pretrained=True, decoder=[128, 64, 48, 24])
@@ -68,20 +69,35 @@ def scores(bundle, manifest: Manifest, tta: bool = False) -> dict:
     return dict(n=len(j), jaccard=float(j.mean()), std_error=float(j.std(ddof=1) / np.sqrt(len(j))), failure_rate=failure_rate(j))
 
 
+MEAN = "mean_of_branches"  # what weights.py does, in small: shipped_recipe, then branches of half its length, then the mean of their weights
+
+def mean_of_branches(parts: Manifest, first: Bundle, plan: dict, folder: Path) -> Bundle:
+    "The mean of the branches that start from a trained network."
+    branches = []
+    for name in weights.MEMBERS:
+        changes = plan | dict(epochs=plan["epochs"] // 2, lr=weights.FURTHER["lr"]) | weights.BRANCHES[name]
+        changes["model"] = {k: v for k, v in plan["model"].items() if k != "pretrained"}
+        branches.append(train(parts, folder / name, **changes, start=first.path, progress=False, licence="CC0-1.0"))
+    dls = lesion_dls(parts, plan["size"], plan["bs"], plan["augs"], 0)
+    return save_bundle(folder / "mean", mean_weights(branches, dls.train), plan["size"])
+
+
 def run(name: str, manifest: Manifest, source: str, seed: int, out: Path) -> dict:
     "Train and score one trial."
-    plan, parts = settings(name), held_out(manifest, source)
-    bundle = train(parts, out / f"{name}-{source}-{seed}", **plan, seed=seed, progress=False, licence="CC0-1.0")
+    recipe = "shipped_recipe" if name == MEAN else name
+    plan, parts = settings(recipe), held_out(manifest, source)
+    bundle = train(parts, out / f"{recipe}-{source}-{seed}", **plan, seed=seed, progress=False, licence="CC0-1.0")
+    if name == MEAN: bundle = mean_of_branches(parts, bundle, plan, out / f"{name}-{source}-{seed}")
     valid, test = parts.subset("valid"), parts.subset("test")
-    return dict(trial=name, changed={k: repr(v) for k, v in TRIALS[name].items()}, held_out=source, seed=seed, size=plan["size"], epochs=plan["epochs"],
-                seconds=bundle.info["training"]["seconds"], selection=scores(bundle, valid), other_source=scores(bundle, test),
+    return dict(trial=name, changed={k: repr(v) for k, v in TRIALS[recipe].items()}, held_out=source, seed=seed, size=plan["size"], epochs=plan["epochs"],
+                seconds=bundle.info["training"].get("seconds"), selection=scores(bundle, valid), other_source=scores(bundle, test),
                 selection_tta=scores(bundle, valid, True), other_source_tta=scores(bundle, test, True), commit=code_commit())
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("names", nargs="+", choices=["all", *TRIALS])
+    parser.add_argument("names", nargs="+", choices=["all", MEAN, *TRIALS])
     parser.add_argument("--hold", default="4288x2848")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
@@ -89,7 +105,7 @@ def main():
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     manifest = weights.split(args.folder)
-    for name in TRIALS if "all" in args.names else args.names:
+    for name in [*TRIALS, MEAN] if "all" in args.names else args.names:
         done = run(name, manifest, args.hold, args.seed, args.out)
         kept = json.loads(RESULT.read_text()) if RESULT.exists() else []
         RESULT.write_text(json.dumps([*kept, done], indent=1) + "\n")

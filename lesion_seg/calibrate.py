@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy.ndimage import distance_transform_edt
 from scipy.optimize import minimize_scalar
 
 from .data import InputError
 
 # %% auto #0
-__all__ = ['EPS', 'GRID', 'to_logit', 'cross_entropy', 'fit_temperature', 'mean_jaccard', 'fit_threshold', 'fit_calibration',
-           'tempered']
+__all__ = ['EPS', 'GRID', 'to_logit', 'cross_entropy', 'fit_temperature', 'border_band', 'mean_jaccard', 'fit_threshold',
+           'fit_calibration', 'tempered']
 
 # %% ../nbs/06b_calibrate.ipynb #bcf77fe1
 EPS = 1e-6  # a float32 probability this close to 0 or 1 has no logit worth the name
@@ -53,14 +54,26 @@ def cross_entropy(
 def fit_temperature(
     probabilities: Sequence[np.ndarray],  # maps (H, W) in [0, 1] at temperature 1
     masks: Sequence[np.ndarray],  # bool (H, W), the truth
+    where: Sequence[np.ndarray] | None = None,  # bool (H, W): the pixels that count; None: all
     bounds: tuple[float, float] = (0.05, 20.0),  # where it is sought
-) -> float:  # the temperature with the smallest `cross_entropy`
+) -> float:  # the temperature with the smallest cross-entropy of the pixels that count
     "One temperature for all logits."
     pairs = _pairs(probabilities, masks)
     logits = [np.where(m, -1, 1) * to_logit(p) for p, m in pairs]  # large where wrong
+    if where is not None: logits = [z[w] for z, w in zip(logits, where, strict=True) if w.any()]
+    if not logits: raise InputError("no pixel counts: give at least one image with a border.")
     def loss(log_t: float) -> float: return float(np.mean([np.logaddexp(0, z / np.exp(log_t)).mean() for z in logits]))
     found = minimize_scalar(loss, bounds=tuple(np.log(bounds)), method="bounded", options=dict(xatol=1e-4))
     return float(np.exp(found.x))
+
+# %% ../nbs/06b_calibrate.ipynb #dfbcb58d
+def border_band(
+    mask: np.ndarray, # bool (H, W)
+    width: float = 10., # on each side of the border, pixels of a map whose longer side is 256
+) -> np.ndarray: # bool (H, W); nothing where there is no border
+    "Pixels near the border of a mask."
+    if mask.all() or not mask.any(): return np.zeros(mask.shape, bool)
+    return np.where(mask, distance_transform_edt(mask), distance_transform_edt(~mask)) <= width * max(mask.shape) / 256
 
 # %% ../nbs/06b_calibrate.ipynb #e82e84d5
 def mean_jaccard(
@@ -96,13 +109,16 @@ def fit_threshold(
 def fit_calibration(
     probabilities: Sequence[np.ndarray],  # maps (H, W) in [0, 1] at temperature 1
     masks: Sequence[np.ndarray],  # bool (H, W), the truth
-) -> dict[str, Any]:  # temperature, threshold, n, and cross_entropy and jaccard as [before, after]
-    "Fit temperature, then threshold, on held-out images."
-    temperature = fit_temperature(probabilities, masks)
+) -> dict[str, Any]:  # temperature, threshold, n, and cross_entropy (of all pixels and in the band) and jaccard as [before, after]
+    "Fit temperature in the band around the border, then threshold, on held-out images; images without any border count whole."
+    band = [b if (b := border_band(m)).any() else ~b for _, m in _pairs(probabilities, masks)]
+    temperature = fit_temperature(probabilities, masks, band)
     warm = [tempered(p, temperature) for p in probabilities]
     threshold = fit_threshold(warm, masks)
+    inside = [[m[b] for m, b in zip(maps, band, strict=True)] for maps in (probabilities, masks)]
     return dict(temperature=temperature, threshold=threshold, n=len(masks),
-                cross_entropy=[cross_entropy(probabilities, masks), cross_entropy(probabilities, masks, temperature)],
+                cross_entropy=[cross_entropy(probabilities, masks, t) for t in (1.0, temperature)],
+                border_cross_entropy=[cross_entropy(*inside, t) for t in (1.0, temperature)],
                 jaccard=[float(mean_jaccard(probabilities, masks, [0.5])[0]), float(mean_jaccard(warm, masks, [threshold])[0])])
 
 def tempered(

@@ -9,15 +9,14 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 import numpy as np
-from scipy.ndimage import distance_transform_edt
+from .calibrate import border_band
 from .data import InputError
 from .evaluate import group_codes, group_draws, t_interval
 if TYPE_CHECKING: from matplotlib.figure import Figure
 
 # %% auto #0
-__all__ = ['FINE', 'Reliability', 'reliability', 'curve', 'ece', 'ace', 'brier', 'nll', 'border_band', 'calibration_summary',
-           'plot_reliability', 'auroc', 'aupr', 'caught', 'risk_coverage', 'aurc', 'failure_report',
-           'plot_risk_coverage', 'fit_review']
+__all__ = ['FINE', 'Reliability', 'reliability', 'curve', 'ece', 'ace', 'brier', 'nll', 'calibration_summary', 'plot_reliability',
+           'auroc', 'aupr', 'caught', 'risk_coverage', 'aurc', 'failure_report', 'plot_risk_coverage', 'fit_review']
 
 # %% ../nbs/06c_reliability.ipynb #73cd50aa
 FINE = 1200 # fine bins; a multiple of the usual 10, 15, 20 coarse ones
@@ -90,15 +89,6 @@ def brier(r: Reliability) -> float: # of one image or many
 def nll(r: Reliability) -> float: # of one image or many
     "Mean negative log-likelihood of the truth, nats a pixel."
     return r.nll / max(r.n.sum(), 1)
-
-# %% ../nbs/06c_reliability.ipynb #b83ead1c
-def border_band(
-    mask: np.ndarray, # bool (H, W)
-    width: float = 10., # on each side of the border, pixels of a map whose longer side is 256
-) -> np.ndarray: # bool (H, W); nothing where there is no border
-    "Pixels near the border of a mask."
-    if mask.all() or not mask.any(): return np.zeros(mask.shape, bool)
-    return np.where(mask, distance_transform_edt(mask), distance_transform_edt(~mask)) <= width * max(mask.shape) / 256
 
 # %% ../nbs/06c_reliability.ipynb #7e3abdd9
 def calibration_summary(
