@@ -11,6 +11,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import branches
 import numpy as np
 import torch
 import weights
@@ -18,7 +19,6 @@ from torch import Tensor
 
 from lesion_seg.bundle import Bundle, code_commit, save_bundle
 from lesion_seg.evaluate import failure_rate
-from lesion_seg.loaders import lesion_dls
 from lesion_seg.loss import BCELoss, DiceBCELoss, ImageLoss, SumLoss, TverskyLoss
 from lesion_seg.manifest import Manifest
 from lesion_seg.report import evaluate_manifest
@@ -69,17 +69,16 @@ def scores(bundle, manifest: Manifest, tta: bool = False) -> dict:
     return dict(n=len(j), jaccard=float(j.mean()), std_error=float(j.std(ddof=1) / np.sqrt(len(j))), failure_rate=failure_rate(j))
 
 
-MEAN = "mean_of_branches"  # what weights.py does, in small: shipped_recipe, then branches of half its length, then the mean of their weights
+MEAN = "mean_of_branches"  # shipped_recipe, then the branches of branches.py at half its length, then the mean of all their weights
 
 def mean_of_branches(parts: Manifest, first: Bundle, plan: dict, folder: Path) -> Bundle:
-    "The mean of the branches that start from a trained network."
-    branches = []
-    for name in weights.MEMBERS:
-        changes = plan | dict(epochs=plan["epochs"] // 2, lr=weights.FURTHER["lr"]) | weights.BRANCHES[name]
+    "The mean of a trained network and the branches that start from it."
+    members = [first]
+    for name, change in branches.BRANCHES.items():
+        changes = plan | dict(epochs=plan["epochs"] // 2, lr=branches.FURTHER["lr"]) | change
         changes["model"] = {k: v for k, v in plan["model"].items() if k != "pretrained"}
-        branches.append(train(parts, folder / name, **changes, start=first.path, progress=False, licence="CC0-1.0"))
-    dls = lesion_dls(parts, plan["size"], plan["bs"], plan["augs"], 0)
-    return save_bundle(folder / "mean", mean_weights(branches, dls.train), plan["size"])
+        members.append(train(parts, folder / name, **changes, start=first.path, progress=False, licence="CC0-1.0"))
+    return save_bundle(folder / "mean", mean_weights(members), plan["size"])
 
 
 def run(name: str, manifest: Manifest, source: str, seed: int, out: Path) -> dict:

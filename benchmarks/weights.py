@@ -33,7 +33,7 @@ BRANCHES = dict(  # what each does differently
     plain=dict(seed=103),
     taught=dict(seed=104, teacher_weight=0.5),  # by the first training
 )
-MEMBERS = ("artefacts", "zoom")  # of the mean
+MEMBERS = tuple(BRANCHES)  # of the mean
 
 # Half soft Jaccard (a Tversky index that prices both errors at 1), half cross-entropy.
 def loss() -> SumLoss: return SumLoss([TverskyLoss(1, 1), BCELoss()], [0.5, 0.5])
