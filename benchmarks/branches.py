@@ -42,7 +42,8 @@ def main():
         made = save_bundle(args.out / "compared" / "-".join(names), net, shipped.size)
         scores[" + ".join(names)] = evaluate_manifest(made, manifest.subset("valid"), largest=True, threshold=0.5).jaccard.to_numpy()
     base = scores["shipped"]
-    rows = {k: dict(jaccard=float(j.mean()), failure_rate=failure_rate(j), gain=float((j - base).mean()), gain_ci=list(t_interval(j - base)) if k != "shipped" else None)
+    rows = {k: dict(jaccard=float(j.mean()), failure_rate=failure_rate(j), gain=float((j - base).mean()),
+                    gain_ci=list(t_interval(j - base)) if k != "shipped" else None)
             for k, j in scores.items()}
     found = dict(command="python benchmarks/branches.py FOLDER", commit=code_commit(), versions=versions(), n=len(base),
                  changes={k: {a: b for a, b in (FURTHER | v).items() if a in ("seed", "augs", "epochs", "lr")} for k, v in BRANCHES.items()}, selection=rows)
