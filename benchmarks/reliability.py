@@ -3,7 +3,8 @@
 DATA as for benchmarks/model_card.py, M the manifest that benchmarks/weights.py wrote (its 'valid' is the selection split). Doubt comes from one pass,
 from one mirrored pass, from the square's eight symmetries and from MC dropout (20 samples); a ridge regression over all of them, fitted on the
 selection split, is the learned score. --trial is a bundle of benchmarks/trials.py with the source it was held out from: its failures on that
-source choose the score (`chosen`) together with the selection split; the official validation set is only reported on.
+source choose the score (`chosen`) together with the selection split; the official validation set is only reported on. Without --trial the choice and
+the held-out source's figures of the last run stay.
 Writes benchmarks/results/reliability.json.
 """
 
@@ -85,7 +86,8 @@ def main():
     manifest, bundle = Manifest.load(args.manifest), Bundle.shipped()
     sets = dict(selection=look(bundle, manifest.subset("valid")), validation=look(bundle, manifest.subset("test")))
     if args.trial: sets["held_out_source"] = look(Bundle.load(args.trial[0]), held_out(manifest, args.trial[1]).subset("test"))
-    chosen = choose(*(s for k, s in sets.items() if k != "validation"))
+    old = json.loads(RESULT.read_text()) if RESULT.exists() and not args.trial else {}  # without a trial its figures, and the choice made with it, stay
+    chosen = old.get("chosen") or choose(*(s for k, s in sets.items() if k != "validation"))
     learned = learn(sets["selection"])
     result = dict(command="python benchmarks/reliability.py FOLDER --manifest runs/weights/manifest.csv --trial BUNDLE SOURCE", commit=code_commit(),
                   versions=versions(), weights_sha256=bundle.info["weights_sha256"], chosen=chosen, failures={}, calibration={})
@@ -96,6 +98,7 @@ def main():
         for k, v in result["failures"][name]["scores"].items():
             print(f"{k:34s}", *(f"{m} {v[m][0]:.3f} ({v[m][1]:.3f}-{v[m][2]:.3f})" for m in ("auroc", "caught", "aupr", "aurc")))
         if name != "held_out_source": result["calibration"][name] = calibration(s, bundle.temperature)
+    if "held_out_source" in old.get("failures", {}): result["failures"]["held_out_source"] = old["failures"]["held_out_source"]
     flagged = sets["validation"]["doubts"][chosen] > fit_review(sets["selection"]["doubts"][chosen])
     failed = sets["validation"]["j"] < 0.65
     result["review"] = dict(flagged=float(flagged.mean()), failures_flagged=float((flagged & failed).sum() / failed.sum()))
