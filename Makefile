@@ -6,7 +6,7 @@ READY := .venv/.ready
 ONE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo app docker docker-compose test test-fast fuzz lint types docs export wheel pictures weights model-card clean
+.PHONY: help install demo app docker docker-compose test test-fast fuzz lint types docs export wheel pictures weights model-card bench clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -62,6 +62,12 @@ weights: $(READY) ## train the model that the package ships, from DATA=folder wi
 
 model-card: $(READY) ## score it and write its model card, from DATA=folder with isic2017/ and isic2017_native/
 	$(BIN)/python benchmarks/model_card.py $(DATA)
+
+bench: $(READY) ## measure speed, memory and the price of whole numbers, from DATA=folder with isic2017/ (8 minutes, on a quiet machine)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[bench]'
+	$(BIN)/python benchmarks/onnx_speed.py
+	$(BIN)/python benchmarks/predict_speed.py
+	$(BIN)/python benchmarks/quantized.py $(DATA)
 
 clean: ## remove what can be made again
 	rm -rf _proc _docs build dist demo .pytest_cache .mypy_cache .ruff_cache *.egg-info

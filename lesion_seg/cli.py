@@ -15,17 +15,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
 
 from .config import Config, config_yaml, load_config, setup_logging
 from .data import InputError, atomic_path
 from .manifest import SPLITS, SUFFIXES, Manifest, make_split
 from .predict import ALL_KINDS, Segmentation
-from .records import RecordReader
+
+if TYPE_CHECKING:
+    from lesion_seg.records import RecordReader
 
 # %% auto #0
 __all__ = ['app', 'err', 'log', 'ConfigOpt', 'SetOpt', 'JsonOpt', 'BundleArg', 'ThresholdOpt', 'PrecisionOpt', 'TtaOpt',
@@ -36,7 +37,13 @@ __all__ = ['app', 'err', 'log', 'ConfigOpt', 'SetOpt', 'JsonOpt', 'BundleArg', '
 # %% ../nbs/12_cli.ipynb #de899a6e
 app = typer.Typer(help="Segment skin lesions in dermoscopic photographs. For research and a second look; not a medical device.",
                   no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-err = Console(stderr=True, highlight=False, soft_wrap=True, force_jupyter=False)
+class _Stderr:
+    "Where people are told how it goes; stdout is for the result."
+    @property
+    def is_terminal(self) -> bool: return sys.stderr.isatty()
+    def print(self, text: Any) -> None: print(text, file=sys.stderr)
+
+err = _Stderr()
 log = logging.getLogger("lesion_seg")
 
 # %% ../nbs/12_cli.ipynb #90f25ef0
@@ -69,8 +76,13 @@ def _bar(
     total: int,  # steps
 ) -> Iterator[Callable[..., None]]:  # call it with the number of steps done, and the total where that has changed
     "A progress bar on stderr; silent where stderr is no terminal."
+    if not err.is_terminal:  # spares the import, too
+        yield lambda done, total=None: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
+    with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(text, total=total)
         yield lambda done, total=None: progress.update(task, completed=done, total=total)
 
@@ -146,7 +158,7 @@ def _audited(manifest: Manifest, column: str, folder: Path) -> tuple[Manifest, d
     from lesion_seg.audit import audit, save_audit
     found = audit(manifest, column)
     page = save_audit(folder, found, manifest, column)
-    err.print(f"{found}\nthe report, with thumbnails, is {page}", markup=False)
+    err.print(f"{found}\nthe report, with thumbnails, is {page}")
     return found.merge(manifest), dict(audit=dict(pairs=len(found.pairs), leaks=[k._asdict() for k in found.leaks], report=str(page)))
 
 # %% ../nbs/12_cli.ipynb #dab295e6
@@ -216,7 +228,9 @@ def _epoch_line(row: dict[str, float]) -> None:
 # %% ../nbs/12_cli.ipynb #255bc6e4
 def _split_table(path: Path) -> Manifest | RecordReader:
     "A checked table with splits, or a folder of records."
-    if (path / "records.json").is_file(): return RecordReader(path)
+    if (path / "records.json").is_file():
+        from lesion_seg.records import RecordReader
+        return RecordReader(path)
     table = Manifest.load(path)
     table.check()
     return table
@@ -335,7 +349,7 @@ def export(
         found = Bundle.load(_bundle(bundle))
         if "onnx" not in found.info: found = Bundle.load(export_onnx(found, opset=opset).parent)
         seen: dict[str, Any] = dict(images=training_images(Manifest.load(calibration), n), source="training photographs") if calibration else {}
-        file = quantize_onnx(found, path=out, method=quantize, n=n, say=lambda text: err.print(text, markup=False), **seen)
+        file = quantize_onnx(found, path=out, method=quantize, n=n, say=lambda text: err.print(text), **seen)
     _print(dict(file=str(file), opset=opset_of(file), bytes=file.stat().st_size), as_json,
            f"{file}: opset {opset_of(file)}, {file.stat().st_size / 1e6:.1f} MB")
 
@@ -445,7 +459,7 @@ def _segment_batch(cfg: Config, images: Sequence[Path], folder: Path, bundle: Pa
     facts = dict(inputs=n, segmented=n - lost, failed=lost, before=done.before.inputs, results=str(folder / RESULTS), seconds=round(done.seconds, 3))
     _print(facts, as_json, str(done))
     if not lost: return
-    err.print(f"{lost} of {n} inputs have no mask; the reasons are in the column `reason` of {folder / RESULTS}.", markup=False)
+    err.print(f"{lost} of {n} inputs have no mask; the reasons are in the column `reason` of {folder / RESULTS}.")
     raise typer.Exit(2)
 
 # %% ../nbs/12_cli.ipynb #52794b6b
@@ -492,7 +506,7 @@ def segment(
             if isinstance(found, InputError): broken.append(str(found))
             else: results.append(_written(_with_spacing(found, file), file, folder, stem, kinds, seg, fractional))
             step(i + 1)
-    for sentence in broken: err.print(sentence, markup=False)
+    for sentence in broken: err.print(sentence)
     lines = [f"{r['file']}: lesion {r['area_fraction']:.1%} of the image{', needs review' if r.get('needs_review') else ''}" for r in results]
     _print(dict(results=results, broken=broken), as_json, "\n".join([*lines, f"{len(results)} of {len(files)} segmented; results in {folder}"]))
     if broken: raise typer.Exit(2)
@@ -533,7 +547,7 @@ def demo(
 ) -> None:
     "The whole pipeline on phantoms, with a report whose path is printed last."
     from lesion_seg.report import run_demo
-    report = run_demo(out, seed=seed, epochs=epochs, say=lambda text: err.print(text, markup=False))
+    report = run_demo(out, seed=seed, epochs=epochs, say=lambda text: err.print(text))
     print(report.resolve())
 
 # %% ../nbs/12_cli.ipynb #4b9ff902
@@ -578,13 +592,13 @@ def main(
     except SystemExit as e: code = e.code if isinstance(e.code, int) else 0 if e.code is None else 1
     except KeyboardInterrupt: code = INTERRUPTED
     except (InputError, OSError) as e:
-        err.print(f"lesion_seg: {_complaint(e)}", markup=False)
+        err.print(f"lesion_seg: {_complaint(e)}")
         return 2
     except MemoryError:
-        err.print("lesion_seg: the memory does not suffice; give fewer or smaller images at a time, or a smaller batch size.", markup=False)
+        err.print("lesion_seg: the memory does not suffice; give fewer or smaller images at a time, or a smaller batch size.")
         return 2
     else: code = 0
-    if code == INTERRUPTED: err.print("lesion_seg: stopped; the same command again goes on from what is finished.", markup=False)
+    if code == INTERRUPTED: err.print("lesion_seg: stopped; the same command again goes on from what is finished.")
     return code
 
 # %% ../nbs/12_cli.ipynb #3a31ef98
