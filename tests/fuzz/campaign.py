@@ -178,7 +178,7 @@ def main() -> int:
                 print(f["message"][-300:].replace("\n", " | "), flush=True)
     libraries = ("pillow", "pydicom", "numpy", "onnxruntime", "pyyaml", "pydantic", "safetensors")
     facts = dict(
-        command=" ".join(["python", "tests/fuzz/campaign.py", *sys.argv[1:]]),
+        commands=[" ".join(["python", "tests/fuzz/campaign.py", *sys.argv[1:]])],
         seed=args.seed,
         inputs=sum(r["inputs"] for r in results.values()),
         faulty=sum(r["faulty"] for r in results.values()),
@@ -189,7 +189,8 @@ def main() -> int:
     )
     if args.out:
         if args.out.exists():
-            facts["found"] = json.loads(args.out.read_text()).get("found", [])  # kept by hand: what campaigns have found and what was mended
+            kept = json.loads(args.out.read_text())
+            facts |= {k: kept[k] for k in ("first", "found") if k in kept}  # written by hand: what campaigns have found, and what was mended
         args.out.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     print(f"{facts['inputs']} inputs, {facts['faulty']} faulty, {facts['seconds']} s")
     return 1 if facts["faulty"] else 0
