@@ -47,6 +47,8 @@ _KEYS: dict[str, tuple[type, ...]] = {
 _LATER: dict[str, tuple[type, ...]] = {"onnx": (dict,), "review": (dict,), "largest": (bool,)}  # what an export and a calibration add
 
 # %% ../nbs/04a_bundle.ipynb #3c291b28
+def _is_rule(review: dict[str, Any]) -> bool: return isinstance(review.get("score"), str) and isinstance(review.get("threshold"), _NUMBER)
+
 def _range_errors(card: dict[str, Any]) -> list[str]:
     "What is out of range in a card whose types are right."
     def three(xs, low, high): return len(xs) == 3 and all(isinstance(x, _NUMBER) and low <= x <= high for x in xs)
@@ -58,6 +60,8 @@ def _range_errors(card: dict[str, Any]) -> list[str]:
         "threshold must lie strictly between 0 and 1": 0 < card["threshold"] < 1,
         "temperature must be finite and above 0": 0 < card["temperature"] < math.inf,
         "architecture must have a name": isinstance(card["architecture"].get("name"), str),
+        "onnx must name the sha256 of its files": isinstance(card.get("onnx", {"sha256": {}}).get("sha256"), dict),
+        "review must name a score and a threshold": _is_rule(card.get("review", {"score": "", "threshold": 0})),
     }
     return [sentence for sentence, ok in rules.items() if not ok]
 

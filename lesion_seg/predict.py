@@ -327,7 +327,9 @@ def _doubt(
     "How much the symmetries disagree, and from where on that is for a person to look at."
     rule = bundle.info.get('review')
     if not rule: raise InputError(f'{bundle.path}: no doubt to review was fitted for this bundle; run `lesion_seg calibrate` on it first')
-    return dict(doubt=lesion_scores(gather(square, bundle.threshold), bundle.threshold)[rule['score']], review_above=rule['threshold'])
+    scores = lesion_scores(gather(square, bundle.threshold), bundle.threshold)
+    if rule['score'] not in scores: raise InputError(f'{bundle.path}: {rule["score"]!r} is no score of doubt; run `lesion_seg calibrate` on it again')
+    return dict(doubt=scores[rule['score']], review_above=rule['threshold'])
 
 # %% ../nbs/09a_predict.ipynb #dd42bf02
 class _Input(NamedTuple):

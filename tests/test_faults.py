@@ -244,6 +244,18 @@ def test_files_of_another_architecture_with_right_digests(bundle, tmp_path, runt
         Segmenter(bundle, runtime=runtime).uncertainty(PHOTO, n=2)
 
 
+@pytest.mark.parametrize("change", [dict(onnx=dict(sha256=[])), dict(onnx={}), dict(review=dict(score=1, threshold=0.1)), dict(review={})])
+def test_a_card_whose_later_parts_are_odd(bundle, change):
+    card = json.loads((bundle / "bundle.json").read_text())
+    (bundle / "bundle.json").write_text(json.dumps(card | change))
+    with pytest.raises(InputError, match="bundle.json: (onnx must name|review must name)"): Segmenter(bundle)
+
+
+def test_a_score_of_doubt_that_is_none(bundle):
+    revise(Bundle.load(bundle), review=dict(score="horoscope", threshold=0.1))
+    with pytest.raises(InputError, match="'horoscope' is no score of doubt"): Segmenter(bundle).predict(PHOTO, review=True)
+
+
 def test_a_new_temperature_takes_the_old_exports_away(bundle):
     revise(Bundle.load(bundle), temperature=2.0)
     assert files(bundle) == ["bundle.json", "model.safetensors"]
