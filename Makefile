@@ -24,6 +24,13 @@ demo: $(READY) ## the whole pipeline on phantoms; prints the path of its report 
 app: $(READY) ## serve the web app and open it in a browser
 	$(BIN)/lesion_seg app
 
+docker: ## build the image of the web app and serve it on port 8866
+	docker build -t lesion_seg .
+	docker run --rm --read-only --tmpfs /tmp -p 127.0.0.1:8866:8866 lesion_seg
+
+docker-compose: ## the same with limits, as on a server; BUNDLES=folder offers your own models
+	docker compose up --build
+
 test: $(READY) ## run the notebooks and the tests
 	$(ONE) $(BIN)/nbdev_test --n_workers 2
 	$(ONE) $(BIN)/python -m pytest

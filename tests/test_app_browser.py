@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import zipfile
 
@@ -13,6 +14,7 @@ import pytest
 from app_server import ARGS, chromium, has_torch, memory, serving
 from PIL import Image
 
+from lesion_seg.bundle import SHIPPED, Bundle, revise
 from lesion_seg.data import read_mask
 from lesion_seg.dicom import photo_to_dicom
 from lesion_seg.phantom import make_phantom
@@ -28,7 +30,11 @@ LIMIT_MB = 30
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    with serving(tmp_path_factory.mktemp("server"), "--set", f"app.max_upload_mb={LIMIT_MB}", "--set", "app.max_files=25") as s:
+    folder = tmp_path_factory.mktemp("server")
+    shutil.copytree(SHIPPED, folder / "models" / "stricter")
+    revise(Bundle.load(folder / "models" / "stricter"), threshold=0.8)
+    with serving(folder, "-b", "shipped", "-b", "models",
+                 *(x for s in (f"max_upload_mb={LIMIT_MB}", "max_files=25", "kernels=2") for x in ("--set", f"app.{s}"))) as s:
         s.wait_warm(1)
         yield s
 
@@ -63,6 +69,7 @@ class opened:
         return self.page
 
     def __exit__(self, kind, *_):
+        self.page.goto("about:blank")  # the kernel ends
         self.page.close()
         if kind is None: assert not self.wrong
 
@@ -338,6 +345,33 @@ def test_a_killed_kernel_gives_a_readable_message(page, photos, server):
     page.get_by_role("button", name="Reload the page").click()
     page.wait_for_selector("[data-ready]", state="attached")
     page.get_by_role("button", name="Choose files").wait_for()
+
+
+def test_a_session_that_the_server_ended_gives_a_readable_message(page, server):
+    "As after a long pause: the kernel is shut down, and the page stays open."
+    kernel = page.evaluate("JSON.parse(document.getElementById('jupyter-config-data').textContent).kernelId")
+    assert page.request.delete(f"{server.url}api/kernels/{kernel}").status == 204
+    page.get_by_role("button", name="A clear border").click()
+    page.get_by_role("button", name="Reload the page").wait_for()
+    assert "session has ended" in page.get_by_role("alert").first.inner_text()
+
+
+def test_a_page_that_is_left_frees_its_kernel(page, server):
+    process = server.kernel_of(page)
+    page.goto("about:blank")
+    for _ in range(200):
+        if not os.path.exists(f"/proc/{process}"): return
+        page.wait_for_timeout(50)
+    raise AssertionError("the kernel lives on")
+
+
+def test_another_model_can_be_chosen(page, photos):
+    choose(page, photos / "photo.jpg")
+    settled(page)
+    first = border(page)
+    page.get_by_label("Model").select_option("stricter")
+    page.wait_for_function("d => ![d, '', undefined].includes(document.querySelector('figure path.border.line')?.getAttribute('d'))", arg=first)
+    assert page.get_by_label("Threshold").input_value() == "0.8"
 
 
 def test_the_server_serves_no_files_and_runs_no_code(page, server):

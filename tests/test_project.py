@@ -15,7 +15,7 @@ NOTEBOOKS = sorted((ROOT / "nbs").rglob("*.ipynb"))
 # The order of the data flow: a module imports only from modules before it.
 ORDER = ["data", "manifest", "phantom", "isic", "records", "audit", "dicom", "augment", "loaders", "unet", "loss", "bundle",
          "callbacks", "train", "metrics", "evaluate", "calibrate", "reliability", "mc_dropout", "gradcam", "shape", "onnx", "quantize",
-         "predict", "benchmark", "app", "batch", "report", "config", "cli"]
+         "predict", "benchmark", "session", "app", "batch", "report", "config", "cli"]
 
 
 def imports(path: Path) -> set[str]:
@@ -43,8 +43,8 @@ def test_only_the_command_line_reads_the_configuration():
     assert [m for m in ORDER if "config" in imports(ROOT / "lesion_seg" / f"{m}.py")] == ["cli"]
 
 
-LIGHT = ["data", "manifest", "isic", "records", "audit", "dicom", "bundle", "mc_dropout", "shape", "onnx", "quantize", "predict", "benchmark", "app", "batch",
-         "config", "cli"]
+LIGHT = ["data", "manifest", "isic", "records", "audit", "dicom", "bundle", "mc_dropout", "shape", "onnx", "quantize", "predict", "benchmark", "session", "app",
+         "batch", "config", "cli"]
 
 
 @pytest.mark.parametrize("module", LIGHT)

@@ -36,7 +36,7 @@ function areaOf(r) {
 const diameterOf = (r) => (r.major_diameter_mm == null ? number(r.major_diameter_px, "px") : number(r.major_diameter_mm, "mm"));
 
 // One question at a time to the kernel is one promise here; an error comes back as a sentence for the reader.
-function connect(model, onLost) {
+function connect(model, onLost, onShaky) {
   const waiting = new Map();
   let last = 0, lost = false;
   model.on("msg:custom", (message, buffers) => {
@@ -56,12 +56,20 @@ function connect(model, onLost) {
   const kernel = model.widget_manager?.kernel;
   const dead = ["restarting", "autorestarting", "dead", "terminating"];
   kernel?.statusChanged?.connect((_, status) => dead.includes(status) && end("stopped"));
-  kernel?.connectionStatusChanged?.connect((_, status) => status === "disconnected" && end("unreachable"));
+  kernel?.connectionStatusChanged?.connect((_, status) => (status === "disconnected" ? end("unreachable") : onShaky(status !== "connected")));
   kernel?.disposed?.connect(() => end("stopped"));
+  // A kernel that the server has ended says nothing, so somebody has to look.
+  const look = async () => {
+    if (lost || !kernel) return;
+    const reply = await fetch(`${kernel.serverSettings.baseUrl}api/kernels/${kernel.id}`, { cache: "no-store" }).catch(() => null);
+    if (reply?.status === 404) end("stopped");
+  };
+  setInterval(look, 20000);
   return (what, args = {}, buffers = []) =>
     new Promise((resolve, reject) => {
       if (lost) return reject(new Error("The session has ended: reload the page."));
       waiting.set(++last, { resolve, reject });
+      setTimeout((id) => waiting.has(id) && look(), 3000, last);
       model.send({ id: last, do: what, ...args }, undefined, buffers);
     });
 }
@@ -225,7 +233,7 @@ const LAYERS = {
   std: ["Standard deviation", "How much 20 random variants of the network differ, pixel by pixel.", "0", "0.3 and more"],
   entropy: ["Entropy", "How close their mean is to a coin toss, in bits.", "0", "1 bit"],
   sure: ["Confident part", "Dashed: what is still lesion when each mean is lowered by twice its deviation."],
-  gradcam: ["Grad-CAM", "Which places spoke for a lesion. The first map of a session loads PyTorch: some seconds and about 300 MB.", "little", "much"],
+  gradcam: ["Grad-CAM", "Which places spoke for a lesion. The first map of a session loads PyTorch: some seconds, and several hundred MB of memory.", "little", "much"],
 };
 
 function render({ model, el }) {
@@ -234,7 +242,7 @@ function render({ model, el }) {
   const say = (text) => (live.textContent = text);
   const alerts = h("div", { className: "alerts" });
   const view = h("main", { tabIndex: -1 });
-  const ask = connect(model, ended);
+  const ask = connect(model, ended, shaky);
   const state = { results: new Map(), pictures: new Map(), broken: [], current: null, layer: "border", cancel: false, busy: false };
 
   function alert(text, kind = "warning") {
@@ -245,6 +253,13 @@ function render({ model, el }) {
   }
 
   const guarded = (act) => async (...args) => { try { return await act(...args); } catch (e) { alert(e.message); } };
+
+  const waitingForServer = h("div", { className: "alert", role: "alert", hidden: true }, h("span", { className: "sign", ariaHidden: "true" }, "!"),
+    h("span", {}, "The server does not answer. Trying again …"));
+  function shaky(on) {
+    if (on && !waitingForServer.isConnected) alerts.prepend(waitingForServer);
+    waitingForServer.hidden = !on;
+  }
 
   function ended(why) {
     const text = why === "unreachable" ? "The connection to the server is gone." : "This session has ended: the program behind it stopped, or it was not used for a long time.";
@@ -627,8 +642,8 @@ function render({ model, el }) {
   root.addEventListener("dragover", (e) => e.preventDefault());
   root.addEventListener("dragleave", () => veil(--depth > 0));
   root.addEventListener("drop", (e) => { e.preventDefault(); depth = 0; veil(false); take([...e.dataTransfer.files]); });
-  window.addEventListener("unhandledrejection", (e) => alert(e.reason?.message || "Something went wrong on the page: reload it."));
-  window.addEventListener("error", (e) => alert(e.message || "Something went wrong on the page: reload it."));
+  window.addEventListener("unhandledrejection", () => alert("Something went wrong on the page: reload it."));
+  window.addEventListener("error", (e) => e.message?.startsWith("ResizeObserver") || alert("Something went wrong on the page: reload it."));
 
   el.append(root);
   let stored = "auto";
