@@ -1,0 +1,100 @@
+"""Would the tests notice? python tests/mutants.py [MODULE ...]
+
+Puts one small mistake at a time into a copy of the package (metrics, loss, split, records) and runs the tests of that module. A mistake that
+they notice is killed. Fails when fewer than 85 % are killed. Too slow for `make test`: some minutes.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+GOAL = 0.85
+
+# module: (as it is, with a mistake)
+MUTANTS: dict[str, list[tuple[str, str]]] = {
+    "metrics": [
+        ("return p >= threshold", "return p > threshold"),
+        ("claimed - tp, lesion - tp, pixels", "lesion - tp, claimed - tp, pixels"),
+        ("pixels - claimed - lesion + tp", "pixels - claimed - lesion"),
+        ("return _ratio(2 * c.tp, 2 * c.tp + c.fp + c.fn)", "return _ratio(2 * c.tp, c.tp + c.fp + c.fn)"),
+        ("return _ratio(c.tp, c.tp + c.fp + c.fn)", "return _ratio(c.tp, c.tp + c.fn + 1)"),
+        ("undefined: Any = 1.)", "undefined: Any = 0.)"),
+        ("np.where(np.asarray(c.fn) == 0, 1., 0.)", "1."),
+        ("return _ratio(c.tn, c.tn + c.fp)", "return _ratio(c.tn, c.tn + c.fn)"),
+        ("p = np.pad(m, 1)", "p = np.pad(m, 1, constant_values=True)"),
+        ("if pred.any() or truth.any() else 0.])", "if pred.any() and truth.any() else 0.])"),
+        ("return float(max(np.percentile", "return float(min(np.percentile"),
+        ("tolerance * (1 + 1e-9)", "tolerance * (1 - 1e-9)"),
+        ("tolerance = .01 * diagonal", "tolerance = .02 * diagonal"),
+        ("2 * n + 1, axis=axis, mode='constant', cval=0)", "2 * n + 1, axis=axis, mode='nearest')"),
+    ],
+    "loss": [
+        ("logits if logits.dtype == torch.float64 else logits.float()", "logits"),
+        ("if lo < 0 or hi > 1:", "if hi > 1:"),
+        ('else loss.sum() if self.reduction == "sum" else loss.mean()', 'else loss.mean()'),
+        ("return 1 - (2 * (p * t).sum(1) + self.smooth)", "return 1 - (2 * (p * t).sum(1))"),
+        ('reduction="none").flatten(1).mean(1)', 'reduction="none").flatten(1).sum(1)'),
+        ("w * loss.per_image(logits, target) for w", "loss.per_image(logits, target) for w"),
+        ("self.alpha * fp + self.beta * fn", "self.beta * fp + self.alpha * fn"),
+        ("torch.minimum(p, t).sum(1)", "(p * t).sum(1)"),
+        (".clamp(min=1e-7) ** self.gamma", " * self.gamma"),
+        ("np.where(mask, 0.5 - inside, outside - 0.5)", "np.where(mask, -inside, outside)"),
+    ],
+    "manifest": [
+        ("f'{seed}:{g}'.encode()", "f'{g}'.encode()"),
+        ("return [SPLITS[where[g]] for g in groups]", "return [SPLITS[where[g]] for g in sorted(groups)]"),
+        ("size = np.array([counts[g] for g in names])", "size = np.array([1 for g in names])"),
+        ("for i in np.argsort(-size, kind='stable'):", "for i in np.argsort(size, kind='stable'):"),
+        ("gain[n[out] == 1] = 0", "pass"),
+        ("+ ((2 * (haves[k] - goals[k]) + size[i]) / goals[k])", ""),
+        ("spare[np.argmin(size[spare])]", "spare[np.argmax(size[spare])]"),
+        ("out[i] = rank * n // len(known)", "out[i] = 0"),
+    ],
+    "records": [
+        ("+ 0xa282ead8) & 0xffffffff", "+ 0xa282ead9) & 0xffffffff"),
+        ("masked_crc32c(data[at:at + 8]) != crc", "False"),
+        ("masked_crc32c(payload) != _FOOTER.unpack_from(data.data, at + 12 + n)[0]", "False"),
+        ("if n > left: raise", "if n > left + 4: raise"),
+        ("return n - (n >> 63 << 64)", "return n"),
+        ("if id in self._rows: raise", "if False: raise"),
+        ("if not -2**63 <= n < 2**63: raise", "if not -2**63 < n < 2**63: raise"),
+        ("if have > size: raise", "if False: raise"),
+    ],
+}
+
+
+def killed(module: str, old: str, new: str) -> bool:
+    "Do the module's tests fail on the mistake?"
+    with tempfile.TemporaryDirectory() as tmp:
+        for name in ("lesion_seg", "tests"): shutil.copytree(ROOT / name, Path(tmp) / name, ignore=shutil.ignore_patterns("__pycache__", "shipped"))
+        shutil.copy(ROOT / "setup.cfg", tmp)
+        path = Path(tmp) / "lesion_seg" / f"{module}.py"
+        path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+        command = [sys.executable, "-W", "ignore", "-m", "pytest", "-x", "-q", "-m", "not slow", f"tests/test_{module}.py"]
+        done = subprocess.run(command, cwd=tmp, env={**os.environ, "PYTHONPATH": tmp, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+        if done.returncode not in (0, 1): raise RuntimeError(f"{module}, {new!r}: pytest stopped with {done.returncode}\n{done.stdout[-2000:]}")
+        return done.returncode == 1
+
+
+def main(*modules: str) -> int:
+    todo = [(m, old, new) for m in modules or MUTANTS for old, new in MUTANTS[m]]
+    for m, old, _ in todo:
+        n = (ROOT / "lesion_seg" / f"{m}.py").read_text(encoding="utf-8").count(old)
+        if n != 1: raise SystemExit(f"{m}: {old!r} stands there {n} times; mend tests/mutants.py")
+    for m in sorted({m for m, _, _ in todo}):
+        if killed(m, "", ""): raise SystemExit(f"{m}: its tests fail without any mistake")
+    dead = []
+    with ThreadPoolExecutor(2) as pool:
+        for (m, old, new), d in zip(todo, pool.map(lambda x: killed(*x), todo), strict=True):
+            dead.append(d)
+            print(f"{m}: {'killed  ' if d else 'SURVIVED'} {old!r} -> {new!r}", flush=True)
+    print(f"{sum(dead)} of {len(dead)} killed, {sum(dead) / len(dead):.0%}")
+    return int(sum(dead) / len(dead) < GOAL)
+
+
+if __name__ == "__main__": sys.exit(main(*sys.argv[1:]))
