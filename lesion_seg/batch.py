@@ -126,8 +126,8 @@ class Plan:
     options: dict[str, Any] # of `Segmenter.predict`
 
     def __len__(self) -> int: return len(self.offsets)
-    def result(self, index: int) -> Path: return self.folder / RESULTS / f'{index:06d}.parquet'
-    def names(self, index: int) -> list[str]:
+    def result(self, index: int) -> Path: "The file of a shard's results."; return self.folder / RESULTS / f'{index:06d}.parquet' # from 0
+    def names(self, index: int) -> list[str]: # of the shard, from 0
         "The inputs of a shard."
         with open(self.folder / INPUTS, encoding='ascii') as f:
             f.seek(self.offsets[index])
@@ -308,7 +308,7 @@ def _publish(plan: Plan, index: int, place: Path) -> None:
 # %% ../nbs/11_batch.ipynb #77eded40
 def predict_shard(
     segmenter: Segmenter, # with the plan's bundle
-    plan: Plan,
+    plan: Plan, # as it lies in the folder
     index: int, # of the shard, from 0
     root: str | Path = '.', # where relative names of inputs start
     batch_size: int = 8, # photographs in one pass of the network

@@ -32,27 +32,27 @@ class Ready(NamedTuple):
     predict: Callable[[np.ndarray], Any] # uint8 (N, H, W, 3) to probabilities
     size: int # bytes on the disk
 
-def onnx_float(bundle: Bundle, threads: int) -> Ready:
+def onnx_float(bundle: Bundle, threads: int) -> Ready: # exported; threads of one prediction
     "onnxruntime, float32."
     return Ready(RUNTIMES['onnxruntime', 'float32'](bundle, threads).probabilities, bundle.file(ONNX).stat().st_size)
 
-def onnx_int8(bundle: Bundle, threads: int) -> Ready:
+def onnx_int8(bundle: Bundle, threads: int) -> Ready: # exported; threads of one prediction
     "onnxruntime, 8-bit whole numbers where they do no harm."
     return Ready(RUNTIMES['onnxruntime', 'int8'](bundle, threads).probabilities, bundle.file(ONNX_INT8).stat().st_size)
 
-def torch_eager(bundle: Bundle, threads: int) -> Ready:
+def torch_eager(bundle: Bundle, threads: int) -> Ready: # exported; threads of one prediction
     "PyTorch as it is."
     return Ready(RUNTIMES['torch', 'float32'](bundle, threads).probabilities, (bundle.path / WEIGHTS).stat().st_size)
 
 # %% ../nbs/09c_benchmark.ipynb #25c979a9
-def torch_compiled(bundle: Bundle, threads: int) -> Ready:
+def torch_compiled(bundle: Bundle, threads: int) -> Ready: # exported; threads of one prediction
     "PyTorch, compiled by `torch.compile` (wants a C++ compiler)."
     import torch
     backend: Any = RUNTIMES['torch', 'float32'](bundle, threads)
     backend.model = torch.compile(backend.model)
     return Ready(backend.probabilities, (bundle.path / WEIGHTS).stat().st_size)
 
-def torch_bfloat16(bundle: Bundle, threads: int) -> Ready:
+def torch_bfloat16(bundle: Bundle, threads: int) -> Ready: # exported; threads of one prediction
     "PyTorch, 16-bit floats where it deems them safe."
     import torch
     backend: Any = RUNTIMES['torch', 'float32'](bundle, threads)
@@ -63,7 +63,7 @@ def torch_bfloat16(bundle: Bundle, threads: int) -> Ready:
     return Ready(backend.probabilities, (bundle.path / WEIGHTS).stat().st_size)
 
 # %% ../nbs/09c_benchmark.ipynb #d710a532
-def openvino_float(bundle: Bundle, threads: int, precision: str = 'f32') -> Ready:
+def openvino_float(bundle: Bundle, threads: int, precision: str = 'f32') -> Ready: # exported; threads of one prediction; 'f32' or 'bf16'
     "OpenVINO on the same ONNX file (`pip install 'lesion_seg[openvino]'`)."
     import openvino
     options = dict(INFERENCE_NUM_THREADS=threads, PERFORMANCE_HINT='LATENCY', INFERENCE_PRECISION_HINT=precision)
@@ -71,7 +71,7 @@ def openvino_float(bundle: Bundle, threads: int, precision: str = 'f32') -> Read
     request = openvino.Core().compile_model(file, 'CPU', options).create_infer_request()
     return Ready(lambda batch: request.infer({'image': batch})[0], file.stat().st_size)
 
-def openvino_bfloat16(bundle: Bundle, threads: int) -> Ready:
+def openvino_bfloat16(bundle: Bundle, threads: int) -> Ready: # exported; threads of one prediction
     "OpenVINO, 16-bit floats, for processors that have them."
     return openvino_float(bundle, threads, 'bf16')
 
