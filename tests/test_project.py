@@ -99,3 +99,19 @@ def test_sidebar_lists_every_notebook():
 def test_quarto_file_is_one_file():
     link = ROOT / "nbs" / "_quarto.yml"
     assert link.resolve() == (ROOT / "_quarto.yml").resolve()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / ".github").rglob("*.yml")), ids=lambda p: p.name)
+def test_workflows_name_nothing_twice(path):
+    "YAML takes the last of two equal keys in silence; GitHub refuses the file."
+    import yaml
+
+    def unique(node):
+        if isinstance(node, yaml.MappingNode):
+            keys = [k.value for k, _ in node.value]
+            assert len(keys) == len(set(keys)), keys
+            for _, v in node.value: unique(v)
+        elif isinstance(node, yaml.SequenceNode):
+            for v in node.value: unique(v)
+
+    unique(yaml.compose(path.read_text(encoding="utf-8")))
