@@ -289,3 +289,11 @@ def test_metrics_imports_nothing_heavy():
     import sys
     code = "import sys, lesion_seg.metrics; sys.exit(sum(m in sys.modules for m in ('torch', 'fastai', 'pandas', 'matplotlib', 'monai')))"
     assert subprocess.run([sys.executable, '-c', code], cwd=Path(M.__file__).parents[1]).returncode == 0
+
+
+def test_a_tolerance_includes_its_own_length():
+    "Three pixels of 0.4 mm are 1.2000000000000002 mm in floating point, and within 1.2 mm."
+    a, b = np.zeros((2, 12, 12), bool)
+    a[5, 4] = b[5, 7] = True
+    assert M.nsd(a, b, tolerance=1.2, spacing=(.4, .4)) == 1
+    assert M.nsd(a, b, tolerance=1.19, spacing=(.4, .4)) == 0
