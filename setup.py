@@ -12,7 +12,7 @@ cfg = parser["DEFAULT"]
 suffix = "_requirements"
 extras = {key.removesuffix(suffix): cfg[key].split() for key in cfg if key.endswith(suffix)}
 extras["app"] += extras["dicom"]
-extras["dev"] += extras["app"] + extras["pretrained"]
+extras["dev"] += extras["app"] + extras["pretrained"] + extras["distributed"]
 pythons = [f"Programming Language :: Python :: 3.{minor}" for minor in (10, 11, 12)]
 # PyPI shows the README without the files beside it.
 readme = (here / "README.md").read_text(encoding="utf-8")

@@ -116,6 +116,7 @@ class Run:
     start: int = 0  # first epoch that is still to do
     rows: list[dict[str, float]] = field(default_factory=list)  # one for each finished epoch
     failure: str = ""  # why it could not go on
+    writes: bool = True  # of several processes only the first writes files and reports
 
     def epoch(self, learn: Learner) -> int:  # of the run that `learn` is at, from 0
         "The epoch, counted from the very beginning."
@@ -181,13 +182,14 @@ def after_epoch(self: History):
     self.run_state.rows.append(row)
     write_history(self.run_state)
     if self.writer: _to_tensorboard(self.writer, row)
-    if self.report: self.report(row)
+    if self.report and self.run_state.writes: self.report(row)
 
 # %% ../nbs/04b_callbacks.ipynb #893cb226
 def write_history(
     run: Run,  # with at least one row
 ) -> None:
     "Write the rows of a run to its history.csv."
+    if not run.writes: return
     with atomic_path(run.folder / HISTORY) as path, open(path, "w", newline="", encoding="utf-8") as f:
         table = csv.DictWriter(f, list(run.rows[0]))
         table.writeheader()
@@ -203,7 +205,7 @@ def _to_tensorboard(writer: Any, row: dict[str, float]) -> None:
 @patch
 def before_fit(self: History):
     "Open the event file; what a cut run wrote beyond its checkpoint is purged."
-    if not self.tensorboard: return
+    if not (self.tensorboard and self.run_state.writes): return
     from torch.utils.tensorboard import SummaryWriter
     self.writer = SummaryWriter(str(self.run_state.folder / TENSORBOARD), purge_step=self.run_state.start)
 
@@ -288,6 +290,7 @@ class Checkpoint(Callback):
         except (SafetensorError, OSError, RuntimeError, LookupError, TypeError, ValueError) as e: raise _unfit(path, e) from e
 
     def after_epoch(self):
+        if not self.run_state.writes: return
         opt, plain = _optimizer_state(self.opt)
         tensors = {f"model.{k}": v.detach().contiguous() for k, v in self.model.state_dict().items()} | opt
         for average in self.averages(): tensors |= {f"average.{k}": v.contiguous() for k, v in average.average.items()}
@@ -350,7 +353,7 @@ class KeepBest(TrackerCallback):
 
     def after_epoch(self):
         super().after_epoch()
-        if not self.new_best: return
+        if not (self.new_best and self.run_state.writes): return
         state = {k: v.detach().contiguous() for k, v in self.model.state_dict().items()}
         with atomic_path(self.run_state.folder / BEST) as path: path.write_bytes(save(state))  # save_file would hide it from other users
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import socket
 import sys
 import warnings
@@ -264,16 +265,17 @@ def train(
     "Train a segmenter and save the best epoch as a bundle; an interrupted run goes on where it was."
     from lesion_seg import train as training
     from lesion_seg.loss import DiceBCELoss
-    cfg = _settings(ctx, config, set_)
+    cfg, first = _settings(ctx, config, set_), os.environ.get("RANK", "0") == "0"  # of the processes of a launch
     table = _split_table(manifest or Path(cfg.paths.manifest))
     t, weights = cfg.training, cfg.training.loss_weights
     with redirect_stdout(sys.stderr):  # fastai's callbacks print; stdout is for the result
         bundle = training.train(
             table, out or cfg.paths.run_dir, _model(cfg), size=cfg.data.image_size, bs=cfg.data.batch_size, epochs=t.epochs, augs=_augs(cfg),
             loss=DiceBCELoss(weights.dice, weights.bce), precision=t.precision, seed=cfg.project.seed, num_workers=cfg.data.num_workers,
-            licence=cfg.data.licence, progress=err.is_terminal, resume=t.resume, tensorboard=t.tensorboard, report=_epoch_line, **_schedule(cfg))
+            licence=cfg.data.licence, progress=err.is_terminal and first, resume=t.resume, tensorboard=t.tensorboard, report=_epoch_line, **_schedule(cfg))
     scores = bundle.info["metrics"]["valid"]
-    _print(dict(bundle=str(bundle.path), valid=scores), as_json, f"best epoch: validation Jaccard {scores['jaccard']:.4f}; the bundle is {bundle.path}")
+    if first:
+        _print(dict(bundle=str(bundle.path), valid=scores), as_json, f"best epoch: validation Jaccard {scores['jaccard']:.4f}; the bundle is {bundle.path}")
 
 # %% ../nbs/12_cli.ipynb #dca34490
 def _options(cfg: Config, **given: Any) -> dict[str, Any]:
@@ -592,7 +594,7 @@ def main(
     except SystemExit as e: code = e.code if isinstance(e.code, int) else 0 if e.code is None else 1
     except KeyboardInterrupt: code = INTERRUPTED
     except (InputError, OSError) as e:
-        err.print(f"lesion_seg: {_complaint(e)}")
+        if os.environ.get("LOCAL_RANK", "0") == "0": err.print(f"lesion_seg: {_complaint(e)}")  # of a launch once on each machine
         return 2
     except MemoryError:
         err.print("lesion_seg: the memory does not suffice; give fewer or smaller images at a time, or a smaller batch size.")

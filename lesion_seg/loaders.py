@@ -85,8 +85,8 @@ def epoch_order(
 
 # %% ../nbs/02a_loaders.ipynb #bde0e147
 def default_workers() -> int:
-    "One loading process for each two cores, at least one, at most eight."
-    return min(8, max(1, (os.cpu_count() or 1) // 2))
+    "One loading process for each two cores, at least one, at most eight; several training processes on a machine share its cores."
+    return min(8, max(1, (os.cpu_count() or 1) // 2 // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
 
 # %% ../nbs/02a_loaders.ipynb #225d673f
 MEAN = STD = (0.5, 0.5, 0.5)

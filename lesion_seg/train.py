@@ -9,7 +9,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from fastai.callback.core import Callback
@@ -17,6 +17,7 @@ from fastai.callback.progress import ProgressCallback
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.optimizer import Adam
+from fastai.torch_core import num_distrib
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
@@ -29,6 +30,9 @@ from .loss import DiceBCELoss
 from .manifest import Manifest
 from .records import RecordReader
 from .unet import UNet, lesion_unet, param_groups
+
+if TYPE_CHECKING:
+    from lesion_seg.distributed import Together
 
 # %% auto #0
 __all__ = ['MODELS', 'lesion_learner', 'fit', 'make_model', 'train', 'mean_weights']
@@ -46,13 +50,21 @@ def lesion_learner(
     return Learner(dls, model, loss_func=loss or DiceBCELoss(), opt_func=Adam, splitter=param_groups, metrics=metrics,
                    wd=wd, cbs=precision_callbacks(precision, torch.device(dls.device)))
 
+# %% ../nbs/05_train.ipynb #c0ffee05
+def _team() -> Together | None:
+    "The processes that `accelerate launch` or `torchrun` started; None for one alone."
+    if num_distrib() < 2: return None
+    from lesion_seg.distributed import Together
+    return Together()
+
 # %% ../nbs/05_train.ipynb #65b63254
-def _resume(run: Run, resume: bool) -> None:
+def _resume(run: Run, resume: bool, wait: Callable[[], None] = lambda: None) -> None:
     "Set a run's start and history from its checkpoint, or clear the folder's old run."
     path = run.folder / CHECKPOINT
-    if not resume:
+    if not resume and run.writes:
         for name in (CHECKPOINT, BEST, HISTORY): (run.folder / name).unlink(missing_ok=True)
         shutil.rmtree(run.folder / TENSORBOARD, ignore_errors=True)
+    wait()  # nobody looks before the old run is gone
     if not path.exists(): return
     state = read_state(path)
     if state["settings"] != json.loads(json.dumps(run.settings)):
@@ -104,11 +116,13 @@ def fit(
                     n_valid=len(learn.dls.valid_ds), size=learn.dls.train_ds.size, loss=repr(learn.loss_func), **patience, **(facts or {}))
     known = [Bundle.load(t) for t in teachers]
     if known: settings |= dict(teachers=[b.info["weights_sha256"] for b in known], teacher_weight=teacher_weight)
-    run = Run(Path(folder), epochs, seed, settings)
+    team = _team()
+    wait = team.wait if team else lambda: None
+    run = Run(Path(folder), epochs, seed, settings, writes=not (team and team.rank))
     with writing(run.folder): run.folder.mkdir(parents=True, exist_ok=True)
-    _resume(run, resume)
+    _resume(run, resume, wait)
     if not 0 <= average < 1: raise InputError(f"The average's decay is {average}: give 0 for none, or e.g. 0.995.")
-    cbs = [SeedEpoch(run), History(run, tensorboard, report), KeepBest(run), Checkpoint(run), ThawEncoder(run, freeze_epochs),
+    cbs = [*([team] if team else []), SeedEpoch(run), History(run, tensorboard, report), KeepBest(run), Checkpoint(run), ThawEncoder(run, freeze_epochs),
            *([WeightAverage(run, average)] if average else []), *([_distil(learn, known, teacher_weight)] if known else []),
            *schedule_callbacks(schedule, run, **patience)]
     if run.start < epochs: _fit(learn, run, lr, encoder_lr, run.start < freeze_epochs, cbs)
@@ -116,7 +130,9 @@ def fit(
     best = _best_row(run)
     training = settings | dict(best_epoch=int(best["epoch"]), epochs_done=len(run.rows), seconds=sum(r["seconds"] for r in run.rows))
     valid = {k: best[k] for k in ("valid_loss", "dice", "jaccard")} | dict(n=len(learn.dls.valid_ds))
-    return save_bundle(run.folder / BUNDLE, learn.model, learn.dls.train_ds.size, MEAN, STD, training=training, metrics={"valid": valid})
+    if run.writes: save_bundle(run.folder / BUNDLE, learn.model, learn.dls.train_ds.size, MEAN, STD, training=training, metrics={"valid": valid})
+    wait()
+    return Bundle.load(run.folder / BUNDLE)
 
 # %% ../nbs/05_train.ipynb #87da8dd5
 def _fit(learn: Learner, run: Run, lr: float, encoder_lr: float, frozen: bool, cbs: list[Callback]) -> None:
@@ -169,6 +185,7 @@ def train(
     **fit_args: Any,  # passed to `fit`: lr, schedule, freeze_epochs, resume, ...
 ) -> Bundle:
     "Train a segmenter on a manifest; the same call again resumes or returns what is finished."
+    _team()  # before the loaders, so that each process has its own GPU
     dls = lesion_dls(manifest, size, bs, augs, seed, num_workers)
     learn = lesion_learner(dls, make_model(**{"seed": seed, **(model or {})}), loss, precision)
     pretrained = (model or {}).get("pretrained", False)

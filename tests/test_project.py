@@ -14,7 +14,7 @@ NOTEBOOKS = sorted((ROOT / "nbs").rglob("*.ipynb"))
 
 # The order of the data flow: a module imports only from modules before it.
 ORDER = ["data", "manifest", "phantom", "isic", "records", "audit", "dicom", "augment", "loaders", "unet", "loss", "bundle",
-         "callbacks", "train", "metrics", "evaluate", "calibrate", "reliability", "mc_dropout", "gradcam", "shape", "onnx", "quantize",
+         "callbacks", "distributed", "train", "metrics", "evaluate", "calibrate", "reliability", "mc_dropout", "gradcam", "shape", "onnx", "quantize",
          "predict", "benchmark", "session", "app", "batch", "report", "config", "cli"]
 
 
