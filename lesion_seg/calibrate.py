@@ -115,10 +115,10 @@ def fit_calibration(
     temperature = fit_temperature(probabilities, masks, band)
     warm = [tempered(p, temperature) for p in probabilities]
     threshold = fit_threshold(warm, masks)
-    inside = [[m[b] for m, b in zip(maps, band, strict=True)] for maps in (probabilities, masks)]
+    near, truth = [p[b] for p, b in zip(probabilities, band, strict=True)], [m[b] for m, b in zip(masks, band, strict=True)]
     return dict(temperature=temperature, threshold=threshold, n=len(masks),
                 cross_entropy=[cross_entropy(probabilities, masks, t) for t in (1.0, temperature)],
-                border_cross_entropy=[cross_entropy(*inside, t) for t in (1.0, temperature)],
+                border_cross_entropy=[cross_entropy(near, truth, t) for t in (1.0, temperature)],
                 jaccard=[float(mean_jaccard(probabilities, masks, [0.5])[0]), float(mean_jaccard(warm, masks, [threshold])[0])])
 
 def tempered(
