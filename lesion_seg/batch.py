@@ -346,6 +346,14 @@ def _follow(leash: Connection) -> None:
     leash.poll(None)
     os._exit(1)
 
+@contextmanager
+def _deaf() -> Iterator[None]:
+    "Processes that start here do not hear Ctrl-C, from their first instant on; this one hears it afterwards."
+    if not hasattr(signal, 'pthread_sigmask'): return (yield)  # Windows; there `_start` does what it can
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try: yield
+    finally: signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
 def _start(leash: Connection) -> None:
     "A worker's first steps."
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and lets go of the leash
@@ -370,7 +378,7 @@ def _in_processes(job: _Job, todo: Iterable[int], workers: int) -> Iterator[Coun
     pool = ProcessPoolExecutor(workers, context, partial(_start, leash))
     try:
         for index in todo:
-            waiting.add(pool.submit(job, index))
+            with _deaf(): waiting.add(pool.submit(job, index))
             if len(waiting) >= 2 * workers:
                 done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                 yield from (f.result() for f in done)
