@@ -1,7 +1,7 @@
-"""How time and memory of a batch grow with its length: hard links to phantoms, a tiny network, so that the batch itself is measured.
+"""How time and memory of a batch grow with its length: hard links to phantoms and a tiny network, so that the batch itself is measured; and Ray's workers.
 
     python benchmarks/batch_scale.py 100000                  # local processes: benchmarks/results/batch_scale.json
-    python benchmarks/batch_scale.py 2000 --ray              # Ray Data with one and two workers: benchmarks/results/batch_ray.json
+    python benchmarks/batch_scale.py 600 --ray               # the shipped network on Ray Data, one and two workers: benchmarks/results/batch_ray.json
 """
 
 from __future__ import annotations
@@ -104,15 +104,15 @@ def scale(folder: Path, n: int, workers: int) -> dict:
 
 
 def ray_speed(folder: Path, n: int) -> dict:
-    "The same batch through Ray with one worker and with two, in turn, and the ratio of the medians."
+    "A batch with the shipped network through Ray with one worker and with two, in turn, and the ratio of the medians."
     import ray
 
     from lesion_seg.batch import segment_folder
-    bundle, photos, seconds = make_bundle(folder / "bundle"), make_inputs(folder, n), {1: [], 2: []}
+    photos, seconds = make_inputs(folder, n), {1: [], 2: []}
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
-    for turn in range(4):
+    for turn in range(3):
         for workers in (1, 2) if turn % 2 else (2, 1):
-            done = segment_folder(photos, folder / f"out{turn}_{workers}", bundle, masks="rle", shard_size=max(1, n // 16), workers=workers, ray=True)
+            done = segment_folder(photos, folder / f"out{turn}_{workers}", masks="rle", shard_size=max(1, n // 16), workers=workers, ray=True)
             assert done.counts.inputs == n and not done.counts.failed
             if turn: seconds[workers].append(done.seconds)  # the first turn warms the disk and Ray
             print(workers, done.seconds, flush=True)

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache, partial
@@ -187,14 +187,21 @@ def make_plan(
     return Plan(folder, **(facts | dict(offsets=tuple(facts['offsets']))))
 
 # %% ../nbs/11_batch.ipynb #c601506a
+def _lock(path: Path) -> AbstractContextManager:
+    "A file's lock, acquired until the block ends; whoever has just left may have taken the empty folder along, hence the second try."
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return FileLock(path).acquire()
+        except FileNotFoundError: continue
+        except OSError as e: raise InputError(f'cannot write into {path.parent.parent} ({e.strerror}): choose another folder for the results') from e
+
 @contextmanager
 def _locked(folder: Path, name: str) -> Iterator[Path]:
     "A place to work in that one process has at a time; it is empty at first and gone at the end."
     work, place, ours = folder / WORK, folder / WORK / name, not folder.exists()
-    try: work.mkdir(parents=True, exist_ok=True)
-    except OSError as e: raise InputError(f'cannot write into {folder} ({e.strerror}): choose another folder for the results') from e
     try:
-        with FileLock(work / f'{name}.lock'):
+        with _lock(work / f'{name}.lock'):
             shutil.rmtree(place, ignore_errors=True)  # what a killed run left
             place.mkdir(parents=True)
             try: yield place

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,17 @@ def test_twins_share_the_work(work, tmp_path):
     ends = [t.communicate(timeout=120) for t in twins]
     assert [t.returncode for t in twins] == [2, 2] and not any("Traceback" in e for _, e in ends)
     check_whole(work, tmp_path / "out")
+
+
+def test_places_to_work_come_and_go(tmp_path):
+    "Whoever leaves takes the empty folder along, which must not trip those who are just coming."
+    from lesion_seg.batch import _locked
+
+    def work(k):
+        for i in range(300):
+            with _locked(tmp_path, f"{k}-{i}") as place: (place / "x").touch()
+    with ThreadPoolExecutor(4) as pool: list(pool.map(work, range(4)))
+    assert not list(tmp_path.iterdir())
 
 
 def test_ctrl_c(work, tmp_path):
