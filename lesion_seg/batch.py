@@ -188,13 +188,15 @@ def make_plan(
 
 # %% ../nbs/11_batch.ipynb #c601506a
 def _lock(path: Path) -> AbstractContextManager:
-    "A file's lock, acquired until the block ends; whoever has just left may have taken the empty folder along, hence the second try."
-    while True:
+    "A file's lock, acquired until the block ends; whoever has just left may have taken the empty folder along, hence the tries."
+    for _ in range(1000):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             return FileLock(path).acquire()
-        except FileNotFoundError: continue
-        except OSError as e: raise InputError(f'cannot write into {path.parent.parent} ({e.strerror}): choose another folder for the results') from e
+        except OSError as e:
+            problem = e
+            if not isinstance(e, (FileNotFoundError, FileExistsError)): break
+    raise InputError(f'cannot write into {path.parent.parent} ({problem.strerror}): choose another folder for the results') from problem
 
 @contextmanager
 def _locked(folder: Path, name: str) -> Iterator[Path]:
