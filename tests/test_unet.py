@@ -239,7 +239,7 @@ class TestOddSides:
         torch.manual_seed(0)
         stock = timm.create_model(encoder, features_only=True).eval()
         ours = copy.deepcopy(stock)
-        unet.replace_same(ours)
+        unet.replace_convs(ours)
         assert sum(isinstance(m, SameConv) for m in ours.modules()) == 5
         with torch.no_grad(): assert all(torch.equal(a, b) for a, b in zip(stock(images(1, size)), ours(images(1, size)), strict=True))
 
