@@ -40,7 +40,9 @@ Answer = tuple[dict[str, Any], list[bytes]]
 ANSWERS: dict[str, Callable[[Any, dict[str, Any], list[Any]], Answer]] = {}
 
 # %% ../nbs/10_app.ipynb #9a37e38b
-def answers(f: Callable) -> Callable:
+def answers(
+    f: Callable, # of the app, the question and its bytes; its name is `_do_` and what the page asks
+) -> Callable: # the same
     "Let the page ask for a function, by its name."
     ANSWERS[f.__name__.removeprefix('_do_')] = f
     return f
@@ -220,7 +222,7 @@ TORNADO = {'websocket_max_message_size': 32 * 2 ** 20,  # a part of an upload, w
 # %% ../nbs/10_app.ipynb #404d6488
 def voila_config(
     host: str = '127.0.0.1', # the address to listen on; 0.0.0.0: all
-    port: int = 8866,
+    port: int = 8866, # of TCP; one in use is an error, not the next one
     kernels: int = 1, # kept warm for the next readers
     idle_minutes: int = 30, # a session that nobody used for so long is ended
     browser: bool = False, # open one
@@ -238,7 +240,7 @@ def voila_config(
 # %% ../nbs/10_app.ipynb #0167b16e
 def serve(
     bundles: Sequence[str | Path] = (), # see `find_bundles`
-    limits: Limits = Limits(),
+    limits: Limits = Limits(), # what each session takes
     **options: Any, # see `voila_config`
 ) -> None:
     "Serve the page until the process is stopped."

@@ -131,8 +131,8 @@ def _about(e: InputError, name: str) -> InputError: return InputError(str(e).rep
 def open_entry(
     key: str, # what the session calls it
     name: str, # see `plain_name`
-    data: bytes,
-    limits: Limits = Limits(),
+    data: bytes, # the file's content
+    limits: Limits = Limits(), # only `megapixels` counts here
 ) -> Entry: # raises `InputError`
     "A photograph from the bytes of a file, as far as its header tells."
     try:
@@ -147,7 +147,7 @@ class Session:
     "The files of one reader and what was found in them; it knows of no page."
     def __init__(self,
         bundles: Mapping[str, str | Path] | None = None, # folders of bundles by name; None: the package's own
-        limits: Limits = Limits(),
+        limits: Limits = Limits(), # what it takes at most
         threads: int | None = None, # of the network; None: all cores
     ):
         self.bundles, self.limits, self.threads = dict(bundles or dict(shipped=SHIPPED)), limits, threads
@@ -161,7 +161,9 @@ class Session:
         self.broken: list[tuple[str, str]] = []
         self.zip: tuple[zipfile.ZipFile, io.BytesIO, bool] | None = None
 
-    def use(self, bundle: str) -> None:
+    def use(self,
+        bundle: str, # a name in `bundles`; raises `InputError` for another
+    ) -> None:
         "Take another model; what the last one found is forgotten."
         if bundle not in self.bundles: raise InputError(f'no model is called {bundle!r}: choose from {", ".join(self.bundles)}')
         self.segmenter = Segmenter(self.bundles[bundle], self.threads)
@@ -169,12 +171,19 @@ class Session:
         self.threshold = self.segmenter.bundle.threshold
         for e in self.entries.values(): e.found = e.doubts = None
 
-    def entry(self, key: str) -> Entry:
+    def entry(self,
+        key: str, # as `add` gave it
+    ) -> Entry: # raises `InputError` where it is gone
+        "A photograph of the session."
         if key not in self.entries: raise InputError('this photograph is no longer in the session: choose it again')
         return self.entries[key]
 
 # %% ../nbs/09b_session.ipynb #c7018393
-def check_room(s: Session, name: str, size: int) -> None:
+def check_room(
+    s: Session, # the reader's session
+    name: str, # the file's, for the message
+    size: int, # of the file, bytes
+) -> None: # raises `InputError`
     "Refuse a file that does not fit into the session."
     held = sum(len(e.data) + len(e.truth or b'') for e in s.entries.values()) + sum(len(d) for _, d in s.masks.values())
     if size > s.limits.file_mb * 1e6: raise InputError(f'{name} has {size / 1e6:.0f} MB, more than the limit of {s.limits.file_mb} MB')
@@ -184,7 +193,7 @@ def check_room(s: Session, name: str, size: int) -> None:
 
 # %% ../nbs/09b_session.ipynb #b45a0008
 def add(
-    s: Session,
+    s: Session, # the reader's session
     name: str, # the file's name, from the browser
     data: bytes, # its content
 ) -> dict[str, Any]: # kind: 'photograph' or 'mask', name, key of the photograph, partner: the key of one that has to be scored again
@@ -215,8 +224,8 @@ def _paired(s: Session, new: Entry) -> dict[str, Any]:
 
 # %% ../nbs/09b_session.ipynb #5aa359f6
 def segment(
-    s: Session,
-    key: str, # of a photograph
+    s: Session, # the reader's session
+    key: str, # of a photograph in the session
 ) -> Segmentation: # cut at the session's threshold
     "The lesion in a photograph; one that cannot be decoded leaves the session as broken."
     e = s.entry(key)
@@ -236,7 +245,7 @@ def _file(e: Entry) -> io.BytesIO:
 
 # %% ../nbs/09b_session.ipynb #79e7d35c
 def review_reason(
-    found: Segmentation,
+    found: Segmentation, # cut at the session's threshold
     rule: Mapping[str, Any] | None, # 'review' of the bundle's card
 ) -> str:
     "Why a person should look at this result, or why no flag was raised."
@@ -248,8 +257,8 @@ def review_reason(
 
 # %% ../nbs/09b_session.ipynb #cfd1d592
 def summary(
-    s: Session,
-    key: str,
+    s: Session, # the reader's session
+    key: str, # of a photograph in the session
 ) -> dict[str, Any]: # ready for JSON
     "All that the page says about a photograph."
     found, e = segment(s, key), s.entry(key)
@@ -270,9 +279,9 @@ def _score(e: Entry, found: Segmentation) -> dict[str, Any]:
 
 # %% ../nbs/09b_session.ipynb #acab1580
 def live(
-    s: Session,
-    key: str,
-    threshold: float, # probability from which a pixel is lesion
+    s: Session, # the reader's session
+    key: str, # of a photograph in the session
+    threshold: float, # probability from which a pixel is lesion, in (0, 1)
 ) -> dict[str, Any]: # result: measures; border: an SVG path; sure: that of the confident part, where uncertainty was asked for
     "The border at a threshold, fast; the session's own threshold stays."
     found, e = replace(segment(s, key), threshold=threshold), s.entry(key)
@@ -286,7 +295,11 @@ def live(
                 border=svg_path(found.polygons), sure=sure_path(s, e, threshold))
 
 # %% ../nbs/09b_session.ipynb #77529fa7
-def sure_path(s: Session, e: Entry, threshold: float) -> str:
+def sure_path(
+    s: Session, # the reader's session
+    e: Entry, # one of its photographs
+    threshold: float, # probability from which a pixel is lesion, in (0, 1)
+) -> str: # the `d` of an SVG path; empty where no uncertainty was asked for
     "What is still lesion when the mean is lowered by the deviation."
     if e.doubts is None: return ''
     low = e.doubts.mean * (1 - 2 * e.doubts.std)
@@ -294,8 +307,8 @@ def sure_path(s: Session, e: Entry, threshold: float) -> str:
 
 # %% ../nbs/09b_session.ipynb #d8179500
 def uncertainty(
-    s: Session,
-    key: str,
+    s: Session, # the reader's session
+    key: str, # of a photograph in the session
 ) -> tuple[dict[str, Any], list[bytes]]: # texts and the confident part's border; pictures of deviation and entropy
     "Maps of doubt for the page."
     e = s.entry(key)
@@ -310,8 +323,8 @@ def uncertainty(
 
 # %% ../nbs/09b_session.ipynb #84f69ae6
 def gradcam(
-    s: Session,
-    key: str,
+    s: Session, # the reader's session
+    key: str, # of a photograph in the session
     target: str = 'lesion', # or 'border'
 ) -> tuple[dict[str, Any], list[bytes]]: # a text; the picture of the map
     "Which places spoke for the lesion; the first call imports torch and loads the network."
@@ -331,8 +344,8 @@ MIME = {'.png': 'image/png', '.jpg': 'image/jpeg', '.json': 'application/json', 
 
 # %% ../nbs/09b_session.ipynb #f7539a42
 def download(
-    s: Session,
-    key: str,
+    s: Session, # the reader's session
+    key: str, # of a photograph in the session
     kind: str, # one of `KINDS`, or 'seg'
     stem: str | None = None, # of the file's name; None: the photograph's
 ) -> tuple[str, bytes]: # name and content
@@ -357,8 +370,8 @@ def _seg(e: Entry, found: Segmentation) -> bytes:
 
 # %% ../nbs/09b_session.ipynb #879fc750
 def header(
-    s: Session,
-    key: str,
+    s: Session, # the reader's session
+    key: str, # of a DICOM photograph in the session
     identifying: bool = False, # patient, dates and serial number as well
 ) -> dict[str, Any]:
     "What a DICOM file says about its photograph."
@@ -372,7 +385,7 @@ COLUMNS = ('file', 'width', 'height', 'threshold', 'area_fraction', 'area_px', '
 
 # %% ../nbs/09b_session.ipynb #bfb4420f
 def table(
-    s: Session,
+    s: Session, # the reader's session
 ) -> bytes: # CSV in UTF-8, one row a file, those for review first
     "The session's results as a table."
     f = io.StringIO(newline='')
@@ -389,7 +402,7 @@ def _cell(text: str) -> str: return f"'{text}" if text[:1] in '=+-@\t' else text
 
 # %% ../nbs/09b_session.ipynb #8e71bdcd
 def zip_start(
-    s: Session,
+    s: Session, # the reader's session
     overlays: bool = True, # the photographs with the border drawn as well
 ) -> None:
     "Begin an archive of all results."
@@ -398,8 +411,8 @@ def zip_start(
 
 # %% ../nbs/09b_session.ipynb #22f94520
 def zip_add(
-    s: Session,
-    key: str,
+    s: Session, # the reader's session
+    key: str, # of a photograph in the session
 ) -> None:
     "Put one photograph's results into the archive."
     if s.zip is None: raise InputError('no archive was begun: ask for it again')
@@ -411,7 +424,7 @@ def zip_add(
 
 # %% ../nbs/09b_session.ipynb #61c8507b
 def zip_end(
-    s: Session,
+    s: Session, # the reader's session
 ) -> bytes: # the archive
     "Close the archive with the table in it."
     if s.zip is None: raise InputError('no archive was begun: ask for it again')
@@ -442,7 +455,11 @@ def example_files(
     return out
 
 # %% ../nbs/09b_session.ipynb #49139bb3
-def encode_image(a: np.ndarray, fmt: str) -> bytes:
+def encode_image(
+    a: np.ndarray, # uint8, grey (H, W) or RGB (H, W, 3)
+    fmt: str, # as Pillow calls it: 'JPEG', 'PNG'
+) -> bytes: # the file
+    "A picture as the bytes of a file."
     f = io.BytesIO()
     Image.fromarray(a).save(f, fmt, quality=92)
     return f.getvalue()
