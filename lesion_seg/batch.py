@@ -90,7 +90,8 @@ def _cells(table: Path) -> Iterator[str]:
 def _listed(table: Path) -> Iterator[str]:
     "The photographs of a table; relative names start at its folder."
     try: yield from (str(table.parent / cell) for cell in _cells(table))
-    except (OSError, UnicodeDecodeError, csv.Error) as e:
+    except InputError: raise
+    except (OSError, ValueError, csv.Error) as e:  # of pyarrow, too
         raise InputError(f'{table} cannot be read as a table ({e}): save it as CSV in UTF-8, or as Parquet') from e
 
 # %% ../nbs/11_batch.ipynb #77c60d97
