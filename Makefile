@@ -2,8 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-# One thread for each test process; the processes themselves fill the cores.
+# One thread for each test process; the processes themselves, WORKERS of them, fill the cores.
 ONE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+WORKERS ?= 2
+PYTEST := $(ONE) $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo app docker docker-compose test test-fast fuzz lint types docs export wheel pictures weights model-card bench clean
@@ -32,11 +34,11 @@ docker-compose: ## the same with limits, as on a server; BUNDLES=folder offers y
 	docker compose up --build
 
 test: $(READY) ## run the notebooks and the tests
-	$(ONE) $(BIN)/nbdev_test --n_workers 2
-	$(ONE) $(BIN)/python -m pytest
+	$(ONE) $(BIN)/nbdev_test --n_workers $(WORKERS)
+	$(PYTEST)
 
 test-fast: $(READY) ## only the quick tests
-	$(ONE) $(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: $(READY) ## style of the package and the tests
 	$(BIN)/ruff check .

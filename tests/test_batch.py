@@ -109,6 +109,7 @@ def test_killed_at_random_and_run_again(work, tmp_path):
     assert rows(out) == rows(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_twins_share_the_work(work, tmp_path):
     "Two equal runs at the same time finish one batch."
     twins = [start(work, tmp_path / "out"), start(work, tmp_path / "out")]
@@ -128,6 +129,7 @@ def test_places_to_work_come_and_go(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_ctrl_c(work, tmp_path):
     out = tmp_path / "out"
     run = start(work, out, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))

@@ -41,6 +41,7 @@ def bundle(tmp_path_factory):
     return made.path
 
 
+@pytest.mark.slow
 def test_all_take_turns_and_the_clock_is_right(bundle, tmp_path, monkeypatch):
     (tmp_path / 'sleepers.py').write_text(MODULE)
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from lesion_seg.bundle import save_bundle
+from lesion_seg.onnx import export_onnx
 from lesion_seg.phantom import make_phantom
 from lesion_seg.unet import UNet
 
@@ -29,7 +30,7 @@ def work(tmp_path_factory):
     "A folder with a random bundle and two photographs of different size."
     folder = tmp_path_factory.mktemp("cli")
     torch.manual_seed(0)
-    save_bundle(folder / "bundle", UNet(channels=(4, 8), bottleneck=16), size=32)
+    export_onnx(save_bundle(folder / "bundle", UNet(channels=(4, 8), bottleneck=16), size=32), opset=17)  # its exporter is the quick one
     for i, size in enumerate([(48, 64), (75, 51)]): Image.fromarray(make_phantom(i, size).image).save(folder / f"photo{i}.png")
     return folder
 
@@ -122,6 +123,7 @@ def test_download_of_what_is_not_there(tmp_path):
         assert done.returncode == 2 and "Traceback" not in done.stderr and done.stderr.strip()
 
 
+@pytest.mark.slow
 def test_dicom_in_and_dicom_out(work, tmp_path):
     "The segmentation refers to its photograph; the header's pixel spacing gives millimetres; a photograph that is no DICOM has none."
     pydicom, highdicom = pytest.importorskip("pydicom"), pytest.importorskip("highdicom")

@@ -82,6 +82,7 @@ def files(folder):
 
 
 # ------------------------------------------------------------------------------------------------------------ a short campaign
+@pytest.mark.slow
 def test_a_short_campaign(tmp_path):
     "Some hundred damaged inputs at every way in; `tests/fuzz/campaign.py` runs as long as one likes."
     out = tmp_path / "fuzz.json"
@@ -487,6 +488,7 @@ def test_kill_9_during_a_download(tmp_path):
     assert len(Manifest.load(tmp_path / "new")) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("job", ["evaluate", "export", "records", "phantom", "segment"])
 def test_kill_9_during_other_work(work, tmp_path, job):
     "What is there under its own name is whole, and the same command ends well."
@@ -505,6 +507,7 @@ def test_kill_9_during_other_work(work, tmp_path, job):
     else: assert main(list(map(str, args))) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("job", ["train", "phantom", "evaluate"])
 def test_ctrl_c(work, tmp_path, job):
     args = longer(JOBS["train"](work, tmp_path), 500) if job == "train" else JOBS[job](work, tmp_path)
@@ -535,9 +538,11 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_a_thousand_predictions_in_flat_memory(work, tmp_path):
-    s, photo = Segmenter(work / "bundle", threads=1), work / "photo.png"
+    s, photo = Segmenter(work / "bundle", threads=1), tmp_path / "photo.png"
+    Image.fromarray(make_phantom(3, (96, 128)).image).save(photo)  # 37 kB of pixels: a copy left behind each time would be 37 MB
     def some(n):
         for _ in range(n): s.predict(photo).save(tmp_path, kinds=("mask", "json"))
         return resident()

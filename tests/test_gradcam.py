@@ -21,7 +21,7 @@ def small_unet():
 MODELS = dict(shipped=lambda: Bundle.shipped().model(), unet=small_unet, resnet=lambda: LesionUNet('resnet18').eval())
 
 
-@pytest.fixture(scope='module', params=MODELS)
+@pytest.fixture(scope='module', params=['shipped', 'unet', pytest.param('resnet', marks=pytest.mark.slow)])
 def model(request): return MODELS[request.param]()
 
 
@@ -51,6 +51,7 @@ def test_two_layers_differ(model, image):
     assert np.abs(first - last).max() > .1
 
 
+@pytest.mark.slow
 def test_threads_do_not_hear_each_other():
     model, photos = Bundle.shipped().model(), [make_phantom(s, 96).image for s in range(6)]
     alone = [explain(None, p, model=model).raw for p in photos]

@@ -18,10 +18,11 @@ from lesion_seg.predict import Segmenter
 from lesion_seg.unet import LesionUNet, UNet
 
 MODELS = dict(unet=lambda: UNet((8, 8, 16), 16, dropout=.2), lean=lambda: LesionUNet('tf_efficientnet_lite0', decoder=[32, 16, 16, 8]),
-              fastai=lambda: LesionUNet('resnet18', dropout=0.), cross=lambda: LesionUNet('mobilenetv3_small_050', last_cross=True))
+              resnet=lambda: LesionUNet('resnet18', decoder=[64, 32, 16, 16], dropout=0.), cross=lambda: LesionUNet('mobilenetv3_small_050', last_cross=True))
+QUICK = 'unet'  # PyTorch's exporter needs up to 20 s for the others
 
 
-@pytest.fixture(scope='module', params=MODELS)
+@pytest.fixture(scope='module', params=[m if m == QUICK else pytest.param(m, marks=pytest.mark.slow) for m in MODELS])
 def exported(request, tmp_path_factory):
     torch.manual_seed(0)
     net = MODELS[request.param]()
@@ -34,7 +35,7 @@ def exported(request, tmp_path_factory):
 
 
 def test_parity_at_every_size(exported):
-    assert len(SIZES) == 5 and parity(exported.file(ONNX), exported) < 1e-5
+    assert len(SIZES) == 5 and parity(exported.file(ONNX), exported, [*SIZES, (3, 32, 32), (2, 33, 47), (3, 256, 200)]) < 1e-5
     assert opset_of(exported.file(ONNX)) == exported.info['onnx']['opset'] == 18
 
 

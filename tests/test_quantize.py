@@ -74,6 +74,7 @@ def test_masks_stay_on_images_that_were_not_looked_at(quantized):
     assert np.mean((a & b).sum((1, 2)) / (a | b).sum((1, 2)).clip(1)) > .95
 
 
+@pytest.mark.slow
 def test_a_layer_that_cannot_bear_it_is_found_and_left_alone(net, tmp_path):
     "One channel 500 times as loud, and the next convolution 500 times as deaf to it: the same function, but the other channels drown in the steps."
     loud = UNet((8, 16), 32, dropout=0.).eval()
@@ -105,6 +106,7 @@ def test_dynamic(quantized, tmp_path):
     assert open_session(file).run(None, {'image': np.zeros((2, 50, 70, 3), np.uint8)})[0].shape == (2, 50, 70)
 
 
+@pytest.mark.slow
 def test_the_card_knows_the_file(quantized, net, tmp_path):
     card, about = quantized.info['onnx'], open_session(quantized.file(ONNX_INT8)).get_modelmeta().custom_metadata_map
     assert json.loads(about['int8']) == card['int8'] and card['int8']['source'] == 'phantoms 0 to 15' and card['int8']['images'] == 16

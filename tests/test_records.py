@@ -400,7 +400,7 @@ class TestDamage:
 
     @pytest.mark.parametrize('content,says', [
         (b'', 'is empty'), (b'abc', 'ends at byte 3'), (b'id,image\nP1,P1.jpg\n', 'is no TFRecord file'), (bytes(50), 'is no TFRecord file'),
-        (gzip.compress(r._frame(b'abc')), 'compressed with gzip'), (r._frame(b'\x0a\x7f'), 'byte 0 cannot be used, since it is no tf.train.Example'),
+        (gzip.compress(r._frame(b'abc'), mtime=0), 'compressed with gzip'), (r._frame(b'\x0a\x7f'), 'byte 0 cannot be used, since it is no tf.train.Example'),
         (r._frame(b'') + r._frame(b'\x0b'), 'byte 16 cannot be used'), (r._frame(r.encode_example({'id': b'\xff'})), 'its id is not UTF-8')])
     def test_foreign_files(self, tmp_path, content, says):
         (tmp_path / 'a.tfrecord').write_bytes(content)
