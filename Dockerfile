@@ -4,7 +4,7 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/lesion_seg
 # PyTorch for the CPU: a tenth of the size of the one for graphics cards. Only Grad-CAM loads it.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-RUN /opt/lesion_seg/bin/pip install --index-url "$TORCH_INDEX" "torch>=2.6" "torchvision>=0.21"
+RUN /opt/lesion_seg/bin/pip install --index-url "$TORCH_INDEX" "torch>=2.8" "torchvision>=0.23"
 WORKDIR /src
 COPY settings.ini setup.py MANIFEST.in README.md LICENSE CHANGELOG.md ./
 COPY lesion_seg lesion_seg

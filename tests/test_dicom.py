@@ -341,7 +341,7 @@ from lesion_seg import dicom as d
 sys.argv = ['', {str(path)!r}]
 try: {call}
 except d.InputError as e: print(e)'''
-    assert 'pip install lesion_seg[dicom]' in run(code).stdout
+    assert "pip install 'lesion_seg[dicom]'" in run(code).stdout
 
 
 def test_missing_decoder(ds, monkeypatch):
