@@ -174,6 +174,9 @@ class TestByHand:
         FocalTverskyLoss(gamma=.5)(z, t).backward()
         assert z.grad.isfinite().all()
 
+    def test_a_soft_mask_met_exactly_costs_the_tversky_loss_nothing(self):
+        assert TverskyLoss()(torch.zeros(2, 1, 4, 4), torch.full((2, 4, 4), .5)) == 0  # sigmoid(0) is the mask
+
 
 class TestBoundary:
     def test_distance_by_hand(self):

@@ -283,6 +283,13 @@ class TestSplit:
         areas = [0.9 - i / 25 for i in range(20)] + [0.1 + 3 * i / 25 for i in range(20)]  # the mean grows with i, the first falls
         assert d._strata(names, groups, areas).tolist() == [0] * 10 + [1] * 10
 
+    def test_large_groups_first_by_hand(self):
+        halves = np.array([.5, .5, 0])
+        assert d._assign(np.array([1, 1, 1, 3]), np.zeros(4, int), halves) == [1, 1, 1, 0]  # the three fills train, and each one goes to valid
+
+    def test_an_empty_split_gets_the_smallest_group_by_hand(self):
+        assert d._mend(np.zeros(3, int), np.array([3, 2, 1]), np.array([5., 1.])).tolist() == [0, 0, 1]
+
     def test_unknown_areas(self):
         area = [math.nan if i % 2 else 0.1 * i for i in range(40)]
         got = d.split_groups([str(i) for i in range(40)], area)

