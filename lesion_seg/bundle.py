@@ -13,7 +13,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING, Any
 from .data import InputError, atomic_path, writing
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 # %% auto #0
 __all__ = ['SCHEMA', 'WEIGHTS', 'CARD', 'MODEL_CARD', 'ONNX', 'ONNX_DECODER', 'ONNX_INT8', 'SHIPPED', 'MAX_CARD_BYTES',
-           'LIBRARIES', 'check_card', 'sha256', 'Bundle', 'versions', 'code_commit', 'save_bundle', 'revise']
+           'LIBRARIES', 'Calibration', 'check_card', 'sha256', 'Bundle', 'versions', 'code_commit', 'save_bundle',
+           'revise']
 
 # %% ../nbs/04a_bundle.ipynb #35576cfe
 SCHEMA = 1
@@ -44,10 +45,48 @@ _KEYS: dict[str, tuple[type, ...]] = {
     "threshold": _NUMBER, "temperature": _NUMBER, "weights_sha256": (str,),
     "training": (dict,), "metrics": (dict,), "versions": (dict,),
 }
-_LATER: dict[str, tuple[type, ...]] = {"onnx": (dict,), "review": (dict,), "largest": (bool,)}  # what an export and a calibration add
+_LATER: dict[str, tuple[type, ...]] = {"onnx": (dict,), "review": (dict,), "largest": (bool,), "calibration": (dict,)}  # what an export and a calibration add
+
+# %% ../nbs/04a_bundle.ipynb #b89ac420
+@dataclass(frozen=True)
+class Calibration:
+    "How logits become probabilities; as it stands, by a sigmoid alone."
+    temperature: float = 1.0  # each logit is divided by it
+    power: float = 1.0  # then raised to it, keeping its sign
+    scale: float = 1.0  # then divided by it
+    doubt: float = 0.0  # and by the map's relative doubt to this power
+    usual: float = 1.0  # entropy for each pixel of lesion of a usual map, nats
+    span: float = 1.0  # largest relative doubt that counts, and the inverse of the smallest; at least 1
+
+    def curve(
+        self,
+        tempered: Any,  # logits divided by the temperature: array or tensor
+        entropy: Any,  # for each pixel of lesion, nats; broadcast against the logits
+    ) -> Any:  # the calibrated logits
+        "The curve behind the temperature; written with operators only, so that arrays and tensors take the same path."
+        relative = (entropy / self.usual).clip(1 / self.span, self.span)
+        return ((tempered > 0) * 2.0 - 1) * abs(tempered) ** self.power / (self.scale * relative**self.doubt)
+
+    def __call__(
+        self,
+        logits: Tensor,  # maps (..., H, W)
+    ) -> Tensor:  # probabilities in [0, 1], each map with its own doubt
+        "Probabilities of whole maps."
+        z = logits / self.temperature
+        if self == Calibration(self.temperature): return z.sigmoid()
+        p, far = z.sigmoid(), abs(z)
+        entropy = (-far).exp().log1p() + far * (-far).sigmoid()  # of a coin with probability p, also where p rounds to 0 or 1
+        per_area = entropy.sum((-2, -1), keepdim=True) / (1 + p.sum((-2, -1), keepdim=True))
+        return self.curve(z, per_area).sigmoid()
 
 # %% ../nbs/04a_bundle.ipynb #3c291b28
 def _is_rule(review: dict[str, Any]) -> bool: return isinstance(review.get("score"), str) and isinstance(review.get("threshold"), _NUMBER)
+
+def _is_curve(curve: dict[str, Any]) -> bool:
+    "Five positive numbers (the power of the doubt may be 0), or nothing at all."
+    if not curve: return True
+    if curve.keys() != {f.name for f in fields(Calibration)} - {"temperature"}: return False
+    return all(isinstance(x, _NUMBER) and 0 < x < math.inf or k == "doubt" and x == 0 for k, x in curve.items()) and curve["span"] >= 1
 
 def _range_errors(card: dict[str, Any]) -> list[str]:
     "What is out of range in a card whose types are right."
@@ -59,6 +98,7 @@ def _range_errors(card: dict[str, Any]) -> list[str]:
         "std must be three numbers in [0.001, 1]": three(card["std"], 1e-3, 1),
         "threshold must lie strictly between 0 and 1": 0 < card["threshold"] < 1,
         "temperature must be finite and above 0": 0 < card["temperature"] < math.inf,
+        "calibration must hold power, scale, doubt, usual and span, finite and above 0": _is_curve(card.get("calibration", {})),
         "architecture must have a name": isinstance(card["architecture"].get("name"), str),
         "onnx must name the sha256 of its files": isinstance(card.get("onnx", {"sha256": {}}).get("sha256"), dict),
         "review must name a score and a threshold": _is_rule(card.get("review", {"score": "", "threshold": 0})),
@@ -136,6 +176,8 @@ class Bundle:
     def threshold(self) -> float: return self.info["threshold"]
     @property
     def temperature(self) -> float: return self.info["temperature"]
+    @property
+    def calibration(self) -> Calibration: return Calibration(self.temperature, **self.info.get("calibration", {}))
     @property
     def largest(self) -> bool: return self.info.get("largest", False)  # keep the largest region only
     @property
@@ -250,8 +292,8 @@ def revise(
     "Write new facts onto a bundle's card."
     if unknown := [k for k in changes if k not in (*bundle.info, *_LATER)]: raise InputError(f"{bundle.path / CARD}: has no key {unknown[0]!r} to change.")
     merged = {k: bundle.info[k] | v if k in ("training", "metrics") else v for k, v in changes.items()}
-    old = {"onnx"} if changes.get("temperature", bundle.temperature) != bundle.temperature else set()  # the exported files hold the old temperature
-    info = check_card({k: v for k, v in bundle.info.items() if k not in old} | merged, bundle.path / CARD)
+    info = check_card(bundle.info | merged, bundle.path / CARD)
+    if Bundle(bundle.path, info).calibration != bundle.calibration and "onnx" not in changes: info.pop("onnx", None)  # those files hold the old one
     with atomic_path(bundle.path / CARD) as tmp: tmp.write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
     for name in (ONNX, ONNX_DECODER, ONNX_INT8) if "onnx" not in info else (): (bundle.path / name).unlink(missing_ok=True)
     return Bundle(bundle.path, info)

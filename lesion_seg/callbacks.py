@@ -422,7 +422,7 @@ class Distil(Callback):
 
     def __init__(
         self,
-        teachers: Sequence[tuple[nn.Module, float]],  # networks in evaluation mode, on the student's device, each with its temperature
+        teachers: Sequence[tuple[nn.Module, Callable[[Tensor], Tensor]]],  # networks in evaluation mode, on the student's device, each with its calibration
         weight: float = 0.5,  # share of the teachers in the target, [0, 1]
     ): self.teachers, self.weight = teachers, weight
 
@@ -430,6 +430,6 @@ class Distil(Callback):
         if not self.training: return
         x, y = (a.as_subclass(Tensor) for a in (self.x, self.y))
         with torch.no_grad(), torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=cpu_has_bf16() or x.is_cuda):
-            opinions = torch.stack([model(x).float().div(t).sigmoid() for model, t in self.teachers]).mean(0)
+            opinions = torch.stack([calibration(model(x).float()) for model, calibration in self.teachers]).mean(0)
         truth = y.float().reshape(opinions.shape)
         self.learn.yb = (truth.lerp(opinions, self.weight),)

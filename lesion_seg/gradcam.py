@@ -8,7 +8,7 @@ import difflib
 import math
 import operator
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -198,11 +198,11 @@ def _batch_of_one(model: nn.Module, image: Tensor) -> Tensor:
     if first.is_inference(): raise InputError("the model was made inside torch.inference_mode, so it has no gradients: load it outside.")
     return x.detach().clone().to(first.device)
 
-def _predicted(logits: Tensor, threshold: float, temperature: float) -> np.ndarray:
+def _predicted(logits: Tensor, threshold: float, calibration: Callable[[Tensor], Tensor]) -> np.ndarray:
     "The predicted lesion, bool (H, W)."
     if logits.ndim != 4 or logits.shape[:2] != (1, 1): raise InputError(f"the model gives {tuple(logits.shape)}, not logits (1, 1, H, W).")
     if not torch.isfinite(logits).all(): raise InputError("the logits are not all finite (NaN): check the image and the model.")
-    return ((logits[0, 0].detach() / temperature).sigmoid() >= threshold).cpu().numpy()
+    return (calibration(logits[0, 0].detach()) >= threshold).cpu().numpy()
 
 # %% ../nbs/08_gradcam.ipynb #78768fdc
 def _backward(score: Tensor, activation: Tensor, name: str) -> Tensor:
@@ -217,7 +217,7 @@ def grad_cam(
     layer: str | None = None,  # a name in `named_modules`; None: `default_layer(model)`
     target: Target = "lesion",  # or 'border', a point (row, column), or a mask (H, W)
     threshold: float = 0.5,  # probability from which a pixel is lesion
-    temperature: float = 1.0,  # logits are divided by it before the sigmoid
+    calibration: Callable[[Tensor], Tensor] = torch.sigmoid,  # from logits (H, W) to probabilities, as a bundle's `calibration`
 ) -> GradCAM:  # raises `InputError` for an unknown layer or target
     "Which places of a layer spoke for the target."
     name = default_layer(model) if layer is None else layer
@@ -226,7 +226,7 @@ def grad_cam(
         x = _batch_of_one(model, image)
         logits = model(x)
         activation = _map_of(name, heard)
-        kind, pixels = target_pixels(target, _predicted(logits, threshold, temperature))
+        kind, pixels = target_pixels(target, _predicted(logits, threshold, calibration))
         raw, score = torch.zeros(activation.shape[-2:]), math.nan
         if pixels.any():
             s = logits[0, 0][torch.from_numpy(pixels).to(x.device)].mean()
@@ -268,5 +268,5 @@ def explain(
     height, width = image.shape[:2]
     small = _at_model_size(target, (height, width), bundle.size)
     cut = bundle.threshold if threshold is None else threshold
-    found = grad_cam(model or bundle.model(), to_input(image, bundle), layer, small, cut, bundle.temperature)
+    found = grad_cam(model or bundle.model(), to_input(image, bundle), layer, small, cut, bundle.calibration)
     return replace(found, heat=to_heat(found.raw, (height, width)))

@@ -209,7 +209,7 @@ def mc_samples(
     n: int = 20, # samples
     rate: float | None = None, # share of channels that are off, (0, 1); None: as in training
     seed: int = 0, # see `channel_masks`
-    temperature: float = 1., # logits are divided by it
+    calibration: Callable[[Tensor], Tensor] | None = None, # from logits (n, H, W) to probabilities, as a bundle's `calibration`; None: a sigmoid
     memory: float = 64., # MB, see `samples_at_once`
 ) -> np.ndarray: # probabilities float32 (n, H, W)
     "Samples of one image, for one encoder pass."
@@ -225,7 +225,7 @@ def mc_samples(
         step = samples_at_once(features, (h, w), widths, memory)
         for i in range(0, n, step):
             rows = slice(i, min(i + step, n))
-            out[rows] = (decode(Switches(rate, n, rows, seed), rows.stop - i)[:, 0] / temperature).sigmoid().float().cpu()
+            out[rows] = (calibration or torch.sigmoid)(decode(Switches(rate, n, rows, seed), rows.stop - i)[:, 0].float()).cpu()
     return out
 
 # %% ../nbs/07_mc_dropout.ipynb #97b8b796
@@ -235,7 +235,7 @@ def mc_predict(
     n: int = 20, # samples
     threshold: float = .5, # for the samples' masks
     keep: bool = False, # keep the samples
-    **kwargs: Any, # `rate`, `seed`, `temperature`, `memory` of `mc_samples`
+    **kwargs: Any, # `rate`, `seed`, `calibration`, `memory` of `mc_samples`
 ) -> Uncertainty: # raises `InputError` for a model without dropout
     "Ask the model `n` times with dropout, for the price of one encoder pass and `n` short decodings."
     return gather(mc_samples(model, image, n, **kwargs), threshold, keep)

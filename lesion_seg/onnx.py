@@ -33,7 +33,7 @@ def _network(bundle: Bundle, floats: bool) -> nn.Module:
     class Network(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.net, self.temperature = bundle.model(), bundle.temperature
+            self.net, self.calibration = bundle.model(), bundle.calibration
             mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (bundle.mean, bundle.std))
             self.scale, self.shift = torch.nn.Buffer(1 / (std if floats else 255 * std)), torch.nn.Buffer(mean / std)
 
@@ -41,7 +41,7 @@ def _network(bundle: Bundle, floats: bool) -> nn.Module:
             x = image.permute(0, 3, 1, 2).float() * self.scale - self.shift
             features = self.net.encode(x)  # type: ignore[operator]
             logits = self.net.decode(features, image.shape[1:3])  # type: ignore[operator]
-            return (logits[:, 0] / self.temperature).sigmoid(), *features
+            return self.calibration(logits[:, 0]), *features
     return Network().eval()
 
 # %% ../nbs/09_onnx.ipynb #1f5dd425
@@ -120,6 +120,7 @@ def facts_of(
     "What a file says about itself."
     i = bundle.info
     return dict(name='lesion_seg', architecture=bundle.architecture, size=bundle.size, threshold=bundle.threshold, temperature=bundle.temperature,
+                calibration=i.get('calibration', {}),
                 image='float32 RGB in [0, 1] (N, H, W, 3)' if floats else 'uint8 RGB (N, H, W, 3)', probability='float32 in [0, 1] (N, H, W)',
                 mean=bundle.mean, std=bundle.std, weights_sha256=i['weights_sha256'], licence=i['training'].get('licence', 'unknown'), versions=versions(),
                 notice='A tool for research and for a second look, not a medical device.')
@@ -241,7 +242,7 @@ def _decoder(bundle: Bundle) -> tuple[nn.Module, tuple, list[int]]:
             parts = iter(keep.split(widths, 1))
             many = [f.expand(keep.shape[0], -1, -1, -1) for f in features]  # `len` would be frozen by the older exporter
             logits = self.net.decode(many, size, dropout=lambda x: x * next(parts)[:, :, None, None])  # type: ignore[operator]
-            return (logits[:, 0] / bundle.temperature).sigmoid()
+            return bundle.calibration(logits[:, 0])
     def measure(x: torch.Tensor) -> torch.Tensor:
         widths.append(x.shape[1])
         return x

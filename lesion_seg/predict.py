@@ -274,7 +274,7 @@ class _TorchBackend:
     def __init__(self, bundle: Bundle, threads: int | None):
         import torch
         if threads: torch.set_num_threads(threads)
-        self.torch, self.temperature = torch, bundle.temperature
+        self.torch, self.calibration = torch, bundle.calibration
         self.model = bundle.model().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.scale = 1 / (255 * torch.tensor(bundle.std).view(1, 3, 1, 1))
         self.shift = (torch.tensor(bundle.mean) / torch.tensor(bundle.std)).view(1, 3, 1, 1)
@@ -283,11 +283,11 @@ class _TorchBackend:
         "uint8 (N, H, W, 3) to float32 (N, H, W)."
         with self.torch.inference_mode():
             x = self.torch.from_numpy(batch).permute(0, 3, 1, 2) * self.scale - self.shift
-            return (self.model(x)[:, 0] / self.temperature).sigmoid().numpy()
+            return self.calibration(self.model(x)[:, 0]).numpy()
 
     def samples(self, image: np.ndarray, n: int, seed: int) -> np.ndarray:
         x = self.torch.from_numpy(image[None]).permute(0, 3, 1, 2) * self.scale - self.shift
-        return mc_samples(self.model, x, n, seed=seed, temperature=self.temperature)
+        return mc_samples(self.model, x, n, seed=seed, calibration=self.calibration)
 
 # %% ../nbs/09a_predict.ipynb #cea8cf7e
 RUNTIMES: dict[tuple[str, str], Callable[[Bundle, int | None], _Backend]] = {

@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from .bundle import Bundle, revise
-from .calibrate import fit_calibration, mean_jaccard, tempered
+from .bundle import Bundle, Calibration, revise
+from .calibrate import calibrated, fit_calibration, mean_jaccard
 from .reliability import fit_review
 from .data import InputError, atomic_path, contact_sheet, draw_contour, read_image, read_mask, resize_image, resize_mask
 from .manifest import Manifest
@@ -70,11 +70,11 @@ def calibrate(
     manifest: Manifest,  # images with masks that the model was not trained on
     source: str = "valid",  # what they are, for the card
     share: float | None = 0.2,  # of the images that a person shall look at, which sets the doubt to review; None: leave it as it is
-) -> Bundle:  # with the fitted 'threshold', 'temperature', 'largest' and 'review'; the fits stand under metrics['calibration']
-    "Fit temperature, threshold and doubt to review on held-out images, and whether to keep the largest region only, all at the model's size."
+) -> Bundle:  # with the fitted 'threshold', 'temperature', 'calibration', 'largest' and 'review'; the fits stand under metrics['calibration']
+    "Fit calibration, threshold and doubt to review on held-out images, and whether to keep the largest region only, all at the model's size."
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
     if not len(manifest): raise InputError(f"There is no image to calibrate {bundle.path} with: give a manifest with a 'valid' split.")
-    segmenter = Segmenter(Bundle(bundle.path, bundle.info | dict(temperature=1.0)), runtime="torch")  # exported files have their temperature inside
+    segmenter = Segmenter(Bundle(bundle.path, bundle.info | dict(temperature=1.0, calibration={})), runtime="torch")  # exported files have theirs inside
     maps, masks = [], []
     for pair, found in zip(manifest, segmenter.predict_many(p.image for p in manifest), strict=True):
         if isinstance(found, InputError): raise found
@@ -82,10 +82,12 @@ def calibrate(
         maps.append(found.small)
         masks.append(resize_mask(read_mask(pair.mask), bundle.size))
     fitted = fit_calibration(maps, masks)
-    warm = [tempered(m, fitted["temperature"]) for m in maps]
+    fit = Calibration(fitted["temperature"], **fitted["calibration"])
+    warm = [calibrated(m, fit) for m in maps]
     kept = [clean_map(m, fitted["threshold"], True, False) for m in warm]
     fitted["largest"] = [float(mean_jaccard(m, masks, [fitted["threshold"]])[0]) for m in (warm, kept)]
-    new = revise(bundle, threshold=fitted["threshold"], temperature=fitted["temperature"], largest=fitted["largest"][1] > fitted["largest"][0],
+    new = revise(bundle, threshold=fitted["threshold"], temperature=fitted["temperature"], calibration=fitted["calibration"],
+                 largest=fitted["largest"][1] > fitted["largest"][0],
                  metrics=dict(calibration=dict(fitted, source=source)))
     if "onnx" in bundle.info: export_onnx(new)
     new = Bundle.load(new.path)

@@ -88,7 +88,7 @@ def _distil(learn: Learner, teachers: list[Bundle], weight: float) -> Distil:
         if (list(b.mean), list(b.std)) != (list(MEAN), list(STD)):
             raise InputError(f"{b.path} was trained on images of another normalisation: choose teachers with mean {list(MEAN)} and std {list(STD)}.")
     device = learn.dls.device
-    return Distil([(b.model().to(device, memory_format=torch.channels_last).requires_grad_(False), b.temperature) for b in teachers], weight)  # type: ignore
+    return Distil([(b.model().to(device, memory_format=torch.channels_last).requires_grad_(False), b.calibration) for b in teachers], weight)  # type: ignore
 
 # %% ../nbs/05_train.ipynb #8735d899
 def fit(

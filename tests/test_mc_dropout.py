@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from lesion_seg import mc_dropout as mc
-from lesion_seg.bundle import Bundle
+from lesion_seg.bundle import Bundle, Calibration
 from lesion_seg.data import InputError
 from lesion_seg.phantom import make_phantom
 from lesion_seg.unet import UNet
@@ -29,7 +29,7 @@ def test_shared_work_equals_whole_passes(model, image, size):
     with torch.no_grad():
         naive = [model.decode(model.encode(x), size, dropout=mc.Switches(rate, 4, slice(k, k + 1), 5))[0, 0].div(1.3).sigmoid().numpy() for k in range(4)]
     assert np.std(naive, 0).max() > .01
-    np.testing.assert_allclose(mc.mc_samples(model, x, 4, seed=5, temperature=1.3), naive, atol=1e-5)
+    np.testing.assert_allclose(mc.mc_samples(model, x, 4, seed=5, calibration=Calibration(1.3)), naive, atol=1e-5)
 
 
 def test_nothing_is_left_on_the_model(model, image):

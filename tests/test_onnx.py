@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from lesion_seg.bundle import ONNX, ONNX_DECODER, Bundle, revise, save_bundle
+from lesion_seg.bundle import ONNX, ONNX_DECODER, Bundle, Calibration, revise, save_bundle
+from lesion_seg.calibrate import calibrated
 from lesion_seg.data import InputError
 from lesion_seg.mc_dropout import mc_samples
 from lesion_seg.onnx import SIZES, OnnxSampler, export_onnx, open_session, opset_of, parity
@@ -63,7 +64,26 @@ def test_samples_are_those_of_pytorch(exported):
         return
     image = make_phantom(4, 96).image
     x = torch.from_numpy(image).permute(2, 0, 1) / 127.5 - 1
-    np.testing.assert_allclose(OnnxSampler(exported)(image, 9, seed=3), mc_samples(exported.model(), x, 9, seed=3, temperature=1.3), atol=2e-5)
+    np.testing.assert_allclose(OnnxSampler(exported)(image, 9, seed=3), mc_samples(exported.model(), x, 9, seed=3, calibration=Calibration(1.3)), atol=2e-5)
+
+
+@pytest.mark.parametrize('exported', ['lean'], indirect=True)
+def test_the_curve_is_in_both_files(exported, tmp_path):
+    import shutil
+    curve = dict(power=1.4, scale=1.2, doubt=.4, usual=.8, span=3.)
+    bent = revise(Bundle.load(shutil.copytree(exported.path, tmp_path / 'copy')), calibration=curve)
+    assert 'onnx' not in bent.info  # the old files hold the old calibration
+    export_onnx(bent)
+    bent = Bundle.load(bent.path)
+    image = make_phantom(4, 96).image
+    x = (torch.from_numpy(image).permute(2, 0, 1) / 127.5 - 1)[None]
+    with torch.inference_mode(): plain = torch.sigmoid(bent.model()(x)[0, 0] / 1.3).numpy()
+    wanted = calibrated(torch.sigmoid(bent.model()(x)[0, 0]).detach().numpy(), Calibration(1.3, **curve))  # NumPy, from the probability
+    got = Segmenter(bent, runtime='onnxruntime').backend.probabilities(image[None])[0]
+    np.testing.assert_allclose(got, wanted, atol=2e-5)
+    np.testing.assert_allclose(Segmenter(bent, runtime='torch').backend.probabilities(image[None])[0], wanted, atol=2e-5)
+    assert abs(got - plain).max() > .01
+    np.testing.assert_allclose(OnnxSampler(bent)(image, 5, seed=3), mc_samples(bent.model(), x, 5, seed=3, calibration=bent.calibration), atol=2e-5)
 
 
 def test_the_file_explains_itself(exported):
