@@ -152,9 +152,11 @@ def _old_plan(folder: Path) -> dict[str, Any] | None:
     path = folder / PLAN
     if not path.exists(): return None
     try: old = json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError) as e: raise InputError(f'{path} cannot be read ({e}): delete the folder to begin again') from e
+    except (OSError, ValueError, RecursionError) as e: raise InputError(f'{path} cannot be read ({e}): delete the folder to begin again') from e
     if not isinstance(old, dict): raise InputError(f'{path} is no plan of a batch: choose another folder')
     return old
+
+def _intact(path: Path, digest: str) -> bool: return path.is_file() and sha256(path) == digest
 
 def _same(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
     "Refuse a plan that differs from the one in force."
@@ -178,12 +180,14 @@ def make_plan(
     folder, card = Path(out), sha256(bundle.path / CARD)
     facts = dict(shard_size=shard_size, masks=masks, bundle=card, precision=precision, options=json.loads(json.dumps(options)))
     with _locked(folder, 'plan'):
-        names, old = list_inputs(sources, skip=folder), _old_plan(folder)
-        if old: _same(old, facts := _list_to(names, None, shard_size) | facts, folder)
-        else:
+        def listed(file: IO[str] | None = None) -> dict[str, Any]: return _list_to(list_inputs(sources, skip=folder), file, shard_size)
+        old = _old_plan(folder)
+        if old: _same(old, facts := listed() | facts, folder)
+        if not old or not _intact(folder / INPUTS, facts['digest']):
             with atomic_path(folder / INPUTS) as tmp:
-                with open(tmp, 'w', encoding='ascii', newline='\n') as f: facts = _list_to(names, f, shard_size) | facts
+                with open(tmp, 'w', encoding='ascii', newline='\n') as f: facts = listed(f) | facts
                 if not facts['inputs']: raise InputError('no photograph was found: check the folder, the glob or the table')
+        if not old:
             with atomic_path(folder / PLAN) as tmp: tmp.write_text(json.dumps(facts) + '\n', encoding='utf-8')
     return Plan(folder, **(facts | dict(offsets=tuple(facts['offsets']))))
 
@@ -300,9 +304,10 @@ def _finished(plan: Plan, index: int) -> Counts | None:
     path = plan.result(index)
     if not path.exists(): return None
     try: facts = {k.decode(): v.decode() for k, v in (pq.read_metadata(path).metadata or {}).items()}
-    except (OSError, ValueError) as e: raise InputError(f'{path} is damaged ({e}): delete it and run again') from e
+    except (OSError, ValueError) as e: raise InputError(f'{path} is damaged (no whole Parquet file): delete it and run again') from e
     if facts.get('digest') != plan.digest: raise InputError(f'{path} belongs to another batch: choose another folder for the results')
-    return Counts(int(facts['inputs']), int(facts['failed']))
+    try: return Counts(int(facts['inputs']), int(facts['failed']))
+    except (KeyError, ValueError) as e: raise InputError(f'{path} does not say how many inputs it holds: delete it and run again') from e
 
 # %% ../nbs/11_batch.ipynb #1597b706
 def _publish(plan: Plan, index: int, place: Path) -> None:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from lesion_seg.batch import decode_rle, encode_rle, list_inputs, make_plan, segment_folder
 from lesion_seg.bundle import Bundle, save_bundle
+from lesion_seg.data import InputError
 from lesion_seg.onnx import export_onnx
 from lesion_seg.phantom import make_phantom
 from lesion_seg.unet import UNet
@@ -203,3 +204,20 @@ def test_ray_gives_the_same_rows(work, tmp_path):
     segment_folder(work / "photos", tmp_path / "here", work / "bundle", shard_size=4, workers=1)
     assert (done.counts.inputs, done.counts.failed) == (N, 1) and rows(tmp_path / "ray") == rows(tmp_path / "here")
     check_whole(work, tmp_path / "ray")
+
+
+def test_a_damaged_list_of_inputs_is_written_again(tmp_path, work):
+    photos = tmp_path / 'photos'
+    photos.mkdir()
+    for i in range(3): Image.fromarray(make_phantom(i, 32).image).save(photos / f'{i}.png')
+    out = tmp_path / 'out'
+    def go(): return segment_folder(photos, out, work / "bundle", masks='none', shard_size=1, workers=1)
+    go()
+    whole = (out / 'inputs.jsonl').read_bytes()
+    (out / 'results' / '000001.parquet').unlink()
+    for damaged in (b'', whole[:-9], b'[' * 100_000, whole.replace(b'1.png', b'7.png')):
+        (out / 'inputs.jsonl').write_bytes(damaged)
+        (out / 'results' / '000001.parquet').unlink(missing_ok=True)
+        assert go().counts.inputs == 3 and (out / 'inputs.jsonl').read_bytes() == whole
+    (out / 'results' / '000001.parquet').write_bytes(b'PAR1')
+    with pytest.raises(InputError, match=r'000001.parquet is damaged \(no whole Parquet file\)'): go()

@@ -26,7 +26,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 HANG = 30.0  # seconds on the wall until a silent worker is killed: on a busy machine, 2 s of the processor take longer
 AHEAD = 16  # inputs that a worker is sent before it has answered, so that neither waits for the other
-NAMES = ("image", "predict", "dicom", "records", "config", "manifest", "bundle", "zip", "archive", "app", "scores", "run")
+NAMES = ("image", "predict", "dicom", "records", "config", "manifest", "bundle", "zip", "archive", "app", "batch", "scores", "run")
 
 
 class Worker:

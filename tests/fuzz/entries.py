@@ -522,6 +522,49 @@ def resume_run(folder: Path) -> None:
         raise outcome
 
 
+# --------------------------------------------------------------------------------------------------------------------------- batch
+HERE, BATCH = Path("case"), Path("case/out/batch")  # below the folder that a worker lives in
+
+
+def segment_again() -> object:
+    from lesion_seg.batch import segment_folder
+
+    return segment_folder(HERE / "out" / "photos", BATCH, tiny_bundle(2), masks="png", shard_size=2, workers=1)
+
+
+def batch_seeds() -> list[Case]:
+    "A batch that was cut after its first or second shard; '__' stands for '/'."
+    (HERE / "out" / "photos").mkdir(parents=True)
+    for i in range(5):
+        (HERE / "out" / "photos" / f"p{i}.png").write_bytes(encoded(Image.fromarray(small(i, (12, 14)).image), "PNG"))
+    (HERE / "out" / "photos" / "torn.jpg").write_bytes(b"torn")
+    segment_again()
+    files = {str(p.relative_to(HERE)).replace("/", "__"): p.read_bytes() for p in sorted((HERE / "out").rglob("*")) if p.is_file()}
+    shutil.rmtree(HERE)
+    return [{k: v for k, v in files.items() if not any(f"{n:06d}" in k for n in missing)} for missing in ((2,), (1, 2))]
+
+
+def resume_batch(folder: Path) -> None:
+    import pyarrow.parquet as pq
+
+    for p in [p for p in folder.iterdir() if p.is_file()]:
+        place = folder / p.name.replace("__", "/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(p, place)
+    done = tried(segment_again, names=("case/", "photograph"))
+    if isinstance(done, InputError):
+        raise done
+    rows, files = [], sorted((BATCH / "results").glob("*.parquet"))
+    for path in files:
+        try:
+            rows += pq.read_table(path, columns=["image"])["image"].to_pylist()
+        except (OSError, ValueError):
+            return  # rotten behind an intact head, as a disk does it: whoever reads it is told by Parquet
+    photos = sorted(str(p) for p in (HERE / "out" / "photos").iterdir())
+    must(sorted(rows) == photos or len(rows) != done.inputs, f"rows for {sorted(rows)}, photographs {photos}")
+    must((BATCH / "inputs.jsonl").read_text().count("\n") == done.inputs, "the list of inputs is not that of the batch")
+
+
 # ------------------------------------------------------------------------------------------------------------------------- the app
 @lru_cache
 def page():
@@ -603,6 +646,7 @@ ENTRIES = {
     "zip": Entry(zip_seeds, unpack_archive, 0.06),
     "archive": Entry(archive_seeds, fetch_from_archive, 0.03, ("search", "search", "photo", "checksums", "manifest"), leaves=(".part", ".etag")),
     "app": Entry(app_seeds, upload, 0.05),
+    "batch": Entry(batch_seeds, resume_batch, 0.04, ("out__batch__plan", "out__batch__inputs", "out__batch__results", "out__batch", "")),
     "scores": Entry(table_seeds, read_scores, 0.02),
     "run": Entry(run_seeds, resume_run, 0.01),
 }
