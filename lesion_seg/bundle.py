@@ -189,12 +189,7 @@ class Bundle:
 
     def file(self, name: str) -> Path: # such as 'model.onnx'
         "An exported file, such as 'model.onnx'; raises InputError when it is not there or not the one that the card names."
-        path, digest = self.path / name, self.info.get("onnx", {}).get("sha256", {}).get(name)
-        if digest is None or not path.is_file():
-            how = " --quantize static" if name == ONNX_INT8 else ""
-            raise InputError(f"{path}: this bundle has no {name}; make it with `lesion_seg export {self.path}{how}`.")
-        if sha256(path) != digest: raise InputError(f"{path}: differs from the digest in {CARD} (cut or swapped); copy the bundle again.")
-        return path
+        return _exported(self, name)
 
     def __repr__(self) -> str:
         return f"Bundle({self.architecture['name']}, {self.size} px, threshold {self.threshold:g}, at {self.path})"
@@ -215,6 +210,16 @@ def _load_model(bundle: Bundle) -> nn.Module:
         reason = str(e).splitlines()[0][:200]
         raise InputError(f"{weights}: does not fit the architecture in {CARD} ({reason}); save the bundle again.") from e
     return model.eval()
+
+# %% ../nbs/04a_bundle.ipynb #0282fdd6
+def _exported(bundle: Bundle, name: str) -> Path:
+    "An exported file that is the one on the card."
+    path, digest = bundle.path / name, bundle.info.get("onnx", {}).get("sha256", {}).get(name)
+    if digest is None or not path.is_file():
+        how = " --quantize static" if name == ONNX_INT8 else ""
+        raise InputError(f"{path}: this bundle has no {name}; make it with `lesion_seg export {bundle.path}{how}`.")
+    if sha256(path) != digest: raise InputError(f"{path}: differs from the digest in {CARD} (cut or swapped); copy the bundle again.")
+    return path
 
 # %% ../nbs/04a_bundle.ipynb #04f45993
 LIBRARIES = ("lesion_seg", "torch", "fastai", "timm", "albumentations", "numpy")
