@@ -39,7 +39,7 @@ class Server:
         "Process of a page's kernel."
         return self.kernels()[page.evaluate("JSON.parse(document.getElementById('jupyter-config-data').textContent).kernelId")]
 
-    def wait_warm(self, n: int, seconds: float = 120) -> None:
+    def wait_warm(self, n: int, seconds: float = 300) -> None:
         "Until the pool has been filled n times."
         end = time.monotonic() + seconds
         while self.log.read_text().count("is filled with") < n:
@@ -57,7 +57,7 @@ def serving(folder: Path, *options: str):
                                    cwd=folder, stdout=f, stderr=f, env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True)
     server = Server(process, port, log)
     try:
-        for _ in range(600):
+        for _ in range(3000):
             try:
                 urllib.request.urlopen(server.url + "voila/static/voila.js", timeout=5).close()
                 break

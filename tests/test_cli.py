@@ -65,7 +65,8 @@ def test_same_stem_twice_does_not_collide(work, tmp_path):
 
 @pytest.mark.parametrize("args,words", [
     (["segment", "x.jpg", "-b", "none"], "none"), (["trian"], "trian"), (["evaluate", "b", "--tta", "--bad"], "--bad"),
-    (["train", "absent.csv"], "absent.csv"), (["--config", "absent.yaml", "info"], "absent.yaml"), (["info", "--set", "data.image_size=7"], "data.image_size"),
+    (["--config", "absent.yaml", "info"], "absent.yaml"), (["info", "--set", "data.image_size=7"], "data.image_size"),
+    pytest.param(["train", "absent.csv"], "absent.csv", marks=pytest.mark.slow),
 ])
 def test_mistakes_give_exit_code_2_and_a_sentence(args, words, tmp_path):
     done = run(*args, cwd=tmp_path)
@@ -96,11 +97,11 @@ def test_ctrl_c_stops_with_130_and_the_training_can_go_on(tmp_path):
     process = subprocess.Popen([sys.executable, "-W", "ignore", "-m", "lesion_seg.cli", *args], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
                                preexec_fn=listen)
     checkpoint = tmp_path / "run" / "checkpoint.safetensors"
-    for _ in range(3000):
+    for _ in range(15_000):
         if checkpoint.exists(): break
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130 and "Traceback" not in err and "stopped" in err
     assert not (tmp_path / "run" / "bundle").exists() and not list(Path(tmp_path / "run").glob("*.tmp"))
 

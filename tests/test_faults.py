@@ -100,7 +100,7 @@ def test_the_campaign_catches_what_it_should(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(code)
     env = {**os.environ, "PYTHONPATH": str(tmp_path)}
     run = [sys.executable, str(HERE / "fuzz" / "campaign.py"), "--entry", "image", "--inputs", "60"]
-    done = subprocess.run(run, capture_output=True, text=True, timeout=120, env=env)
+    done = subprocess.run(run, capture_output=True, text=True, timeout=300, env=env)
     assert done.returncode == 1 and "data.py" in done.stdout, done.stdout + done.stderr
 
 
@@ -277,7 +277,7 @@ def test_onnxruntime_tells_nobody(work, tmp_path):
     "Its telemetry, on by default since 1.32, leaves an identifier in the folder for temporary files."
     code = "import sys; from lesion_seg.predict import Segmenter; import numpy as np; Segmenter(sys.argv[1]).predict(np.zeros((9, 9, 3), np.uint8))"
     env = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"} | dict(TMPDIR=str(tmp_path))
-    subprocess.run([sys.executable, "-c", code, work / "bundle"], check=True, env=env, timeout=120)
+    subprocess.run([sys.executable, "-c", code, work / "bundle"], check=True, env=env, timeout=300)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -448,7 +448,7 @@ def test_run_files_are_for_everybody(work, tmp_path):
 def started(args, cwd, until, **options):
     "A running process, from the moment that a file is there."
     p = subprocess.Popen(command(*args), cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, **options)
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while not until() and p.poll() is None and time.monotonic() < end: time.sleep(0.005)
     return p
 
@@ -515,7 +515,7 @@ def test_ctrl_c(work, tmp_path, job):
     until = {"train": "history.csv", "phantom": "images", "evaluate": "."}[job]
     p = started(args, tmp_path, lambda: (tmp_path / "new" / until).exists())
     p.send_signal(signal.SIGINT)
-    _, said = p.communicate(timeout=60)
+    _, said = p.communicate(timeout=300)
     assert p.returncode == 130, said
     assert "Traceback" not in said and said.splitlines()[-1] == "lesion_seg: stopped; the same command again goes on from what is finished."
     assert not [f for f in files(tmp_path) if Path(f).name.startswith(".")]

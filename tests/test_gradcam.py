@@ -18,7 +18,7 @@ def small_unet():
     return UNet((4, 8, 8), 16, dropout=.1).eval()
 
 
-MODELS = dict(shipped=lambda: Bundle.shipped().model(), unet=small_unet, resnet=lambda: LesionUNet('resnet18').eval())
+MODELS = dict(shipped=lambda: Bundle.shipped().model(), unet=small_unet, resnet=lambda: LesionUNet('resnet18', decoder=[64, 32, 16, 16]).eval())
 
 
 @pytest.fixture(scope='module', params=['shipped', 'unet', pytest.param('resnet', marks=pytest.mark.slow)])

@@ -224,9 +224,9 @@ class TestCheck:
     def test_fast(self):
         import time
         m = d.Manifest.load(ISIC / 'isic2017')
-        t = time.perf_counter()
+        t = time.process_time()
         m.check()
-        assert time.perf_counter() - t < 10
+        assert time.process_time() - t < 10
 
 
 groups_st = st.lists(st.integers(0, 40), min_size=3, max_size=120).filter(lambda g: len(set(g)) >= 3).map(lambda g: [f'p{x}' for x in g])

@@ -114,7 +114,7 @@ def test_the_card_knows_the_file(quantized, net, tmp_path):
     copy = Bundle.load(shutil.copytree(quantized.path, tmp_path / 'copy'))
     (copy.path / ONNX_INT8).write_bytes((copy.path / ONNX_INT8).read_bytes() + b'0')
     with pytest.raises(InputError, match='cut or swapped'): Segmenter(copy, precision='int8')
-    export_onnx(copy)
+    export_onnx(copy, opset=17)  # its exporter is the quick one
     assert not (copy.path / ONNX_INT8).exists() and 'int8' not in Bundle.load(copy.path).info['onnx']
     with pytest.raises(InputError, match='--quantize static'): Segmenter(copy.path, precision='int8')
     with pytest.raises(InputError, match='torch float32'): Segmenter(copy.path, runtime='torch', precision='int8')

@@ -40,7 +40,7 @@ def test_kill_9_and_resume_gives_the_same_weights(table, tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert start(table, whole).wait(300) == 0
     run = start(table, cut)
-    for _ in range(3000):
+    for _ in range(15_000):
         if (cut / CHECKPOINT).exists() and read_state(cut / CHECKPOINT)["epoch"] >= 2: break
         time.sleep(0.02)
     os.killpg(run.pid, signal.SIGKILL)
