@@ -26,6 +26,7 @@ if chromium() is None:
     pytest.skip("no browser: apt-get install chromium", allow_module_level=True)
 
 LIMIT_MB = 30
+SLOW = "[anywidget] Failed to initialize model."  # it gives a page two seconds, which a machine full of other work cannot always keep
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +65,14 @@ class opened:
         self.page.set_default_timeout(300_000)
         self.page.on("pageerror", lambda e: self.wrong.append(str(e)))
         self.page.on("request", lambda r: None if re.match(r"(http|ws)://127\.0\.0\.1|blob:|data:", r.url) else self.wrong.append(r.url))
-        self.page.goto(self.server.url)
-        self.page.wait_for_selector("[data-ready]", state="attached")
+        for last in (False, False, True):
+            self.wrong.clear()
+            self.page.goto(self.server.url)
+            try:
+                self.page.wait_for_selector("[data-ready]", state="attached", timeout=60_000)
+                break
+            except sync_api.TimeoutError:
+                if last or set(self.wrong) - {SLOW}: raise
         return self.page
 
     def __exit__(self, kind, *_):
@@ -364,8 +371,8 @@ def test_a_session_that_the_server_ended_gives_a_readable_message(page, server):
     kernel = page.evaluate("JSON.parse(document.getElementById('jupyter-config-data').textContent).kernelId")
     assert page.request.delete(f"{server.url}api/kernels/{kernel}").status == 204
     page.get_by_role("button", name="A clear border").click()
+    page.get_by_role("alert").filter(has_text="session has ended").wait_for()
     page.get_by_role("button", name="Reload the page").wait_for()
-    assert "session has ended" in page.get_by_role("alert").first.inner_text()
 
 
 @pytest.mark.slow
