@@ -1,10 +1,10 @@
-"""Are the shipped model's probabilities right, and does its doubt find its failures? python benchmarks/reliability.py DATA --manifest M [--trial B]
+"""Are the shipped model's probabilities right, and does its doubt find its failures? python benchmarks/reliability.py DATA --manifest M [--trial B S]...
 
 DATA as for benchmarks/model_card.py, M the manifest that benchmarks/weights.py wrote (its 'valid' is the selection split). Doubt comes from one pass,
 from one mirrored pass, from the square's eight symmetries and from MC dropout (20 samples); a ridge regression over all of them, fitted on the
-selection split, is the learned score. --trial is a bundle of benchmarks/trials.py with the source it was held out from: its failures on that
-source choose the score (`chosen`) together with the selection split; the official validation set is only reported on. Without --trial the choice and
-the held-out source's figures of the last run stay.
+selection split, is the learned score. Each --trial is a bundle of benchmarks/trials.py and the source that it has never seen: the failures there
+choose the score (`chosen`) together with the selection split; the official validation set is only reported on. Without --trial the choice and
+the held-out sources' figures of the last run stay.
 Writes benchmarks/results/reliability.json.
 """
 
@@ -19,7 +19,6 @@ from sklearn.preprocessing import StandardScaler
 from trials import held_out
 
 from lesion_seg.bundle import Bundle, code_commit, versions
-from lesion_seg.calibrate import tempered
 from lesion_seg.data import read_image, read_mask, resize_image
 from lesion_seg.manifest import Manifest
 from lesion_seg.mc_dropout import gather, lesion_scores, pairwise_dice
@@ -62,13 +61,17 @@ def learn(selection: dict):
     return lambda seen: model.predict(table(seen))
 
 
-def calibration(seen: dict, temperature: float) -> dict:
-    "At the size of the truth (256 x 256), before and after the temperature."
-    found = {}
-    for name, t in (("before", 1 / temperature), ("after", 1)):
-        maps = [resize_probability(p if t == 1 else tempered(p, t), y.shape) for p, y in zip(seen["maps"], seen["truths"], strict=True)]
-        found[name] = calibration_summary(maps, seen["truths"])[0]
-    return found
+def raw_maps(bundle: Bundle, manifest: Manifest) -> list[np.ndarray]:
+    "Maps as a sigmoid alone would give them."
+    plain = Segmenter(Bundle(bundle.path, bundle.info | dict(temperature=1.0, calibration={})), runtime="torch")  # the exported file holds the calibration
+    return [plain.backend.probabilities(resize_image(read_image(pair.image), bundle.size)[None])[0] for pair in manifest]
+
+
+def calibration(bundle: Bundle, manifest: Manifest, seen: dict) -> dict:
+    "At the size of the truth (256 x 256), before and after the calibration."
+    def summary(maps):
+        return calibration_summary([resize_probability(p, y.shape) for p, y in zip(maps, seen["truths"], strict=True)], seen["truths"])[0]
+    return dict(before=summary(raw_maps(bundle, manifest)), after=summary(seen["maps"]))
 
 
 def choose(*seen: dict) -> str:
@@ -81,15 +84,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--manifest", type=Path, required=True)
-    parser.add_argument("--trial", nargs=2, metavar=("BUNDLE", "SOURCE"))
+    parser.add_argument("--trial", nargs=2, metavar=("BUNDLE", "SOURCE"), action="append", default=[])
     args = parser.parse_args()
     manifest, bundle = Manifest.load(args.manifest), Bundle.shipped()
-    sets = dict(selection=look(bundle, manifest.subset("valid")), validation=look(bundle, manifest.subset("test")))
-    if args.trial: sets["held_out_source"] = look(Bundle.load(args.trial[0]), held_out(manifest, args.trial[1]).subset("test"))
+    parts = dict(selection=manifest.subset("valid"), validation=manifest.subset("test"))
+    sets = {name: look(bundle, part) for name, part in parts.items()}
+    for path, source in args.trial: sets[f"unseen {source}"] = look(Bundle.load(path), held_out(manifest, source).subset("test"))
     old = json.loads(RESULT.read_text()) if RESULT.exists() and not args.trial else {}  # without a trial its figures, and the choice made with it, stay
     chosen = old.get("chosen") or choose(*(s for k, s in sets.items() if k != "validation"))
     learned = learn(sets["selection"])
-    result = dict(command="python benchmarks/reliability.py FOLDER --manifest runs/weights/manifest.csv --trial BUNDLE SOURCE", commit=code_commit(),
+    result = dict(command="python benchmarks/reliability.py FOLDER --manifest runs/weights/manifest.csv --trial BUNDLE SOURCE ...", commit=code_commit(),
                   versions=versions(), weights_sha256=bundle.info["weights_sha256"], chosen=chosen, failures={}, calibration={})
     for name, s in sets.items():
         scores = s["doubts"] | ({} if name == "selection" else {"learned": learned(s)})
@@ -97,8 +101,8 @@ def main():
         print(f"\n{name}: {len(s['j'])}, {(s['j'] < 0.65).sum()} failed")
         for k, v in result["failures"][name]["scores"].items():
             print(f"{k:34s}", *(f"{m} {v[m][0]:.3f} ({v[m][1]:.3f}-{v[m][2]:.3f})" for m in ("auroc", "caught", "aupr", "aurc")))
-        if name != "held_out_source": result["calibration"][name] = calibration(s, bundle.temperature)
-    if "held_out_source" in old.get("failures", {}): result["failures"]["held_out_source"] = old["failures"]["held_out_source"]
+        if name in parts: result["calibration"][name] = calibration(bundle, parts[name], s)
+    result["failures"] |= {k: v for k, v in old.get("failures", {}).items() if k not in sets}
     flagged = sets["validation"]["doubts"][chosen] > fit_review(sets["selection"]["doubts"][chosen])
     failed = sets["validation"]["j"] < 0.65
     result["review"] = dict(flagged=float(flagged.mean()), failures_flagged=float((flagged & failed).sum() / failed.sum()))
