@@ -140,18 +140,19 @@ def card_text(r: dict) -> str:
                        for c, vs in r["subgroups"].items() for v, g in vs.items())
     rob = "\n".join(f"| {k} | " + " | ".join(f"{v:.3f}" for v in g.values()) + " |" for k, g in r["robustness"].items() if k not in ("clean", "rotation"))
     worst = "\n".join(f"- {w['id']}: Jaccard {w['jaccard']:.2f}, {w['what']}." for w in r["worst"])
-    t = r["training"]
+    t, c = r["training"], r["calibration"]
+    curve = f" (power {c['power']:.2f}, doubt of the map to the power {c['doubt']:.2f})" if c else ""
     return f"""# Model card of lesion_seg's shipped model
 
 **Use.** Outlines the one main lesion in a dermoscopic photograph, for research and for a second look. It is not a medical device and makes no diagnosis.
 
 **Model.** {r['architecture']['name']}, encoder {r['architecture']['encoder']}, lean decoder {r['architecture'].get('decoder')}; {r['parameters'] / 1e6:.1f} M
 parameters, {r['gmac_256']:.2f} GMAC for a 256x256 image; works at {r['size']}x{r['size']};
-threshold {r['threshold']:g}, temperature {r['temperature']:.3f}{', the largest region only' if r['largest'] else ''}.
+threshold {r['threshold']:g}, temperature {r['temperature']:.3f}{curve}{', the largest region only' if r['largest'] else ''}.
 
 **Data.** {t['n_train']} training and {t['n_valid']} selection photographs of ISIC 2017 (Part 1, official training set, near-duplicates of
 the validation set, as `lesion_seg split --audit` finds them, left out), licence {t['licence']}; split digest {t['split_digest'][:16]}, seed {t['seed']}.
-Encoder weights: ImageNet. Epoch, threshold and temperature come
+Encoder weights: ImageNet. Epoch, threshold and calibration come
 from the selection photographs alone. Made by `{r['commands'][0]}`.
 
 **Scores** on the official validation set ({m['n']} photographs, never used for training or choice), mean with 95 % t-interval:
@@ -214,7 +215,7 @@ def main():
     result = dict(
         commands=["make weights DATA=FOLDER", "python benchmarks/model_card.py FOLDER"], commit=code_commit(), versions=versions(),
         architecture=bundle.architecture, parameters=cost["parameters"], gmac_256=cost["gmac"], size=bundle.size, threshold=bundle.threshold,
-        temperature=bundle.temperature, largest=bundle.largest, training=bundle.info["training"],
+        temperature=bundle.temperature, calibration=bundle.info.get("calibration", {}), largest=bundle.largest, training=bundle.info["training"],
         selection={k: bundle.info["metrics"][k] for k in ("valid", "calibration")
                                                                                      if k in bundle.info["metrics"]},
         weights_sha256=bundle.info["weights_sha256"], at_256=summarise(table),

@@ -378,7 +378,8 @@ class Segmenter:
         self.runtime = runtime or ('onnxruntime' if 'onnx' in self.bundle.info or precision == 'int8' else 'torch')
         self.backend, self.precision = _backend(self.bundle, threads, self.runtime, precision), precision
         keys = ('size', 'threshold', 'temperature', 'weights_sha256')
-        self.facts = {'architecture': self.bundle.architecture['name'], 'precision': precision, **{k: self.bundle.info[k] for k in keys}}
+        self.facts = {'architecture': self.bundle.architecture['name'], 'precision': precision,
+                      **{k: self.bundle.info[k] for k in keys}, 'calibration': self.bundle.info.get('calibration', {})}
 
     def predict(self,
         src: Source, # path, bytes, binary file, array or PIL image, of any size from 1 x 1
