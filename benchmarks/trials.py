@@ -15,12 +15,15 @@ import branches
 import numpy as np
 import torch
 import weights
+from PIL import Image
 from torch import Tensor
 
 from lesion_seg.bundle import Bundle, code_commit, save_bundle
+from lesion_seg.data import read_image, read_mask, resize_image, resize_mask
 from lesion_seg.evaluate import failure_rate
 from lesion_seg.loss import BCELoss, DiceBCELoss, ImageLoss, SumLoss, TverskyLoss
-from lesion_seg.manifest import Manifest
+from lesion_seg.manifest import LesionPair, Manifest
+from lesion_seg.phantom import write_phantoms
 from lesion_seg.report import evaluate_manifest
 from lesion_seg.train import mean_weights, train
 
@@ -48,13 +51,53 @@ TRIALS = dict(
                       loss=SumLoss([TverskyLoss(1, 1), BCELoss()], [0.5, 0.5])),
     shipped_recipe=dict(encoder="tf_efficientnet_lite2", augs="robust", loss=SumLoss([TverskyLoss(1, 1), BCELoss()], [0.5, 0.5])),
 )
+SHIPPED = TRIALS["shipped_recipe"]
+TRIALS |= dict(colour_constancy=SHIPPED | dict(prepare="shades_of_gray"), aspect=SHIPPED | dict(prepare="keep_aspect"),
+               phantoms_first=SHIPPED | dict(phantoms=1600))
+
+
+def shades_of_gray(image: np.ndarray, mask: np.ndarray, pair: LesionPair) -> tuple[np.ndarray, np.ndarray]:
+    "The light estimated as the 6-norm of each channel and divided out (Finlayson and Trezzi 2004)."
+    light = np.power(image.astype(float), 6).mean((0, 1)) ** (1 / 6)
+    return np.clip(image * (np.linalg.norm(light) / np.sqrt(3) / light), 0, 255).round().astype(np.uint8), mask
+
+
+def keep_aspect(image: np.ndarray, mask: np.ndarray, pair: LesionPair) -> tuple[np.ndarray, np.ndarray]:
+    "The photograph at its own ratio in the middle of a black square (the data folder holds it squashed)."
+    w, h = (int(pair.meta[f"original_{k}"]) for k in ("width", "height"))
+    size = tuple(round(256 * n / max(h, w)) for n in (h, w))
+    before = [(256 - n) // 2 for n in size]
+    around = [(b, 256 - n - b) for b, n in zip(before, size, strict=True)]
+    return np.pad(resize_image(image, size), [*around, (0, 0)]), np.pad(resize_mask(mask, size), around)
+
+
+PREPARE = dict(shades_of_gray=shades_of_gray, keep_aspect=keep_aspect)
+
+def prepared(manifest: Manifest, how: str, folder: Path) -> Manifest:
+    "The same photographs and masks, each pair changed by `PREPARE[how]` and written as PNG."
+    def one(pair):
+        image, mask = folder / "images" / f"{pair.id}.png", folder / "masks" / f"{pair.id}.png"
+        if not mask.exists():
+            new = PREPARE[how](read_image(pair.image), read_mask(pair.mask), pair)
+            Image.fromarray(new[0]).save(image)
+            Image.fromarray(new[1].astype(np.uint8) * 255).save(mask)
+        return replace(pair, image=image, mask=mask)
+    for name in ("images", "masks"): (folder / name).mkdir(parents=True, exist_ok=True)
+    return Manifest([one(p) for p in manifest])
+
+
+def on_phantoms(n: int, plan: dict, seed: int, folder: Path) -> Bundle:
+    "A network trained on `n` phantoms for half the epochs, with 100 more to watch."
+    pairs = write_phantoms(folder / "phantoms", n + 100, size=plan["size"], seed=seed)
+    seen = Manifest([replace(p, split="train" if i < n else "valid") for i, p in enumerate(pairs)])
+    return train(seen, folder / "run", **plan | dict(epochs=plan["epochs"] // 2), seed=seed, progress=False, licence="CC0-1.0")
 
 
 def settings(name: str) -> dict:
     "Arguments of `train`: BASE with what the trial changes."
     change = TRIALS[name]
     inner = {k: v for k, v in change.items() if k in ("encoder", "decoder", "dropout")}
-    return BASE | {k: v for k, v in change.items() if k not in inner} | dict(model=LEAN | inner)
+    return BASE | {k: v for k, v in change.items() if k not in (*inner, "prepare", "phantoms")} | dict(model=LEAN | inner)
 
 
 def held_out(manifest: Manifest, source: str) -> Manifest:
@@ -81,16 +124,20 @@ def mean_of_branches(parts: Manifest, first: Bundle, plan: dict, folder: Path) -
     return save_bundle(folder / "mean", mean_weights(members), plan["size"])
 
 
-def run(name: str, manifest: Manifest, source: str, seed: int, out: Path) -> dict:
+def run(name: str, manifest: Manifest, source: str, seed: int, out: Path, tta: bool) -> dict:
     "Train and score one trial."
     recipe = "shipped_recipe" if name == MEAN else name
-    plan, parts = settings(recipe), held_out(manifest, source)
+    plan, parts, change = settings(recipe), held_out(manifest, source), TRIALS[recipe]
+    if how := change.get("prepare"): parts = prepared(parts, how, out / how)
+    if n := change.get("phantoms"):
+        plan["start"] = on_phantoms(n, plan, seed, out / f"{recipe}-{seed}").path
+        plan["model"] = {k: v for k, v in plan["model"].items() if k != "pretrained"}
     bundle = train(parts, out / f"{recipe}-{source}-{seed}", **plan, seed=seed, progress=False, licence="CC0-1.0")
     if name == MEAN: bundle = mean_of_branches(parts, bundle, plan, out / f"{name}-{source}-{seed}")
     valid, test = parts.subset("valid"), parts.subset("test")
     return dict(trial=name, changed={k: repr(v) for k, v in TRIALS[recipe].items()}, held_out=source, seed=seed, size=plan["size"], epochs=plan["epochs"],
                 seconds=bundle.info["training"].get("seconds"), selection=scores(bundle, valid), other_source=scores(bundle, test),
-                selection_tta=scores(bundle, valid, True), other_source_tta=scores(bundle, test, True), commit=code_commit())
+                **(dict(selection_tta=scores(bundle, valid, True), other_source_tta=scores(bundle, test, True)) if tta else {}), commit=code_commit())
 
 
 def main():
@@ -99,16 +146,17 @@ def main():
     parser.add_argument("names", nargs="+", choices=["all", MEAN, *TRIALS])
     parser.add_argument("--hold", default="4288x2848")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--tta", action="store_true", help="score test-time augmentation as well")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("-o", "--out", type=Path, default=Path("runs/trials"))
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     manifest = weights.split(args.folder)
     for name in [*TRIALS, MEAN] if "all" in args.names else args.names:
-        done = run(name, manifest, args.hold, args.seed, args.out)
+        done = run(name, manifest, args.hold, args.seed, args.out, args.tta)
         kept = json.loads(RESULT.read_text()) if RESULT.exists() else []
         RESULT.write_text(json.dumps([*kept, done], indent=1) + "\n")
-        print(name, {k: round(done[k]["jaccard"], 4) for k in ("selection", "other_source", "selection_tta", "other_source_tta")}, flush=True)
+        print(name, {k: round(done[k]["jaccard"], 4) for k in done if k.startswith(("selection", "other"))}, flush=True)
 
 
 if __name__ == "__main__": main()
