@@ -569,6 +569,7 @@ def info(
         if facts is None: raise InputError(f"{bundle}: neither a bundle folder nor a DICOM file.")
         _print(facts, as_json, str(facts))
     elif bundle:
+        if not _bundle(bundle).exists(): raise InputError(f"{bundle}: there is no such file or folder; give a bundle's folder, 'shipped' or a DICOM file.")
         card = Bundle.load(_bundle(bundle)).info
         _print(card, as_json, json.dumps(card, indent=2))
     elif given: _print(cfg.model_dump(), as_json, config_yaml(cfg).rstrip())

@@ -66,12 +66,18 @@ def test_same_stem_twice_does_not_collide(work, tmp_path):
 @pytest.mark.parametrize("args,words", [
     (["segment", "x.jpg", "-b", "none"], "none"), (["trian"], "trian"), (["evaluate", "b", "--tta", "--bad"], "--bad"),
     (["--config", "absent.yaml", "info"], "absent.yaml"), (["info", "--set", "data.image_size=7"], "data.image_size"),
+    (["info", "absent.dcm"], "absent.dcm: there is no such file or folder"),
     pytest.param(["train", "absent.csv"], "absent.csv", marks=pytest.mark.slow),
 ])
 def test_mistakes_give_exit_code_2_and_a_sentence(args, words, tmp_path):
     done = run(*args, cwd=tmp_path)
     assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr and not done.stdout
     assert not list(tmp_path.iterdir()), "nothing is left behind, no log either"
+
+
+def test_review_with_a_bundle_that_has_no_rule_says_so(work, tmp_path):
+    done = run("segment", work / "photo0.png", "-b", work / "bundle", "--review", "--json", cwd=tmp_path)
+    assert done.returncode == 2 and "no doubt to review was fitted for this bundle" in done.stderr and "lesion_seg calibrate" in done.stderr
 
 
 def test_output_that_cannot_be_written_is_a_sentence(work, tmp_path):
