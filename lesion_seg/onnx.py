@@ -158,6 +158,7 @@ def cores() -> int:
 def open_session(
     model: str | Path | bytes, # an ONNX file or its bytes
     threads: int | None = None, # of one prediction; None: `cores()`
+    name: str | Path = 'the network', # what an error calls it, where there are bytes only
 ) -> Any: # an onnxruntime.InferenceSession on the CPU
     "Open an ONNX file with onnxruntime."
     import onnxruntime as ort
@@ -166,7 +167,7 @@ def open_session(
     options.intra_op_num_threads, options.log_severity_level = threads or cores(), 4
     try: return ort.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers=['CPUExecutionProvider'])
     except Exception as e:  # onnxruntime's own classes, one for each way to fail
-        raise _useless('the file' if isinstance(model, bytes) else model, 'open', e) from None
+        raise _useless(name if isinstance(model, bytes) else model, 'open', e) from None
 
 def _useless(name: Any, what: str, e: Exception) -> InputError:
     return InputError(f'{name}: onnxruntime cannot {what} it ({(str(e).splitlines() or [type(e).__name__])[0][:200]}); export it again.')
@@ -293,7 +294,7 @@ class OnnxSampler:
         if not 0 < self.rate < 1:
             raise InputError(f'{bundle.path}: was trained without dropout, so all samples would be the same; train with dropout=0.1.')
         graph, self.features = _encoder_graph(bundle.file(ONNX))
-        self.encoder, self.decoder = open_session(graph, threads), open_session(bundle.file(ONNX_DECODER), threads)
+        self.encoder, self.decoder = open_session(graph, threads, bundle.file(ONNX)), open_session(bundle.file(ONNX_DECODER), threads)
         self.widths = _listed(self.decoder.get_modelmeta().custom_metadata_map, 'widths', int, bundle.path / ONNX_DECODER)
 
     def __call__(self,
