@@ -459,10 +459,10 @@ function render({ model, el }) {
 
   function borderSection(r) {
     const style = (name) => (v) => root.style.setProperty(name, v);
-    const [cut, cutInput] = slider("Threshold", { min: 0.05, max: 0.95, step: 0.01, value: r.threshold, id: "threshold" }, (v) => (+v).toFixed(2),
+    const [cut, cutInput] = slider("Threshold", { min: 0.05, max: 0.95, step: 0.005, value: r.threshold, id: "threshold" }, (v) => (+v).toFixed(3),
       (v) => { wanted = v; follow(); }, settle);
     const reset = h("button", { type: "button", className: "link", onclick: () => { cutInput.put(state.threshold); wanted = state.threshold; follow(); settle(state.threshold); } },
-      `Back to the model’s own, ${state.threshold.toFixed(2)}`);
+      `Back to the model’s own, ${state.threshold.toFixed(3)}`);
     const [width] = slider("Line width", { min: 1, max: 8, step: 0.5, value: look("width", 2.5) }, (v) => v + " px", (v) => keep("width", v, style("--width")));
     const [opacity] = slider("Line opacity", { min: 0.1, max: 1, step: 0.05, value: look("opacity", 1) }, (v) => Math.round(v * 100) + " %", (v) => keep("opacity", v, style("--opacity")));
     const fillBox = h("input", { type: "checkbox", checked: look("fill", 0) > 0, onchange: () => keep("fill", fillBox.checked ? 0.25 : 0, style("--fill")) });
