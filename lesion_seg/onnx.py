@@ -293,8 +293,9 @@ class OnnxSampler:
         self.rate: float = dropout if isinstance(dropout, float) else 0.
         if not 0 < self.rate < 1:
             raise InputError(f'{bundle.path}: was trained without dropout, so all samples would be the same; train with dropout=0.1.')
-        graph, self.features = _encoder_graph(bundle.file(ONNX))
-        self.encoder, self.decoder = open_session(graph, threads, bundle.file(ONNX)), open_session(bundle.file(ONNX_DECODER), threads)
+        whole = bundle.file(ONNX)
+        graph, self.features = _encoder_graph(whole)
+        self.encoder, self.decoder = open_session(graph, threads, whole), open_session(bundle.file(ONNX_DECODER), threads)
         self.widths = _listed(self.decoder.get_modelmeta().custom_metadata_map, 'widths', int, bundle.path / ONNX_DECODER)
 
     def __call__(self,
