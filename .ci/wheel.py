@@ -9,22 +9,19 @@ page is asked for by a plain request, and by a browser where Playwright and Chro
 import json
 import os
 import platform
-import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
 import venv
-from contextlib import contextmanager
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+from app_server import ARGS, chromium, serving
 
 REPORTED = ("lesion_seg", "fastai", "fastcore", "torch", "torchvision", "onnxruntime", "onnxscript", "numpy", "pandas", "pillow", "albumentations", "timm",
             "pydicom")
 NEEDS_EXTRA = {"app": "app", "distributed": "distributed"}  # modules that the wheel alone cannot import, and the extra that they need
-BROWSER = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync".split()
 
 
 # In the environment
@@ -137,38 +134,13 @@ def extras() -> None:
 # Outside
 
 
-@contextmanager
-def served(bin: Path, cwd: Path, env: dict[str, str]):
-    "`lesion_seg app` of the environment, on a free port; its address."
-    with socket.create_server(("127.0.0.1", 0)) as s: port = s.getsockname()[1]
-    log = cwd / "server.log"
-    with open(log, "w") as f:
-        process = subprocess.Popen([bin / "lesion_seg", "app", "--no-browser", "--port", str(port)], cwd=cwd, env=env, stdout=f, stderr=f,
-                                   start_new_session=True)
-    try:
-        for _ in range(1200):
-            try: urllib.request.urlopen(f"http://127.0.0.1:{port}/voila/static/voila.js", timeout=5).close()
-            except OSError:
-                assert process.poll() is None, log.read_text()
-                time.sleep(0.1)
-            else: break
-        yield f"http://127.0.0.1:{port}/"
-    finally:
-        process.terminate()
-        try: process.wait(20)
-        except subprocess.TimeoutExpired: pass
-        try: os.killpg(process.pid, signal.SIGKILL)  # kernels that outlived it
-        except ProcessLookupError: pass
-
-
 def browse(url: str, photo: Path) -> str:
     "A reader opens the page and gives it a photograph."
     try: from playwright.sync_api import sync_playwright
     except ImportError: return "no Playwright, so no browser opened the page"
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if not found: return "no Chromium, so no browser opened the page"
+    if not chromium(): return "no Chromium, so no browser opened the page"
     with sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=found, args=BROWSER)
+        browser = p.chromium.launch(executable_path=chromium(), args=ARGS)
         page, wrong = browser.new_page(), []
         page.set_default_timeout(120_000)
         page.on("pageerror", lambda e: wrong.append(str(e)))
@@ -186,10 +158,10 @@ def browse(url: str, photo: Path) -> str:
 
 def app(bin: Path, cwd: Path, env: dict[str, str]) -> list[str]:
     "The page answers, and works."
-    with served(bin, cwd, env) as url:
-        html = urllib.request.urlopen(url, timeout=300).read().decode()
+    with serving(cwd, command=(bin / "lesion_seg",), env=env) as server:
+        html = urllib.request.urlopen(server.url, timeout=300).read().decode()
         assert "vnd.voila.cell-output" in html and "Traceback" not in html, html[:2000]
-        return [f"the web app's page answers with {len(html)} bytes", browse(url, cwd / "photo.png")]
+        return [f"the web app's page answers with {len(html)} bytes", browse(server.url, cwd / "photo.png")]
 
 
 def main(wheel: str, *more: str) -> None:

@@ -53,7 +53,9 @@ TRIALS = dict(
 )
 SHIPPED = TRIALS["shipped_recipe"]
 TRIALS |= dict(colour_constancy=SHIPPED | dict(prepare="shades_of_gray"), aspect=SHIPPED | dict(prepare="keep_aspect"),
-               phantoms_first=SHIPPED | dict(phantoms=1600))
+               phantoms_first=SHIPPED | dict(phantoms=1600),
+               both_shapes=SHIPPED | dict(prepare="keep_aspect", both_shapes=True, epochs=4))  # twice the photographs, half the epochs
+ROUND = 2  # figures compare within a round only: the split lost near-duplicates after the first
 
 
 def shades_of_gray(image: np.ndarray, mask: np.ndarray, pair: LesionPair) -> tuple[np.ndarray, np.ndarray]:
@@ -97,7 +99,7 @@ def settings(name: str) -> dict:
     "Arguments of `train`: BASE with what the trial changes."
     change = TRIALS[name]
     inner = {k: v for k, v in change.items() if k in ("encoder", "decoder", "dropout")}
-    return BASE | {k: v for k, v in change.items() if k not in (*inner, "prepare", "phantoms")} | dict(model=LEAN | inner)
+    return BASE | {k: v for k, v in change.items() if k not in (*inner, "prepare", "phantoms", "both_shapes")} | dict(model=LEAN | inner)
 
 
 def held_out(manifest: Manifest, source: str) -> Manifest:
@@ -110,6 +112,11 @@ def scores(bundle, manifest: Manifest, tta: bool = False) -> dict:
     "Mean Jaccard and failures."
     j = evaluate_manifest(bundle, manifest, tta=tta).jaccard.to_numpy()
     return dict(n=len(j), jaccard=float(j.mean()), std_error=float(j.std(ddof=1) / np.sqrt(len(j))), failure_rate=failure_rate(j))
+
+
+def at_home_and_abroad(bundle: Bundle, parts: Manifest, suffix: str = "", tta: bool = False) -> dict:
+    "Scores on the selection photographs and on the held-out source."
+    return {f"{k}{suffix}": scores(bundle, parts.subset(place), tta) for k, place in (("selection", "valid"), ("other_source", "test"))}
 
 
 MEAN = "mean_of_branches"  # shipped_recipe, then the branches of branches.py at half its length, then the mean of all their weights
@@ -127,17 +134,18 @@ def mean_of_branches(parts: Manifest, first: Bundle, plan: dict, folder: Path) -
 def run(name: str, manifest: Manifest, source: str, seed: int, out: Path, tta: bool) -> dict:
     "Train and score one trial."
     recipe = "shipped_recipe" if name == MEAN else name
-    plan, parts, change = settings(recipe), held_out(manifest, source), TRIALS[recipe]
-    if how := change.get("prepare"): parts = prepared(parts, how, out / how)
+    plan, squashed, change = settings(recipe), held_out(manifest, source), TRIALS[recipe]
+    parts = prepared(squashed, how, out / how) if (how := change.get("prepare")) else squashed
+    if change.get("both_shapes"): parts = Manifest([*parts, *(replace(p, id=f"{p.id}-squashed") for p in squashed.subset("train"))])
     if n := change.get("phantoms"):
         plan["start"] = on_phantoms(n, plan, seed, out / f"{recipe}-{seed}").path
         plan["model"] = {k: v for k, v in plan["model"].items() if k != "pretrained"}
     bundle = train(parts, out / f"{recipe}-{source}-{seed}", **plan, seed=seed, progress=False, licence="CC0-1.0")
     if name == MEAN: bundle = mean_of_branches(parts, bundle, plan, out / f"{name}-{source}-{seed}")
-    valid, test = parts.subset("valid"), parts.subset("test")
-    return dict(trial=name, changed={k: repr(v) for k, v in TRIALS[recipe].items()}, held_out=source, seed=seed, size=plan["size"], epochs=plan["epochs"],
-                seconds=bundle.info["training"].get("seconds"), selection=scores(bundle, valid), other_source=scores(bundle, test),
-                **(dict(selection_tta=scores(bundle, valid, True), other_source_tta=scores(bundle, test, True)) if tta else {}), commit=code_commit())
+    found = at_home_and_abroad(bundle, parts) | (at_home_and_abroad(bundle, parts, "_tta", tta=True) if tta else {})
+    if how == "keep_aspect": found |= at_home_and_abroad(bundle, squashed, "_squashed")
+    return dict(trial=name, round=ROUND, changed={k: repr(v) for k, v in TRIALS[recipe].items()}, held_out=source, seed=seed, size=plan["size"],
+                epochs=plan["epochs"], seconds=bundle.info["training"].get("seconds"), **found, commit=code_commit())
 
 
 def main():

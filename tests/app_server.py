@@ -1,4 +1,4 @@
-"""A running web app and a browser for the tests and for benchmarks/app_speed.py."""
+"""A running web app and a browser for the tests, benchmarks/app_speed.py and .ci/wheel.py."""
 
 import os
 import re
@@ -48,13 +48,13 @@ class Server:
 
 
 @contextmanager
-def serving(folder: Path, *options: str):
+def serving(folder: Path, *options: str, command: tuple = (sys.executable, "-W", "ignore", "-m", "lesion_seg.cli"), env: dict[str, str] = os.environ):
     "`lesion_seg app` on a free port; its log is in `folder`."
     with socket.create_server(("127.0.0.1", 0)) as s: port = s.getsockname()[1]
     log = Path(folder) / "server.log"
     with open(log, "w") as f:
-        process = subprocess.Popen([sys.executable, "-W", "ignore", "-m", "lesion_seg.cli", "app", "--no-browser", "--port", str(port), *options],
-                                   cwd=folder, stdout=f, stderr=f, env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True)
+        process = subprocess.Popen([*command, "app", "--no-browser", "--port", str(port), *options],
+                                   cwd=folder, stdout=f, stderr=f, env={**env, "OMP_NUM_THREADS": "1"}, start_new_session=True)
     server = Server(process, port, log)
     try:
         for _ in range(3000):
