@@ -66,6 +66,7 @@ def _match(folder: str, parts: Sequence[str], skip: str) -> Iterator[str]:
             elif rest and fnmatchcase(e.name, first): yield from _match(e.path, rest, skip)
         elif not rest and (first == '**' or fnmatchcase(e.name, first)): yield e.path
 
+# %% ../nbs/11_batch.ipynb #8418a020
 def _glob(pattern: str, skip: str) -> Iterator[str]:
     "The files that a pattern names, in an order that depends on names alone."
     parts = Path(pattern).parts
@@ -87,6 +88,7 @@ def _cells(table: Path) -> Iterator[str]:
         if 'image' not in (rows.fieldnames or []): raise InputError(f'{table} has no column "image": name the column with the file names so')
         yield from (r['image'] or '' for r in rows)
 
+# %% ../nbs/11_batch.ipynb #e716cb4e
 def _listed(table: Path) -> Iterator[str]:
     "The photographs of a table; relative names start at its folder."
     try: yield from (str(table.parent / cell) for cell in _cells(table))
@@ -203,6 +205,7 @@ def _lock(path: Path) -> AbstractContextManager:
             if not isinstance(e, (FileNotFoundError, FileExistsError)): break
     raise InputError(f'cannot write into {path.parent.parent} ({problem.strerror}): choose another folder for the results') from problem
 
+# %% ../nbs/11_batch.ipynb #85d767ed
 @contextmanager
 def _locked(folder: Path, name: str) -> Iterator[Path]:
     "A place to work in that one process has at a time; it is empty at first and gone at the end."
@@ -298,6 +301,7 @@ class Counts:
     failed: int = 0
     def __add__(self, other: Counts) -> Counts: return Counts(self.inputs + other.inputs, self.failed + other.failed)
 
+# %% ../nbs/11_batch.ipynb #ac49ae1a
 def _finished(plan: Plan, index: int) -> Counts | None:
     "The counts of a finished shard, from the head of its file."
     import pyarrow.parquet as pq
@@ -361,6 +365,7 @@ def _follow(leash: Connection) -> None:
     leash.poll(None)
     os._exit(1)
 
+# %% ../nbs/11_batch.ipynb #fe643fb3
 @contextmanager
 def _deaf() -> Iterator[None]:
     "Processes that start here do not hear Ctrl-C, from their first instant on; this one hears it afterwards."
@@ -415,6 +420,7 @@ class _Actor:
         counts = [self.job(int(i)) for i in batch['index']]
         return dict(inputs=np.array([c.inputs for c in counts]), failed=np.array([c.failed for c in counts]))
 
+# %% ../nbs/11_batch.ipynb #5d531074
 def _on_ray(job: _Job, todo: Sequence[int], workers: int, address: str | None) -> Iterator[Counts]:
     "Shards by actors of Ray Data, in a cluster or on this machine."
     try: import ray

@@ -87,6 +87,7 @@ def _bar(
         task = progress.add_task(text, total=total)
         yield lambda done, total=None: progress.update(task, completed=done, total=total)
 
+# %% ../nbs/12_cli.ipynb #a2b0843d
 def _print(result: dict[str, Any], as_json: bool, text: str) -> None:
     "The result on stdout, for programs or for people."
     print(json.dumps(result) if as_json else text)
@@ -236,6 +237,7 @@ def _split_table(path: Path) -> Manifest | RecordReader:
     table.check()
     return table
 
+# %% ../nbs/12_cli.ipynb #eeda26c3
 @app.command()
 def records(
     ctx: typer.Context,
@@ -425,12 +427,14 @@ def _with_spacing(found: Segmentation, file: Path) -> Segmentation:
     facts = _dicom(file) if found.spacing is None else None
     return replace(found, spacing=tuple(facts["pixel_spacing"])) if facts and facts.get("pixel_spacing") else found
 
+# %% ../nbs/12_cli.ipynb #429ea570
 def _seg_source(files: Sequence[Path], seg: Path | None) -> None:
     "Refuse --seg for anything but one DICOM file."
     if seg and (len(files) != 1 or not files[0].is_file() or _dicom(files[0]) is None):
         raise InputError(f"--seg {seg}: a DICOM Segmentation belongs to one DICOM photograph; give exactly one DICOM file.")
     if seg and seg.exists() and seg.samefile(files[0]): raise InputError(f"--seg {seg} is the photograph itself and is not overwritten: choose another name.")
 
+# %% ../nbs/12_cli.ipynb #d0d85629
 def _written(found: Segmentation, file: Path, folder: Path, stem: str, kinds: Sequence[str], seg: Path | None, fractional: bool) -> dict[str, Any]:
     "Write the files of a result; what there is to say about it."
     from lesion_seg.dicom import write_seg
@@ -582,6 +586,7 @@ def _complaint(e: InputError | OSError) -> str:
     where = f"{e.filename}: " if e.filename else ""
     return str(InputError(f"{where}{e.strerror or e}; check the path, its permissions and the space on the disk."))
 
+# %% ../nbs/12_cli.ipynb #1697160e
 INTERRUPTED = 130  # what shells report after Ctrl-C, and typer too
 
 def main(

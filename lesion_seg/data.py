@@ -159,6 +159,7 @@ def _name(src: Any) -> str:
     if isinstance(src, np.ndarray): return f'the array of shape {src.shape}'
     return str(getattr(src, 'name', '') or getattr(src, 'filename', '') or 'the given image')
 
+# %% ../nbs/00_data.ipynb #f236a50b
 def _opened(path: str | os.PathLike) -> BinaryIO:
     try: return open(path, 'rb')
     except FileNotFoundError: raise InputError(f'{path} does not exist: check the path') from None
@@ -183,6 +184,7 @@ def _stream(src: Any) -> Iterator[BinaryIO]:
     else: raise InputError(f'{_name(src)} is a {type(src).__name__}: give a path, bytes, a file or an array')
     with f: yield f
 
+# %% ../nbs/00_data.ipynb #5d099768
 @contextmanager
 def _decoding(name: str) -> Iterator[None]:
     "Whatever a decoder raises is one sentence to the user."
@@ -249,6 +251,7 @@ def _registered(head: bytes) -> _Reader | None:
     if not any(re.match(magic, head, re.S) for magic, _ in _PLUGINS.values()): import_module('lesion_seg.dicom')
     return next((r for r in _READERS if r.sniff(head)), None)
 
+# %% ../nbs/00_data.ipynb #b29cfd91
 def _content(src: Any, f: BinaryIO) -> bytes | Path: return Path(src) if isinstance(src, (str, os.PathLike)) else f.read()
 
 def _read(src: Any, from_array: Callable, from_pil: Callable, density: int = _PHOTO) -> np.ndarray:
@@ -292,6 +295,7 @@ def _transform(icc: bytes, mode: str) -> Any:
     except (ImageCms.PyCMSError, OSError, TypeError, ValueError): return None
     return t if mode != 'RGB' or _moves(t) else None
 
+# %% ../nbs/00_data.ipynb #f3044c56
 def _to_srgb(im: Image.Image, icc: bytes | None) -> Image.Image:
     "An RGB image in sRGB."
     t = _transform(icc, im.mode) if icc else None
@@ -305,6 +309,7 @@ def _on_white(colour: Image.Image, im: Image.Image) -> Image.Image:
     white.paste(colour, mask=im.getchannel('A'))
     return white
 
+# %% ../nbs/00_data.ipynb #cb6d7e6e
 def _to_rgb(im: Image.Image, name: str) -> Image.Image:
     "Any PIL image as 8-bit sRGB."
     icc = im.info.get('icc_profile')

@@ -143,6 +143,7 @@ def _known(ds: Any, keyword: str) -> str:
     uid = known.UID(ds.get(keyword) or '')
     return uid.name if uid in known.UID_dictionary else 'unknown'
 
+# %% ../nbs/01_dicom.ipynb #28b439c5
 def _whole(ds: Any, keyword: str, name: str, lo: int, hi: int, default: int | None = None) -> int:
     "A whole number from the header."
     value = ds.get(keyword)
@@ -199,6 +200,7 @@ def _meta_end(head: bytes) -> int:
     found = re.match(rb'.{128}DICM\x02\0\0\0UL\x04\0(.{4})', head, re.S)
     return 144 + int.from_bytes(found[1], 'little') if found else 0
 
+# %% ../nbs/01_dicom.ipynb #f34b5e60
 def _inflated(
     meta: bytes, # the file up to the end of group 2
     packed: bytes, # the rest
@@ -319,6 +321,7 @@ def _first(value: Any) -> float:
     if value in (None, ''): return math.nan
     return float(value[0] if hasattr(value, '__len__') else value)
 
+# %% ../nbs/01_dicom.ipynb #7c04cc1e
 def _lookup(
     ds: Any, # whose byte order counts
     item: Any, # of a modality or VOI LUT sequence
@@ -410,6 +413,7 @@ def _spacing(ds: Any) -> list[float] | None:
     mm = _plain(ds.get('PixelSpacing') or measures[0].get('PixelSpacing'))
     return mm if isinstance(mm, list) and len(mm) == 2 and all(isinstance(s, float) and s > 0 for s in mm) else None
 
+# %% ../nbs/01_dicom.ipynb #f074b2fc
 def _facts(ds: Any) -> dict[str, Any]:
     "What an object holds, as JSON has it, without naming anybody."
     facts = {k: _plain(ds.get(v)) for k, v in _FIELDS.items()}
@@ -453,6 +457,7 @@ def _chosen(frames: int, frame: int | None, name: str) -> int:
     if not 1 <= frame <= frames: raise InputError(f'{name} has no frame {frame}: its frames are 1 to {frames}')
     return frame - 1
 
+# %% ../nbs/01_dicom.ipynb #6f41f2df
 def read_dicom(
     src: str | Path | bytes, # path or content
     frame: int | None = None, # from 1; needed where there are several
@@ -538,6 +543,7 @@ def _refer(seg: Any, photo: str, sop_class: str, frame: int | None) -> None:
         if frame and 'PurposeOfReferenceCodeSequence' in ds: ds.ReferencedFrameNumber = frame
     seg.walk(visit)
 
+# %% ../nbs/01_dicom.ipynb #d34bb262
 def _seg(source: Any, mask: np.ndarray, frame: int | None, when: datetime, model: Mapping[str, Any] | None) -> Any:
     "The Segmentation object; highdicom checks it against the standard."
     hd, version = _library('highdicom'), _library('lesion_seg').__version__

@@ -80,6 +80,7 @@ def _same_padding(graph: ModelProto) -> None:
         conv.attribute.extend([*kept, helper.make_attribute('auto_pad', 'SAME_UPPER')])
     _prune(graph)
 
+# %% ../nbs/09_onnx.ipynb #9bea44a7
 def _prune(graph: ModelProto) -> None:
     "Remove what no output needs."
     g, needed, kept = graph.graph, {o.name for o in graph.graph.output}, []
@@ -105,6 +106,7 @@ def _pack(graph: ModelProto) -> None:
         graph.graph.initializer.append(numpy_helper.from_array(half, f'{t.name}_packed'))
         graph.graph.node.insert(0, helper.make_node('Cast', [f'{t.name}_packed'], [t.name], to=TensorProto.FLOAT))
 
+# %% ../nbs/09_onnx.ipynb #7abbd6b1
 def _keep_outputs(graph: ModelProto, names: Sequence[str]) -> None:
     "Let `names` be the outputs; the tensors of the others keep their names inside."
     from onnx import TensorProto, helper
@@ -125,6 +127,7 @@ def facts_of(
                 mean=bundle.mean, std=bundle.std, weights_sha256=i['weights_sha256'], licence=i['training'].get('licence', 'unknown'), versions=versions(),
                 notice='A tool for research and for a second look, not a medical device.')
 
+# %% ../nbs/09_onnx.ipynb #e7647dec
 def write_graph(
     graph: ModelProto, # changed: its metadata are replaced
     path: Path, # the file
@@ -141,6 +144,7 @@ def write_graph(
     if (got := opset_of(path)) != opset: raise InputError(f'{path}: the exporter wrote opset {got}, not {opset}; choose another opset.')
     return path
 
+# %% ../nbs/09_onnx.ipynb #00b1fd07
 def opset_of(
     path: str | Path, # an ONNX file
 ) -> int: # of the default domain
@@ -155,6 +159,7 @@ def cores() -> int:
     "How many cores this process may use."
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
+# %% ../nbs/09_onnx.ipynb #4124dcdf
 def open_session(
     model: str | Path | bytes, # an ONNX file or its bytes
     threads: int | None = None, # of one prediction; None: `cores()`
@@ -169,6 +174,7 @@ def open_session(
     except Exception as e:  # onnxruntime's own classes, one for each way to fail
         raise _useless(name if isinstance(model, bytes) else model, 'open', e) from None
 
+# %% ../nbs/09_onnx.ipynb #6aab862f
 def _useless(name: Any, what: str, e: Exception) -> InputError:
     return InputError(f'{name}: onnxruntime cannot {what} it ({(str(e).splitlines() or [type(e).__name__])[0][:200]}); export it again.')
 
@@ -252,6 +258,7 @@ def _decoder(bundle: Bundle) -> tuple[nn.Module, tuple, list[int]]:
         net.decode(features, size, dropout=measure)  # type: ignore[operator]
     return Decoder().eval(), (torch.ones(3, sum(widths)), features), widths
 
+# %% ../nbs/09_onnx.ipynb #9e273f1e
 def _record(bundle: Bundle, opset: int, off: float) -> None:
     "Write the decoder where the network has dropout, and both files onto the card; a file in whole numbers is out of date."
     (bundle.path / ONNX_INT8).unlink(missing_ok=True)
@@ -283,6 +290,7 @@ def _encoder_graph(path: Path) -> tuple[bytes, list[str]]:
     _keep_outputs(graph, features)  # the runtime drops what no output needs
     return graph.SerializeToString(), features
 
+# %% ../nbs/09_onnx.ipynb #82914cf7
 class OnnxSampler:
     "MC dropout on onnxruntime: one pass of the encoder, then the decoder in batches."
     def __init__(self,

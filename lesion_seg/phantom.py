@@ -145,6 +145,7 @@ def _lobes(r: np.random.Generator, y: np.ndarray, x: np.ndarray, R: float, room:
         f = np.maximum(f, _lobe(y, x, (cy + far * np.sin(a), cx + far * np.cos(a)), part * _radius(r, t, n)))
     return f
 
+# %% ../nbs/00a_phantom.ipynb #8932d594
 def _depth(seed: int, shape: tuple[int, int], t: Mapping[str, Any]) -> tuple[np.ndarray, float]:
     "How far inside the lesion each pixel is, in short sides (zero on its border), and the lesion's radius."
     r, (y, x) = _rng(seed, 'border'), _axes(shape)
@@ -270,6 +271,7 @@ def _towards(planes: np.ndarray, colour: Sequence[float] | np.ndarray, alpha: np
     "Blend planes (3, H, W) towards a colour."
     return planes + (np.asarray(colour, np.float32)[:, None, None] - planes) * alpha
 
+# %% ../nbs/00a_phantom.ipynb #5938bdab
 def _render(seed: int, t: Mapping[str, Any], pigment: np.ndarray, depth: np.ndarray) -> np.ndarray:
     "The picture without artefacts, uint8 (H, W, 3)."
     r, shape, tone = _rng(seed, 'render'), pigment.shape, _tone(t['skin'])
@@ -477,6 +479,7 @@ def _shape(size: int | tuple[int, int]) -> tuple[int, int]:
     if min(h, w) < 32 or max(h, w) > 8192: raise InputError(f'a phantom of {h}x{w} pixels cannot be drawn: give sides from 32 to 8192')
     return int(h), int(w)
 
+# %% ../nbs/00a_phantom.ipynb #42e1c693
 def make_phantom(
     seed: int, # another seed, another image; the same seed at another size is the same scene
     size: int | tuple[int, int] = 256, # side of a square, or (height, width), each from 32 to 8192 px

@@ -130,6 +130,7 @@ def _calibration(images: Iterable[np.ndarray] | None, side: int, n: int) -> np.n
     if not found: raise InputError('There is no image to see the ranges on: give some training photographs, or none at all for phantoms.')
     return np.stack(found)
 
+# %% ../nbs/09b_quantize.ipynb #fdc96e18
 def training_images(
     manifest: Manifest, # with splits, or a set of training photographs
     n: int = 32, # at most

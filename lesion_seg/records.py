@@ -141,6 +141,7 @@ def _packed(buf: memoryview) -> Iterator[int]:
         n, at = _number(buf, at)
         yield _signed(n)
 
+# %% ../nbs/00c_records.ipynb #d0c6964f
 def _list(kind: int, buf: memoryview) -> list:
     "The values of a BytesList (1), FloatList (2) or Int64List (3), packed or not."
     out: list[Any] = []
@@ -209,6 +210,7 @@ def _text(ex: dict[str, list], key: str) -> str:
     try: return bytes(v).decode() if isinstance(v, (bytes, memoryview)) else str(v)
     except UnicodeDecodeError: raise InputError(f'its {key} is not UTF-8 text') from None
 
+# %% ../nbs/00c_records.ipynb #9c3d62b8
 def _pixels(ex: dict[str, list], key: str, *shape: int) -> np.ndarray | memoryview:
     "Raw pixels as an array of `shape`, a view; or the bytes of a file."
     data = ex[key][0] if ex.get(key) else None
@@ -391,6 +393,7 @@ class _Row(NamedTuple):
     group: str
     split: str
 
+# %% ../nbs/00c_records.ipynb #dab352b8
 def _consistent(t: dict[str, Any]) -> bool:
     "Does a manifest hold what it must, and as many records as it says?"
     shards, columns = t.get('shards'), [t.get(k) for k in ('shard', 'id', 'group', 'split')]
@@ -420,6 +423,7 @@ def _naming(shard: _Shard, k: int) -> Iterator[None]:
         if str(shard.path) in str(e): raise
         raise InputError(f'{shard.path}: the record that starts at byte {shard.starts[k]} cannot be used, since {e}') from e
 
+# %% ../nbs/00c_records.ipynb #67f0c51a
 def _listed(path: Path) -> tuple[int | None, list[_Shard], list[_Row]]:
     "Model size, shards and rows of a folder with a manifest."
     t, at = _table(path / _NAME), Counter[int]()
@@ -487,6 +491,7 @@ def _at_size(image: np.ndarray, mask: np.ndarray | None, size: int) -> tuple[np.
     return (image if image.shape[:2] == (size, size) else resize_image(image, size),
             mask if mask.shape == (size, size) else resize_mask(mask, size))
 
+# %% ../nbs/00c_records.ipynb #53d855bc
 class RecordReader(_Reader):
     "Records by number: `reader[5].image`. In each process that it is sent to, it opens the files anew."
     def __getitem__(self, i: int) -> Record:

@@ -93,6 +93,7 @@ def calibrate(
     new = Bundle.load(new.path)
     return new if share is None else revise(new, review=_review_rule(new, manifest, source, share))
 
+# %% ../nbs/11a_report.ipynb #8ea2dd75
 def _review_rule(bundle: Bundle, manifest: Manifest, source: str, share: float) -> dict[str, Any]:
     "The doubt that the given share of held-out photographs exceeds."
     segmenter = Segmenter(Bundle(bundle.path, bundle.info | dict(review=dict(score=DOUBT, threshold=0.0))), runtime="torch")
