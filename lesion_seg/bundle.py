@@ -88,6 +88,7 @@ def _is_curve(curve: dict[str, Any]) -> bool:
     if curve.keys() != {f.name for f in fields(Calibration)} - {"temperature"}: return False
     return all(isinstance(x, _NUMBER) and 0 < x < math.inf or k == "doubt" and x == 0 for k, x in curve.items()) and curve["span"] >= 1
 
+# %% ../nbs/04a_bundle.ipynb #93e9db87
 def _range_errors(card: dict[str, Any]) -> list[str]:
     "What is out of range in a card whose types are right."
     def three(xs, low, high): return len(xs) == 3 and all(isinstance(x, _NUMBER) and low <= x <= high for x in xs)

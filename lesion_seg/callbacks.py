@@ -314,6 +314,7 @@ def _unfit(path: Path, e: Exception) -> InputError:
     "What to say of a run's file that cannot be used."
     return InputError(f"{path}: damaged, or of another training ({type(e).__name__}); delete the run's folder, or start anew with resume off.")
 
+# %% ../nbs/04b_callbacks.ipynb #5cc2ca58
 def load_best(
     model: nn.Module,  # gets the weights
     folder: Path,  # of the run; raises InputError when its best weights are absent or damaged
@@ -322,12 +323,14 @@ def load_best(
     try: model.load_state_dict(load_file(folder / BEST))
     except (SafetensorError, OSError, RuntimeError) as e: raise _unfit(folder / BEST, e) from e
 
+# %% ../nbs/04b_callbacks.ipynb #a7854c9d
 def _whole(state: Any) -> bool:
     "Is this what a checkpoint says?"
     rows = state["rows"]
     return isinstance(state["settings"], dict) and len(rows) == state["epoch"] > 0 and all(
         r.keys() == rows[0].keys() and all(isinstance(v, float | int) for v in r.values()) for r in rows)
 
+# %% ../nbs/04b_callbacks.ipynb #363d25d6
 def read_state(
     path: str | Path,  # a checkpoint
 ) -> dict[str, Any]:  # epoch, rows, settings, ...; raises InputError when the file is damaged

@@ -113,12 +113,14 @@ def _parts(model: nn.Module) -> tuple[list[str], list[str]]:
     middle = [] if isinstance(model.middle, nn.Identity) else ["middle"]
     return stages + middle, [f"blocks.{i}" for i in range(len(model.blocks))]
 
+# %% ../nbs/08_gradcam.ipynb #a61138cf
 def cam_layers(
     model: nn.Module,  # a `UNet` or `LesionUNet`
 ) -> list[str]:  # as in `named_modules`, in the order in which they run
     "The layers worth asking."
     return sum(_parts(model), [])
 
+# %% ../nbs/08_gradcam.ipynb #b955039a
 def default_layer(
     model: nn.Module,  # a `UNet` or `LesionUNet`
 ) -> str:  # one of `cam_layers`
@@ -211,6 +213,7 @@ def _backward(score: Tensor, activation: Tensor, name: str) -> Tensor:
     if found is None: raise InputError(f"the prediction does not depend on the layer {name!r}: choose another.")
     return found
 
+# %% ../nbs/08_gradcam.ipynb #b1446039
 def grad_cam(
     model: nn.Module,  # gives logits (1, 1, H, W); mode, parameters and their gradients stay as they are
     image: Tensor,  # (3, H, W) or (1, 3, H, W), normalised as for training
@@ -253,6 +256,7 @@ def _at_model_size(target: Target, old: tuple[int, int], new: int) -> Target:
     if not mask.any(): raise InputError(f"the target mask is too small to be seen at the model's {new} x {new} pixels: give a point (row, column) instead.")
     return mask
 
+# %% ../nbs/08_gradcam.ipynb #fdcb0e34
 def explain(
     bundle: Bundle | str | Path | None,  # a bundle or its folder; None: the one that comes with the package
     photograph: Source,  # whatever `read_image` takes

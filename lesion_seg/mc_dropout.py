@@ -129,6 +129,7 @@ class _Ready(NamedTuple):
     bias: Tensor
     second: nn.Module
 
+# %% ../nbs/07_mc_dropout.ipynb #a2e706ff
 def _ready(block: nn.Module) -> _Ready:
     "Fold and cut a `LeanBlock` in evaluation mode."
     import torch
@@ -203,6 +204,7 @@ def _widths(model: nn.Module) -> tuple[bool, list[int]]:
     if a['name'] == 'unet': return False, [2 * c for c in a['channels'][::-1]]
     return (True, a['decoder']) if a['decoder'] else (False, [b.conv1.in_channels for b in model.blocks])  # type: ignore
 
+# %% ../nbs/07_mc_dropout.ipynb #9cc17717
 def mc_samples(
     model: nn.Module, # a `UNet` or `LesionUNet` with dropout; left as it is
     image: Tensor, # (3, H, W) or (1, 3, H, W), normalised as for training

@@ -54,6 +54,7 @@ def _joined(r: Reliability, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
     n, p, y = (np.add.reduceat(np.append(a, 0), np.unique(edges)) for a in (r.n, r.p, r.y))
     return n[n > 0], p[n > 0], y[n > 0]
 
+# %% ../nbs/06c_reliability.ipynb #0103b553
 def curve(
     r: Reliability, # of one image or many
     bins: int = 15, # at most
@@ -65,6 +66,7 @@ def curve(
     n, p, y = _joined(r, np.minimum(at, FINE - 1))
     return n / n.sum(), p / n, y / n
 
+# %% ../nbs/06c_reliability.ipynb #124b630a
 def ece(
     r: Reliability, # of one image or many
     bins: int = 15, # of equal width
@@ -73,6 +75,7 @@ def ece(
     share, p, y = curve(r, bins)
     return float((share * np.abs(p - y)).sum())
 
+# %% ../nbs/06c_reliability.ipynb #218d8b53
 def ace(
     r: Reliability, # of one image or many
     bins: int = 15, # of equal mass
@@ -154,6 +157,7 @@ def auroc(
     below = good.sum(1, keepdims=True) - good.cumsum(1)
     with np.errstate(invalid='ignore'): return _plain((bad * (below + good / 2)).sum(1) / (bad.sum(1) * good.sum(1)))
 
+# %% ../nbs/06c_reliability.ipynb #3ad5a347
 def aupr(
     doubt: np.ndarray, failed: np.ndarray, weights: np.ndarray | None = None, # see `auroc`
 ) -> Any: # float, or (B,); NaN where none failed
@@ -171,6 +175,7 @@ def caught(
     room = share * n.sum(1, keepdims=True) - (n.cumsum(1) - n)
     with np.errstate(invalid='ignore'): return _plain((bad * np.clip(room / np.maximum(n, 1e-12), 0, 1)).sum(1) / bad.sum(1))
 
+# %% ../nbs/06c_reliability.ipynb #80225521
 def risk_coverage(
     doubt: np.ndarray, # (N,)
     risk: np.ndarray, # (N,), 1 - Jaccard for instance
@@ -179,6 +184,7 @@ def risk_coverage(
     n, bad = (a[0, ::-1].cumsum() for a in _levels(doubt, risk, None))
     return n / n[-1], bad / n
 
+# %% ../nbs/06c_reliability.ipynb #3297fdcc
 def aurc(
     doubt: np.ndarray, risk: np.ndarray, weights: np.ndarray | None = None, # see `risk_coverage` and `auroc`
 ) -> Any: # float, or (B,)

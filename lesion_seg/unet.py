@@ -208,6 +208,7 @@ def batch_norm(
     nn.init.constant_(bn.bias, 1e-3)
     return bn
 
+# %% ../nbs/03_unet.ipynb #9c37f391
 def conv3(
     ni: int,  # channels in
     nf: int,  # channels out
