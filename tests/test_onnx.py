@@ -67,6 +67,7 @@ def test_samples_are_those_of_pytorch(exported):
     np.testing.assert_allclose(OnnxSampler(exported)(image, 9, seed=3), mc_samples(exported.model(), x, 9, seed=3, calibration=Calibration(1.3)), atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('exported', ['lean'], indirect=True)
 def test_the_curve_is_in_both_files(exported, tmp_path):
     import shutil
