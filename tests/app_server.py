@@ -64,6 +64,7 @@ def serving(folder: Path, *options: str, command: tuple = (sys.executable, "-W",
             except OSError:
                 assert process.poll() is None, log.read_text()
                 time.sleep(0.1)
+        else: raise TimeoutError(log.read_text())
         yield server
     finally:
         process.terminate()
