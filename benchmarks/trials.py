@@ -46,6 +46,7 @@ TRIALS = dict(
     jaccard=dict(loss=SumLoss([TverskyLoss(1, 1), BCELoss()], [0.5, 0.5])),
     tversky=dict(loss=SumLoss([TverskyLoss(0.35, 0.65), BCELoss()], [0.5, 0.5])), cross_entropy=dict(loss=BCELoss()), bootstrapped=dict(loss=Bootstrapped()),
     dropout_03=dict(dropout=0.3), encoder_full_rate=dict(encoder_lr=1.0), encoder_tenth=dict(encoder_lr=0.1), no_average=dict(average=0.0),
+    plateau=dict(schedule="plateau"),
     wide=dict(decoder=[256, 128, 64, 32]), narrow=dict(decoder=[96, 48, 24, 16]), fastai_decoder=dict(decoder=None), size_192=dict(size=192),
     shipped_zoom=dict(encoder="tf_efficientnet_lite2", augs=dict(preset="robust", scale=(0.5, 2.2)),
                       loss=SumLoss([TverskyLoss(1, 1), BCELoss()], [0.5, 0.5])),
