@@ -55,7 +55,8 @@ TRIALS = dict(
 SHIPPED = TRIALS["shipped_recipe"]
 TRIALS |= dict(colour_constancy=SHIPPED | dict(prepare="shades_of_gray"), aspect=SHIPPED | dict(prepare="keep_aspect"),
                phantoms_first=SHIPPED | dict(phantoms=1600),
-               both_shapes=SHIPPED | dict(prepare="keep_aspect", both_shapes=True, epochs=4))  # twice the photographs, half the epochs
+               both_shapes=SHIPPED | dict(prepare="keep_aspect", both_shapes=True, epochs=4),  # twice the photographs, half the epochs
+               **{f"on_{size}": SHIPPED | dict(on="shipped_recipe", size=size, epochs=4, lr=1e-3) for size in (224, 256)})  # the trial's network goes on
 ROUND = 2  # figures compare within a round only: the split lost near-duplicates after the first
 
 
@@ -100,7 +101,7 @@ def settings(name: str) -> dict:
     "Arguments of `train`: BASE with what the trial changes."
     change = TRIALS[name]
     inner = {k: v for k, v in change.items() if k in ("encoder", "decoder", "dropout")}
-    return BASE | {k: v for k, v in change.items() if k not in (*inner, "prepare", "phantoms", "both_shapes")} | dict(model=LEAN | inner)
+    return BASE | {k: v for k, v in change.items() if k not in (*inner, "prepare", "phantoms", "both_shapes", "on")} | dict(model=LEAN | inner)
 
 
 def held_out(manifest: Manifest, source: str) -> Manifest:
@@ -132,16 +133,21 @@ def mean_of_branches(parts: Manifest, first: Bundle, plan: dict, folder: Path) -
     return save_bundle(folder / "mean", mean_weights(members), plan["size"])
 
 
+def trained(parts: Manifest, name: str, plan: dict, source: str, seed: int, out: Path) -> Bundle:
+    "A trial's network; a finished one is not repeated."
+    return train(parts, out / f"{name}-{source}-{seed}", **plan, seed=seed, progress=False, licence="CC0-1.0")
+
+
 def run(name: str, manifest: Manifest, source: str, seed: int, out: Path, tta: bool) -> dict:
     "Train and score one trial."
     recipe = "shipped_recipe" if name == MEAN else name
     plan, squashed, change = settings(recipe), held_out(manifest, source), TRIALS[recipe]
     parts = prepared(squashed, how, out / how) if (how := change.get("prepare")) else squashed
     if change.get("both_shapes"): parts = Manifest([*parts, *(replace(p, id=f"{p.id}-squashed") for p in squashed.subset("train"))])
-    if n := change.get("phantoms"):
-        plan["start"] = on_phantoms(n, plan, seed, out / f"{recipe}-{seed}").path
-        plan["model"] = {k: v for k, v in plan["model"].items() if k != "pretrained"}
-    bundle = train(parts, out / f"{recipe}-{source}-{seed}", **plan, seed=seed, progress=False, licence="CC0-1.0")
+    if n := change.get("phantoms"): plan["start"] = on_phantoms(n, plan, seed, out / f"{recipe}-{seed}").path
+    if before := change.get("on"): plan["start"] = trained(parts, before, settings(before), source, seed, out).path
+    if "start" in plan: plan["model"] = {k: v for k, v in plan["model"].items() if k != "pretrained"}
+    bundle = trained(parts, recipe, plan, source, seed, out)
     if name == MEAN: bundle = mean_of_branches(parts, bundle, plan, out / f"{name}-{source}-{seed}")
     found = at_home_and_abroad(bundle, parts) | (at_home_and_abroad(bundle, parts, "_tta", tta=True) if tta else {})
     if how == "keep_aspect": found |= at_home_and_abroad(bundle, squashed, "_squashed")
