@@ -155,7 +155,7 @@ the validation set, as `lesion_seg split --audit` finds them, left out), licence
 Encoder weights: ImageNet. Epoch, threshold and calibration come
 from the selection photographs alone. Made by `{r['commands'][0]}`.
 
-**Scores** on the official validation set ({m['n']} photographs, never used for training or choice), mean with 95 % t-interval:
+**Scores** on the official validation set ({m['n']} photographs, which took no part in making it), mean with 95 % t-interval:
 
 | | 256 x 256 | original resolution |
 |---|---|---|
