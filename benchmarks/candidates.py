@@ -30,16 +30,12 @@ ON = dict(larger=LARGER, larger_artefacts=LARGER | dict(augs=dict(preset="robust
 ARTEFACTS, GRADE = ("hair", "blur", "jpeg", "dark_corners", "colour_cast"), 0.5
 
 
-def row(r): print({k: round(v, 4) for k, v in r.items()}, flush=True)
-
-
 def phantoms_first(manifest: Manifest, out: Path) -> Bundle:
     "The shipped recipe from a network that has seen phantoms, instead of from ImageNet's features alone."
-    (out / "first").mkdir(parents=True, exist_ok=True)
-    plan = {k: v for k, v in weights.RECIPE.items() if k not in ("seed", "licence")} | dict(loss=weights.loss(), epochs=2 * EPOCHS)
+    plan = {k: v for k, v in weights.RECIPE.items() if k not in ("seed", "licence")} | dict(loss=weights.loss(), epochs=EPOCHS)
     start = on_phantoms(PHANTOMS, plan, weights.RECIPE["seed"], out / "first").path
     recipe = weights.RECIPE | dict(model=FURTHER["model"], augs=AUGS)
-    return train(manifest, out / "run", loss=weights.loss(), **recipe, start=start, progress=False, report=row)
+    return train(manifest, out / "run", loss=weights.loss(), **recipe, start=start, progress=False, report=weights.row)
 
 
 def jaccards(bundle: Bundle, images: list[np.ndarray], truths: list[np.ndarray]) -> np.ndarray:
@@ -56,7 +52,7 @@ def main():
     manifest, shipped = weights.split(args.folder), Bundle.shipped()
     bundles = dict(shipped=shipped, phantoms_first=phantoms_first(manifest, args.out / "phantoms_first"))
     for name, change in ON.items():
-        bundles[name] = train(manifest, args.out / name, loss=weights.loss(), **FURTHER | change, start=shipped.path, progress=False, report=row)
+        bundles[name] = train(manifest, args.out / name, loss=weights.loss(), **FURTHER | change, start=shipped.path, progress=False, report=weights.row)
     pairs = manifest.subset("valid")
     images, truths = [read_image(p.image) for p in pairs], [read_mask(p.mask) for p in pairs]
     worse = {name: [add_artefacts(i, t, n, **{name: GRADE}) for n, (i, t) in enumerate(zip(images, truths, strict=True))] for name in ARTEFACTS}

@@ -24,8 +24,7 @@ STUDENT = dict(epochs=24, teacher_weight=0.5)
 
 def taught(manifest: Manifest, out: Path) -> dict[str, Bundle]:
     "The teachers, their student, and the mean of the first teacher's weights and the student's."
-    def row(r): print({k: round(v, 4) for k, v in r.items()}, flush=True)
-    def fit(folder: Path, **changes): return train(manifest, folder, loss=weights.loss(), **(weights.RECIPE | changes), progress=False, report=row)
+    def fit(folder: Path, **changes): return train(manifest, folder, loss=weights.loss(), **(weights.RECIPE | changes), progress=False, report=weights.row)
     found = {}
     for seed, warm in TEACHERS.items():
         found[f"teacher, seed {seed}"] = bundle = fit(out / f"teacher{seed}", seed=seed)

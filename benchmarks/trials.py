@@ -91,10 +91,10 @@ def prepared(manifest: Manifest, how: str, folder: Path) -> Manifest:
 
 
 def on_phantoms(n: int, plan: dict, seed: int, folder: Path) -> Bundle:
-    "A network trained on `n` phantoms for half the epochs, with 100 more to watch."
+    "A network trained on `n` phantoms, with 100 more to watch."
     pairs = write_phantoms(folder / "phantoms", n + 100, size=plan["size"], seed=seed)
     seen = Manifest([replace(p, split="train" if i < n else "valid") for i, p in enumerate(pairs)])
-    return train(seen, folder / "run", **plan | dict(epochs=plan["epochs"] // 2), seed=seed, progress=False, licence="CC0-1.0")
+    return train(seen, folder / "run", **plan, seed=seed, progress=False, licence="CC0-1.0")
 
 
 def settings(name: str) -> dict:
@@ -144,7 +144,7 @@ def run(name: str, manifest: Manifest, source: str, seed: int, out: Path, tta: b
     plan, squashed, change = settings(recipe), held_out(manifest, source), TRIALS[recipe]
     parts = prepared(squashed, how, out / how) if (how := change.get("prepare")) else squashed
     if change.get("both_shapes"): parts = Manifest([*parts, *(replace(p, id=f"{p.id}-squashed") for p in squashed.subset("train"))])
-    if n := change.get("phantoms"): plan["start"] = on_phantoms(n, plan, seed, out / f"{recipe}-{seed}").path
+    if n := change.get("phantoms"): plan["start"] = on_phantoms(n, plan | dict(epochs=plan["epochs"] // 2), seed, out / f"{recipe}-{seed}").path
     if before := change.get("on"): plan["start"] = trained(parts, before, settings(before), source, seed, out).path
     if "start" in plan: plan["model"] = {k: v for k, v in plan["model"].items() if k != "pretrained"}
     bundle = trained(parts, recipe, plan, source, seed, out)

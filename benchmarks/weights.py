@@ -26,6 +26,9 @@ RECIPE = dict(model=dict(name="lesion_unet", encoder="tf_efficientnet_lite2", pr
 def loss() -> SumLoss: return SumLoss([TverskyLoss(1, 1), BCELoss()], [0.5, 0.5])
 
 
+def row(r): print({k: round(v, 4) for k, v in r.items()}, flush=True)
+
+
 def split(folder: Path) -> Manifest:
     "The official training photographs as 'train' and 'valid', the official validation set as 'test'."
     listed = Manifest.load(folder).join(folder / "splits.csv")
@@ -42,7 +45,6 @@ def main():
     manifest = split(args.folder)
     args.out.mkdir(parents=True, exist_ok=True)
     manifest.save(args.out / "manifest.csv")
-    def row(r): print({k: round(v, 4) for k, v in r.items()}, flush=True)
     bundle = train(manifest, args.out / "run", loss=loss(), **RECIPE, progress=False, report=row)
     facts = dict(data="ISIC 2017 Part 1, official training set without near-duplicates of its validation set", command="make weights DATA=FOLDER")
     shipped = save_bundle(SHIPPED, bundle.model(), bundle.size, training=bundle.info["training"] | facts, metrics=bundle.info["metrics"], half=True)
