@@ -53,7 +53,7 @@ def refused(extra: str, *args: str) -> None:
 
 def refusal(call, *args, **kwargs) -> str:
     "So does a function."
-    from lesion_seg.data import InputError
+    from lesion_seg.core import InputError
     try: call(*args, **kwargs)
     except InputError as e: return str(e)
     raise AssertionError(f"{call} was not refused")
@@ -62,7 +62,7 @@ def refusal(call, *args, **kwargs) -> str:
 def import_all(without: dict[str, str]) -> None:
     import importlib
 
-    from lesion_seg.data import InputError
+    from lesion_seg.core import InputError
     imported = 0
     for name in modules():
         try:

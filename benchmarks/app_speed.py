@@ -18,7 +18,7 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from lesion_seg.bundle import code_commit
-from lesion_seg.data import atomic_path
+from lesion_seg.core import atomic_path
 from lesion_seg.phantom import make_phantom
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))

@@ -15,7 +15,7 @@ import numpy as np
 import pydicom
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, get_decoder
 
-from lesion_seg.data import InputError
+from lesion_seg.core import InputError
 from lesion_seg.dicom import is_dicom, read_dicom
 
 ROOT = Path(__file__).resolve().parent.parent

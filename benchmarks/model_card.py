@@ -16,7 +16,8 @@ import pandas as pd
 from scipy.ndimage import binary_dilation, rotate
 
 from lesion_seg.bundle import Bundle, MODEL_CARD, SHIPPED, code_commit, revise, versions
-from lesion_seg.data import atomic_path, read_image, read_mask
+from lesion_seg.core import atomic_path
+from lesion_seg.data import read_image, read_mask
 from lesion_seg.evaluate import evaluate, failure_rate, summarise, t_interval, wilson_interval
 from lesion_seg.manifest import Manifest
 from lesion_seg.phantom import add_artefacts

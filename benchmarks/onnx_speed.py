@@ -12,7 +12,7 @@ from peers import PEERS
 
 from lesion_seg.benchmark import CONTENDERS, benchmark, benchmark_table
 from lesion_seg.bundle import SHIPPED, code_commit
-from lesion_seg.onnx import cores
+from lesion_seg.core import cores
 
 RESULT = Path(__file__).resolve().parent / "results" / "onnx_speed.json"
 

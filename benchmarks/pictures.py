@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from lesion_seg.data import contact_sheet, draw_contour
 from lesion_seg.phantom import make_phantom
 from lesion_seg.predict import Segmenter
-from lesion_seg.shape import find_polygons
+from lesion_seg.contours import find_polygons
 
 IMAGES = Path(__file__).resolve().parent.parent / "nbs" / "images"
 SEEDS = (3, 8, 11, 21, 26, 30, 34, 41, 47, 52, 58, 60)

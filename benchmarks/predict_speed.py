@@ -23,7 +23,8 @@ from PIL import Image
 from lesion_seg.benchmark import processor, spread
 from lesion_seg.bundle import ONNX, ONNX_INT8, SHIPPED, Bundle, code_commit, versions
 from lesion_seg.data import image_size, read_image, resize_image
-from lesion_seg.onnx import cores, open_session
+from lesion_seg.core import cores
+from lesion_seg.onnx import open_session
 from lesion_seg.phantom import write_phantoms
 from lesion_seg.predict import KINDS, Segmenter
 

@@ -24,7 +24,7 @@ from lesion_seg.manifest import Manifest
 from lesion_seg.mc_dropout import gather, lesion_scores, pairwise_dice
 from lesion_seg.predict import Segmentation, Segmenter, square_maps
 from lesion_seg.reliability import auroc, calibration_summary, failure_report, fit_review
-from lesion_seg.shape import resize_probability
+from lesion_seg.contours import resize_probability
 
 RESULT = Path(__file__).resolve().parent / "results" / "reliability.json"
 ENTROPY, MIRROR = "one pass: entropy_per_area", "one mirrored pass: disagreement"

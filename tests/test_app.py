@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from lesion_seg.app import ANSWERS, LesionApp
-from lesion_seg.data import InputError
+from lesion_seg.core import InputError
 from lesion_seg.metrics import score_pair
 from lesion_seg.phantom import make_phantom
 from lesion_seg.session import EXAMPLES, Limits, Session, add, looks_like_mask, plain_name, segment, summary, zip_add, zip_end, zip_start

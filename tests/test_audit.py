@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from lesion_seg import audit as d
-from lesion_seg.data import InputError
+from lesion_seg.core import InputError
 from lesion_seg.manifest import LesionPair, Manifest, make_split
 from lesion_seg.phantom import make_phantom
 

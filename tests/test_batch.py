@@ -17,7 +17,7 @@ from PIL import Image
 
 from lesion_seg.batch import decode_rle, encode_rle, list_inputs, make_plan, segment_folder
 from lesion_seg.bundle import Bundle, save_bundle
-from lesion_seg.data import InputError
+from lesion_seg.core import InputError
 from lesion_seg.onnx import export_onnx
 from lesion_seg.phantom import make_phantom
 from lesion_seg.unet import UNet

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lesion_seg.config import Config, config_yaml, load_config
-from lesion_seg.data import InputError
+from lesion_seg.core import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -19,7 +19,8 @@ from PIL import Image
 
 from lesion_seg import data
 from lesion_seg import dicom as d
-from lesion_seg.data import InputError, image_size, read_image, read_mask
+from lesion_seg.core import InputError
+from lesion_seg.data import image_size, read_image, read_mask
 from lesion_seg.phantom import make_phantom
 
 pydicom = pytest.importorskip('pydicom')

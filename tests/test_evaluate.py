@@ -12,7 +12,7 @@ from scipy import ndimage, stats
 
 from lesion_seg import evaluate as ev
 from lesion_seg import metrics as M
-from lesion_seg.data import InputError
+from lesion_seg.core import InputError
 
 matplotlib.use('Agg')
 

@@ -25,7 +25,8 @@ from PIL import Image
 from lesion_seg.bundle import Bundle, revise, save_bundle
 from lesion_seg.cli import main
 from lesion_seg.config import load_config
-from lesion_seg.data import InputError, image_size, read_image, read_mask
+from lesion_seg.core import InputError
+from lesion_seg.data import image_size, read_image, read_mask
 from lesion_seg.evaluate import load_table
 from lesion_seg.isic import safe_unzip
 from lesion_seg.manifest import Manifest, make_split

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from isic_server import FAULTS, IsicServer, challenge_files, phantom_files, zipped
 
 from lesion_seg import isic
-from lesion_seg.data import InputError
+from lesion_seg.core import InputError
 from lesion_seg.manifest import Manifest
 
 

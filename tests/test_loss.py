@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
-from lesion_seg.data import InputError
+from lesion_seg.core import InputError
 from lesion_seg.loss import BCELoss, BoundaryLoss, DiceBCELoss, DiceLoss, FocalTverskyLoss, ImageLoss, SumLoss, TverskyLoss, signed_distance
 
 LOSSES = [DiceLoss(), BCELoss(), DiceBCELoss(), TverskyLoss(), FocalTverskyLoss(), BoundaryLoss(),

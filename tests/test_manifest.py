@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lesion_seg import manifest as d
-from lesion_seg.data import InputError
+from lesion_seg.core import InputError
 
 ISIC = Path(__file__).parents[2] / 'shared/data'
 isic = pytest.mark.skipif(not (ISIC / 'isic2017').exists(), reason='no ISIC sample')

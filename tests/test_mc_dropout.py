@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from lesion_seg import mc_dropout as mc
 from lesion_seg.bundle import Bundle, Calibration
-from lesion_seg.data import InputError
+from lesion_seg.core import InputError
 from lesion_seg.phantom import make_phantom
 from lesion_seg.unet import UNet
 

@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
 from lesion_seg import metrics as M
-from lesion_seg.data import InputError
+from lesion_seg.core import InputError
 
 E, F = np.zeros((6, 8), bool), np.ones((6, 8), bool)   # empty and full masks
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from lesion_seg.bundle import ONNX, ONNX_DECODER, Bundle, Calibration, revise, save_bundle
 from lesion_seg.calibrate import calibrated
-from lesion_seg.data import InputError
+from lesion_seg.core import InputError
 from lesion_seg.mc_dropout import mc_samples
 from lesion_seg.onnx import SIZES, OnnxSampler, export_onnx, open_session, opset_of, parity
 from lesion_seg.phantom import make_phantom

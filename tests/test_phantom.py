@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
-from lesion_seg.data import InputError, read_image, read_mask, resize_mask
+from lesion_seg.core import InputError
+from lesion_seg.data import read_image, read_mask, resize_mask
 from lesion_seg.manifest import Manifest
 from lesion_seg.phantom import ARTEFACTS, TRAITS, add_artefacts, make_phantom, write_phantoms
 

@@ -12,9 +12,11 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from lesion_seg.bundle import save_bundle
-from lesion_seg.data import InputError, read_image, read_mask, resize_image
-from lesion_seg.predict import KINDS, Segmentation, Segmenter, unique_stems
-from lesion_seg.shape import ring_area
+from lesion_seg.core import InputError
+from lesion_seg.data import read_image, read_mask, resize_image
+from lesion_seg.core import unique_stems
+from lesion_seg.predict import KINDS, Segmentation, Segmenter
+from lesion_seg.contours import ring_area
 
 
 def blobs(seed, shape=(64, 64), sigma=4):
@@ -46,7 +48,7 @@ def bundle(tmp_path_factory):
 def segmenter(bundle): return Segmenter(bundle.path)
 
 
-@pytest.mark.parametrize('module', ['shape', 'predict'])
+@pytest.mark.parametrize('module', ['contours', 'predict'])
 def test_import_is_light(module):
     code = f"import sys, lesion_seg.{module}; print(*sys.modules)"
     loaded = {m.split('.')[0] for m in subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.split()}

@@ -12,10 +12,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "nbs").rglob("*.ipynb"))
 
-# The order of the data flow: a module imports only from modules before it.
-ORDER = ["data", "manifest", "phantom", "isic", "records", "audit", "dicom", "augment", "loaders", "unet", "loss", "bundle",
-         "callbacks", "distributed", "train", "metrics", "evaluate", "calibrate", "reliability", "mc_dropout", "gradcam", "shape", "onnx", "quantize",
-         "predict", "benchmark", "session", "app", "batch", "report", "config", "cli"]
+# The order of the sidebar is the order of the data flow: a module imports only from modules before it.
+SIDEBAR = re.findall(r"([\w/]+\.ipynb)", (ROOT / "_quarto.yml").read_text().partition("sidebar:")[2])
+ORDER = [name[3:-6] for name in SIDEBAR if re.match(r"\d\d_", name)]
 
 
 def imports(path: Path) -> set[str]:
@@ -43,7 +42,7 @@ def test_only_the_command_line_reads_the_configuration():
     assert [m for m in ORDER if "config" in imports(ROOT / "lesion_seg" / f"{m}.py")] == ["cli"]
 
 
-LIGHT = ["data", "manifest", "isic", "records", "audit", "dicom", "bundle", "mc_dropout", "shape", "onnx", "quantize", "predict", "benchmark", "session", "app",
+LIGHT = ["core", "data", "manifest", "isic", "records", "audit", "dicom", "bundle", "mc_dropout", "contours", "onnx", "quantize", "predict", "benchmark", "session", "app",
          "batch", "config", "cli"]
 
 

@@ -14,7 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from lesion_seg.bundle import ONNX, ONNX_INT8, Bundle, save_bundle
 from lesion_seg.cli import main
-from lesion_seg.data import InputError
+from lesion_seg.core import InputError
 from lesion_seg.loss import DiceBCELoss
 from lesion_seg.onnx import export_onnx, open_session
 from lesion_seg.phantom import make_phantom, write_phantoms

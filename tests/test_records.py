@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from lesion_seg import records as r
-from lesion_seg.data import InputError, read_image, read_mask, resize_image, resize_mask
+from lesion_seg.core import InputError
+from lesion_seg.data import read_image, read_mask, resize_image, resize_mask
 from lesion_seg.manifest import LesionPair, Manifest
 from lesion_seg.phantom import write_phantoms
 

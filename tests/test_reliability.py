@@ -5,7 +5,7 @@ from scipy.special import expit
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
-from lesion_seg.data import InputError
+from lesion_seg.core import InputError
 from lesion_seg.reliability import (ace, aupr, auroc, aurc, border_band, brier, calibration_summary, caught, curve, ece, failure_report, fit_review, nll,
                                     reliability, risk_coverage)
 

@@ -33,4 +33,4 @@ def test_broken_links_and_pictures_are_named(tmp_path):
 
 def test_pages_that_were_not_built_are_named(tmp_path):
     problems(tmp_path, "")
-    assert "00_data was not built" in site_check.problems(tmp_path) and "llms.txt is missing" in site_check.problems(tmp_path)
+    assert "01_data was not built" in site_check.problems(tmp_path) and "llms.txt is missing" in site_check.problems(tmp_path)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import lesion_seg.unet as unet
-from lesion_seg.data import InputError
+from lesion_seg.core import InputError
 from lesion_seg.unet import LesionUNet, SameConv, UNet, build_model, lesion_unet, load_encoder, model_cost, packaged_weights, param_groups
 
 SIZES = [(64, 64), (96, 128), (130, 130), (127, 125)]

@@ -20,7 +20,8 @@ import mutate
 import numpy as np
 from PIL import Image
 
-from lesion_seg.data import InputError, image_size, read_image, read_mask
+from lesion_seg.core import InputError
+from lesion_seg.data import image_size, read_image, read_mask
 from lesion_seg.phantom import Phantom, make_phantom
 
 Case = dict[str, bytes]  # files by name, in a folder of their own
