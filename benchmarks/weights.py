@@ -10,7 +10,7 @@ Writes lesion_seg/shipped (float16 weights and ONNX files); benchmarks/model_car
 import argparse
 from pathlib import Path
 
-from lesion_seg.audit import audit
+from lesion_seg.audit import audit_manifest
 from lesion_seg.bundle import SHIPPED, save_bundle
 from lesion_seg.loss import BCELoss, SumLoss, TverskyLoss
 from lesion_seg.manifest import Manifest, make_split
@@ -32,7 +32,7 @@ def row(r): print({k: round(v, 4) for k, v in r.items()}, flush=True)
 def split(folder: Path) -> Manifest:
     "The official training photographs as 'train' and 'valid', the official validation set as 'test'."
     listed = Manifest.load(folder).join(folder / "splits.csv")
-    found = audit(listed, "official_isic2017_split")
+    found = audit_manifest(listed, "official_isic2017_split")
     return make_split(found.merge(listed), fractions=(0.9, 0.1, 0), official="official_isic2017_split", as_split={"val": "test"},
                       duplicates=folder / "near_duplicates.csv")[0]
 

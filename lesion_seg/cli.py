@@ -157,8 +157,8 @@ def _fractions(text: str) -> tuple[float, ...]:
 # %% ../nbs/32_cli.ipynb #28a4270a
 def _audited(manifest: Manifest, column: str, folder: Path) -> tuple[Manifest, dict[str, Any]]:
     "The manifest with near-duplicates in one group, and what was found; the report for people goes to `folder`."
-    from lesion_seg.audit import audit, save_audit
-    found = audit(manifest, column)
+    from lesion_seg.audit import audit_manifest, save_audit
+    found = audit_manifest(manifest, column)
     page = save_audit(folder, found, manifest, column)
     err.print(f"{found}\nthe report, with thumbnails, is {page}")
     return found.merge(manifest), dict(audit=dict(pairs=len(found.pairs), leaks=[k._asdict() for k in found.leaks], report=str(page)))
