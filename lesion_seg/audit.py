@@ -45,7 +45,7 @@ def thumbnails(
     manifest: Manifest, # photographs
     threads: int | None = None, # that decode; None: as many as the machine offers
     progress: Callable[[Iterable], Iterable] = iter, # wraps the loop over photographs
-) -> tuple[list[int], np.ndarray, list[Problem]]: # rows that could be read, their thumbnails (n, SIDE, SIDE), what could not
+) -> tuple[list[int], np.ndarray, list[Problem]]: # rows that could be read, uint8 (rows, SIDE, SIDE), what could not
     "Read all photographs of a manifest."
     def read(p: LesionPair) -> np.ndarray | Problem:
         try: return thumbnail(p.image)
@@ -117,7 +117,7 @@ def candidates(
     most: int, # for each photograph, at most
     at_least: float, # resemblance, in [-1, 1]
     block: int = 512, # photographs at a time
-) -> np.ndarray: # int (P, 2), rows (i, j): whole photograph i resembles a window of photograph j; each pair once, the better way round
+) -> np.ndarray: # int (P, 2): whole i resembles a window of j; each pair once, the better way round
     "The pairs that may be one picture."
     n = whole.shape[1]
     score: dict[tuple[int, int], tuple[float, int, int]] = {}
@@ -153,7 +153,7 @@ def sampling_matrix(
 def through_window(
     b: np.ndarray, # float32 (P, n, n)
     p: np.ndarray, # float (P, 4): top, left, height, width of a window, as fractions of the side; may reach outside
-) -> tuple[np.ndarray, np.ndarray]: # the window at n x n pixels, and which of its pixels lie inside `b` (float32, 0 or 1)
+) -> tuple[np.ndarray, np.ndarray]: # the windows, float32 (P, n, n), and 1 where they lie inside `b`, else 0
     "Look at each picture through its window."
     n = b.shape[-1]
     u = (np.arange(n) + .5) / n
@@ -303,7 +303,7 @@ class Duplicate(NamedTuple):
     image_b: str # id
     correlation: float # of fine structure, where both show something, in [-1, 1]
     orientation: str # how to hold `image_a`, one of `ORIENTATIONS`, so that it lies on `image_b`
-    window: tuple[float, float, float, float] # what part of `image_b` it then shows: top, left, height, width, as fractions of the sides
+    window: tuple[float, float, float, float] # what it then shows of `image_b`: top, left, height, width, in sides
 
 # %% ../nbs/06_audit.ipynb #fafbc126
 def find_duplicates(
@@ -313,8 +313,9 @@ def find_duplicates(
     threads: int | None = None, # that decode; None: as many as the machine offers
     progress: Callable[[Iterable], Iterable] = iter, # wraps the loop over photographs
 ) -> tuple[list[Duplicate], list[Problem]]: # pairs, the most similar first, and files that could not be read
-    "Find photographs that are the same picture: turned, mirrored, compressed, scaled, cropped by up to about 12 % a side, or brighter."
-    if not 0 < at_least <= 1: raise InputError(f'at_least {at_least}', 'is not a correlation', 'give a number above 0 and up to 1')
+    "Find photographs that are the same picture: turned, mirrored, compressed, scaled, brighter, cropped by some 12 % a side."
+    if not 0 < at_least <= 1:
+        raise InputError(f'at_least {at_least}', 'is not a correlation', 'give a number above 0 and up to 1')
     if most < 1: raise InputError(f'most {most}', 'is too few', 'look at 1 candidate or more')
     rows, tiles, problems = thumbnails(manifest, threads, progress)
     if len(rows) < 2: return [], problems
@@ -341,7 +342,8 @@ def clusters_of(
     ids = sorted({x for both in links for x in both})
     number = {x: i for i, x in enumerate(ids)}
     members: dict[int, list[str]] = defaultdict(list)
-    for x, root in zip(ids, components(len(ids), [(number[a], number[b]) for a, b in links]), strict=True): members[root].append(x)
+    roots = components(len(ids), [(number[a], number[b]) for a, b in links])
+    for x, root in zip(ids, roots, strict=True): members[root].append(x)
     return sorted(map(tuple, members.values()))
 
 class Leak(NamedTuple):
@@ -373,13 +375,14 @@ class Audit:
         return [(d.image_a, d.image_b) for d in self.pairs]
     def merge(self,
         manifest: Manifest, # the one that was audited, or another with its ids
-    ) -> Manifest:
-        "A manifest whose groups hold whole clusters, so that no split divides one."
+    ) -> Manifest: # its groups hold whole clusters, so no split divides one
+        "Put what belongs together into one group."
         return manifest.link_duplicates(self.links())
     def __str__(self):
         counts = f'near-duplicate pairs {len(self.pairs)}, clusters {len(self.clusters)}, leaks {len(self.leaks)}'
-        leaks = [f'leak: {k.image_a} ({k.split_a}) is the same picture as {k.image_b} ({k.split_b})' for k in self.leaks]
-        return '\n'.join([f'{self.images} photographs: {counts}', *leaks, *(f'unreadable: {p.detail}' for p in self.unreadable)])
+        lines = [f'{self.images} photographs: {counts}']
+        for k in self.leaks: lines.append(f'leak: {k.image_a} ({k.split_a}) is the same picture as {k.image_b} ({k.split_b})')
+        return '\n'.join(lines + [f'unreadable: {p.detail}' for p in self.unreadable])
 
 # %% ../nbs/06_audit.ipynb #21ec8752
 def splits_by_id(
@@ -394,8 +397,8 @@ def splits_by_id(
 def audit_manifest(
     manifest: Manifest, # the photographs, perhaps with splits
     column: str = 'split', # the column with the splits in which leaks are looked for
-    **options, # as in `find_duplicates`
-) -> Audit:
+    **options, # `at_least`, `most`, `threads` and `progress` of `find_duplicates`
+) -> Audit: # pairs, clusters and leaks
     "Find near-duplicates, what belongs together, and what leaks between the splits."
     split = splits_by_id(manifest, column)
     pairs, unreadable = find_duplicates(manifest, **options)
@@ -426,10 +429,12 @@ def pair_row(
     return f'<tr>{cell(d.image_a)}{cell(d.image_b)}<td>{how}</td></tr>'
 
 # %% ../nbs/06_audit.ipynb #1c3980e2
-PAGE_HEAD = """<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Near-duplicates</title><style>
-:root { color-scheme: light dark; } body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
-td, th { padding: .5rem 1rem .5rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid #8886; overflow-wrap: anywhere; }
+PAGE_HEAD = """<!doctype html><html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1"><title>Near-duplicates</title><style>
+:root { color-scheme: light dark; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+td, th { padding: .5rem 1rem .5rem 0; text-align: left; vertical-align: top; overflow-wrap: anywhere; }
+td, th { border-bottom: 1px solid #8886; }
 </style></head><body><h1>Near-duplicates</h1>"""
 
 def html_list(
@@ -454,7 +459,8 @@ def audit_page(
     names = '<tr><th>a</th><th>b</th><th>correlation, and how a lies on b</th></tr>'
     table = f'<h2>Pairs</h2><table>{names}{rows}</table>' if rows else ''
     clusters = html_list('Clusters of more than two', [', '.join(c) for c in audit.clusters if len(c) > 2])
-    return f'{PAGE_HEAD}<p>{head}</p>{html_list("Leaks", leaks)}{clusters}{table}{html_list("Unreadable", unreadable)}</body></html>\n'
+    parts = [PAGE_HEAD, f'<p>{head}</p>', html_list('Leaks', leaks), clusters, table, html_list('Unreadable', unreadable)]
+    return ''.join(parts) + '</body></html>\n'
 
 # %% ../nbs/06_audit.ipynb #fc0001aa
 def save_audit(

@@ -95,9 +95,12 @@ def ramp(
 
 # %% ../nbs/03_phantom.ipynb #e26dac4c
 TRAITS: dict[str, tuple[float, float]] = {
-    'skin': (1, 6), 'redness': (0, 1), 'texture': (0, 1), 'freckles': (0, 1), # of the skin
-    'size': (0, 1), 'elongation': (0, 1), 'spiky': (0, 1), 'lobes': (1, 3.99), 'edge': (0, 1), # of the border; edge 1 is faint
-    'contrast': (0.1, 1), 'pink': (0, 1), 'colours': (0, 1), 'centre': (-1, 1), 'grain': (0, 1), # of the pigment
+    # of the skin
+    'skin': (1, 6), 'redness': (0, 1), 'texture': (0, 1), 'freckles': (0, 1),
+    # of the border; edge 1 is faint
+    'size': (0, 1), 'elongation': (0, 1), 'spiky': (0, 1), 'lobes': (1, 3.99), 'edge': (0, 1),
+    # of the pigment
+    'contrast': (0.1, 1), 'pink': (0, 1), 'colours': (0, 1), 'centre': (-1, 1), 'grain': (0, 1),
     'network': (0, 1), 'globules': (0, 1), 'streaks': (0, 1), 'blotches': (0, 1), 'regression': (0, 1), 'veil': (0, 1)}
 
 SKIN_TRAITS = ('skin', 'redness', 'texture', 'freckles')
@@ -106,19 +109,29 @@ SKIN_TRAITS = ('skin', 'redness', 'texture', 'freckles')
 ANY_LESION = dict(size=(0, 1), elongation=(0, 1), lobes=(1, 1.6), centre=(-.2, .4))
 
 FAMILIES: dict[str, dict[str, tuple[float, float]]] = {
-    'naevus': dict(contrast=(.25, .6), edge=(.35, .9), spiky=(0, .4), network=(0, .6), globules=(0, .5), blotches=(0, .5),
-                   colours=(.1, .5), centre=(-.2, .8)),
-    'dark naevus': dict(contrast=(.6, 1), edge=(.1, .6), spiky=(.1, .6), network=(.2, .7), globules=(0, .6), blotches=(.2, .8),
-                        colours=(.1, .5), streaks=(0, .5), centre=(0, .6)),
-    'reticular naevus': dict(contrast=(.3, .6), edge=(.4, 1), spiky=(.3, .8), network=(.7, 1), blotches=(0, .5), colours=(.2, .6)),
-    'melanoma': dict(contrast=(.5, 1), edge=(.1, .7), spiky=(.5, 1), lobes=(1, 3.99), network=(.1, .8), globules=(.1, .8),
-                     streaks=(0, 1), blotches=(.4, 1), regression=(0, .9), veil=(0, 1), colours=(.5, 1), size=(.35, 1)),
-    'keratosis': dict(contrast=(.25, .75), edge=(0, .2), spiky=(.2, .7), lobes=(1, 3.5), globules=(.3, 1), blotches=(0, .4),
-                      colours=(.4, .9), centre=(-.8, 0), grain=(.4, 1)),
-    'pink': dict(contrast=(.25, .5), edge=(.3, 1), spiky=(0, .6), pink=(.6, 1), globules=(0, .3), blotches=(0, .4), colours=(.2, .7)),
-    'angioma': dict(contrast=(.5, .9), edge=(0, .3), spiky=(0, .5), pink=(.85, 1), globules=(.5, 1), colours=(.2, .5), size=(.1, .6)),
-    'lentigo': dict(contrast=(.2, .36), edge=(.2, .9), spiky=(.2, 1), network=(0, .7), blotches=(0, .3), colours=(.2, .6),
-                    regression=(0, .3))}
+    'naevus': dict(
+        contrast=(.25, .6), edge=(.35, .9), spiky=(0, .4), network=(0, .6), globules=(0, .5), blotches=(0, .5),
+        colours=(.1, .5), centre=(-.2, .8)),
+    'dark naevus': dict(
+        contrast=(.6, 1), edge=(.1, .6), spiky=(.1, .6), network=(.2, .7), globules=(0, .6), blotches=(.2, .8),
+        colours=(.1, .5), streaks=(0, .5), centre=(0, .6)),
+    'reticular naevus': dict(
+        contrast=(.3, .6), edge=(.4, 1), spiky=(.3, .8), network=(.7, 1), blotches=(0, .5), colours=(.2, .6)),
+    'melanoma': dict(
+        contrast=(.5, 1), edge=(.1, .7), spiky=(.5, 1), lobes=(1, 3.99), network=(.1, .8), globules=(.1, .8),
+        streaks=(0, 1), blotches=(.4, 1), regression=(0, .9), veil=(0, 1), colours=(.5, 1), size=(.35, 1)),
+    'keratosis': dict(
+        contrast=(.25, .75), edge=(0, .2), spiky=(.2, .7), lobes=(1, 3.5), globules=(.3, 1), blotches=(0, .4),
+        colours=(.4, .9), centre=(-.8, 0), grain=(.4, 1)),
+    'pink': dict(
+        contrast=(.25, .5), edge=(.3, 1), spiky=(0, .6), pink=(.6, 1), globules=(0, .3), blotches=(0, .4),
+        colours=(.2, .7)),
+    'angioma': dict(
+        contrast=(.5, .9), edge=(0, .3), spiky=(0, .5), pink=(.85, 1), globules=(.5, 1), colours=(.2, .5),
+        size=(.1, .6)),
+    'lentigo': dict(
+        contrast=(.2, .36), edge=(.2, .9), spiky=(.2, 1), network=(0, .7), blotches=(0, .3), colours=(.2, .6),
+        regression=(0, .3))}
 
 FAMILY_ODDS = dict(zip(FAMILIES, (.3, .16, .12, .16, .1, .06, .03, .07), strict=True))
 
@@ -129,7 +142,8 @@ def skin_traits(
     "What all images of a patient share."
     r = rng_for('patient', patient)
     skin = float(r.choice(6, p=[.2, .27, .22, .13, .1, .08]) + 1 + r.uniform(-.45, .45))
-    return dict(skin=min(max(skin, 1), 6), redness=float(r.beta(1.5, 2)), texture=float(r.beta(2, 2)), freckles=float(r.beta(.7, 3)))
+    traits = dict(redness=r.beta(1.5, 2), texture=r.beta(2, 2), freckles=r.beta(.7, 3))
+    return dict(skin=min(max(skin, 1), 6)) | {k: float(v) for k, v in traits.items()}
 
 def lesion_traits(
     seed: int, # of the image
@@ -249,7 +263,7 @@ def pigment_profile(
     seed: int, # of the image
     shape: tuple[int, int], # (height, width) in pixels
     traits: Mapping[str, Any], # all of `TRAITS`
-) -> tuple[np.ndarray, np.ndarray]: # float32 (H, W): the profile in [0, 1], and the depth as a fraction of the lesion's radius
+) -> tuple[np.ndarray, np.ndarray]: # float32 (H, W): the profile in [0, 1], and the depth in radii of the lesion
     "How much of its contrast the lesion has reached."
     depth, radius = lesion_depth(seed, shape, traits)
     mean_width = 0.004 + 0.05 * traits['edge'] ** 1.5 * min(1.0, 0.25 + 2 * radius)
@@ -326,7 +340,8 @@ def thickness(
     if traits['globules']:
         dark = 1 if r('dark').random() < .75 else -.7
         radius = r('dots').uniform(.005, .012)
-        out += 0.75 * dark * traits['globules'] * globules(r('globules'), depth, int(45 + 110 * traits['globules']), radius)
+        dots = globules(r('globules'), depth, int(45 + 110 * traits['globules']), radius)
+        out += 0.75 * dark * traits['globules'] * dots
     if traits['grain']:
         out += 0.25 * traits['grain'] * (1 - 2.2 * np.exp(-(clouds(r('grain'), s, .04, 3) / .5) ** 2))
     if traits['blotches']:
@@ -334,7 +349,8 @@ def thickness(
     return np.clip(out, 0.18, 2.6)
 
 # %% ../nbs/03_phantom.ipynb #41632e42
-TONES = np.array([[238, 216, 204], [230, 198, 174], [214, 172, 140], [186, 140, 106], [142, 100, 74], [98, 68, 54]], np.float32)
+TONES = np.array([
+    [238, 216, 204], [230, 198, 174], [214, 172, 140], [186, 140, 106], [142, 100, 74], [98, 68, 54]], np.float32)
 
 FLOOR = np.array([40, 25, 22], np.float32)
 
@@ -656,7 +672,7 @@ def add_jpeg(
 # %% ../nbs/03_phantom.ipynb #f01ad7cb
 class Artefact(NamedTuple):
     "Something in a photograph that is not skin."
-    function: Callable[[np.ndarray, np.ndarray, np.random.Generator, float], np.ndarray] # image, mask, generator, severity -> image
+    function: Callable[[np.ndarray, np.ndarray, np.random.Generator, float], np.ndarray] # such as `add_hair`
     odds: float # fraction of patients who usually have it
     worst: float # its highest severity in a realistic mix, in (0, 1]
 
@@ -677,8 +693,10 @@ def check_severities(
 ) -> dict[str, float]: # those above 0, in the order of `ARTEFACTS`; raises `InputError`
     "Artefacts that exist, with severities from 0 to 1."
     for name, s in severities.items():
-        if name not in ARTEFACTS: raise InputError(f'artefact {name!r}', 'does not exist', f'use one of {", ".join(ARTEFACTS)}')
-        if not 0 <= s <= 1: raise InputError(f'severity of {name} {s}', 'is out of range', 'give a number from 0 (none) to 1 (worst)')
+        if name not in ARTEFACTS:
+            raise InputError(f'artefact {name!r}', 'does not exist', f'use one of {", ".join(ARTEFACTS)}')
+        if not 0 <= s <= 1:
+            raise InputError(f'severity of {name} {s}', 'is out of range', 'give a number from 0 (none) to 1 (worst)')
     return {name: float(severities[name]) for name in ARTEFACTS if severities.get(name)}
 
 # %% ../nbs/03_phantom.ipynb #77aefbd0
@@ -690,10 +708,12 @@ def add_artefacts(
 ) -> np.ndarray: # uint8 (H, W, 3), a copy
     "Lay artefacts over an image, in the order of `ARTEFACTS`."
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise InputError(f'the image of shape {image.shape}', f'holds {image.dtype}', 'give uint8 (height, width, 3), as read_image does')
+        remedy = 'give uint8 (height, width, 3), as read_image does'
+        raise InputError(f'the image of shape {image.shape}', f'holds {image.dtype}', remedy)
     mask = np.zeros(image.shape[:2], bool) if mask is None else np.asarray(mask, bool)
     if mask.shape != image.shape[:2]:
-        raise InputError(f'the mask of shape {mask.shape}', f'does not fit the image {image.shape[:2]}', 'resize one of them')
+        problem = f'does not fit the image {image.shape[:2]}'
+        raise InputError(f'the mask of shape {mask.shape}', problem, 'resize one of them')
     if seed < 0: raise InputError(f'seed {seed}', 'is negative', 'give 0 or more')
     out = image.copy()
     for name, severity in check_severities(severities).items():
@@ -728,20 +748,22 @@ class Phantom:
     def __repr__(self):
         h, w = self.mask.shape
         m = self.meta
-        return f"Phantom {m['seed']} of {self.patient}, {h}x{w}: {m['family']}, skin {m['skin']:.1f}, area {m['area']:.1%}"
+        what = f"{m['family']}, skin {m['skin']:.1f}, area {m['area']:.1%}"
+        return f"Phantom {m['seed']} of {self.patient}, {h}x{w}: {what}"
 
 # %% ../nbs/03_phantom.ipynb #42e1c693
 def make_phantom(
     seed: int, # another seed, another image; the same seed at another size is the same scene
     size: int | tuple[int, int] = 256, # side of a square, or (height, width), each from 32 to 8192 px
-    artefacts: Mapping[str, float] | None = None, # severity in [0, 1] by name (`ARTEFACTS`); None: a realistic mix, {}: none
+    artefacts: Mapping[str, float] | None = None, # severities in [0, 1] by name; None: a realistic mix, {}: none
     patient: str | None = None, # images of one patient share skin, camera and style; None: a patient of its own
     traits: Mapping[str, float] | None = None, # what to fix instead of drawing it (`TRAITS`)
-) -> Phantom:
+) -> Phantom: # image, mask, and all that is known about them
     "Draw one phantom."
     if seed < 0: raise InputError(f'seed {seed}', 'is negative', 'give 0 or more')
     h, w = (size, size) if isinstance(size, (int, np.integer)) else size
-    if min(h, w) < 32 or max(h, w) > 8192: raise InputError(f'a phantom of {h}x{w} pixels', 'cannot be drawn', 'give sides from 32 to 8192')
+    if min(h, w) < 32 or max(h, w) > 8192:
+        raise InputError(f'a phantom of {h}x{w} pixels', 'cannot be drawn', 'give sides from 32 to 8192')
     patient = patient or f'P{seed:04d}'
     own = lesion_traits(seed, patient) | skin_traits(patient) | check_traits(traits or {})
     severities = usual_artefacts(seed, patient) if artefacts is None else check_severities(artefacts)
@@ -769,7 +791,7 @@ def save_phantom(
 def write_phantoms(
     folder: str | os.PathLike, # where to; made if need be
     n: int = 64, # images
-    size: int | tuple[int, int] | range = 256, # side, (height, width), or a range from which each height and width is drawn
+    size: int | tuple[int, int] | range = 256, # side, (height, width), or a range that heights and widths are drawn from
     seed: int = 0, # another seed, other patients
     images_per_patient: int = 2, # the last patient may have fewer
     artefacts: Mapping[str, float] | None = None, # severities by name, {}: none, None: a realistic mix
