@@ -14,6 +14,7 @@ import pytest
 from app_server import ARGS, chromium, has_torch, memory, serving
 from PIL import Image
 
+from lesion_seg.app import WEB
 from lesion_seg.bundle import SHIPPED, Bundle, revise
 from lesion_seg.data import read_mask
 from lesion_seg.dicom import photo_to_dicom
@@ -140,6 +141,34 @@ def test_a_photograph_and_its_threshold(page, photos, name):
     measures = json.loads(saved(page, "Measures (JSON)"))
     assert measures["threshold"] == 0.78 and measures["measures"]["area_px"] == mask.sum() and measures["name"] == name
     assert Image.open(io.BytesIO(saved(page, "Overlay (JPEG)"))).size == (640, 480)
+
+
+def numbers(text: str) -> list[float]:
+    "All numbers in a text, as a person reads them; thousands have commas."
+    return [float(n.replace(",", "")) for n in re.findall(r"\d[\d,]*(?:\.\d+)?", text)]
+
+
+def test_numbers_read_as_what_they_are(page):
+    "499.956 was once shown as 5, and 999.6 as 1.00e+3."
+    source = re.search(r"function three\(x\) \{.*?\n\}\n", (WEB / "app.js").read_text(encoding="utf-8"), re.S)[0]
+    values = [499.956, 510, 999.6, 99.96, 100, 9.999, 1000, 0, *np.geomspace(0.05, 5e6, 3000)]
+    texts = page.evaluate(f"values => {{ {source}; return values.map(three); }}", [float(v) for v in values])
+    wrong = [(v, t) for v, t in zip(values, texts, strict=True) if len(numbers(t)) != 1 or abs(numbers(t)[0] - v) > 0.005 * v + 5e-4]
+    assert wrong == [] and texts[:5] == ["500", "510", "1,000", "100", "100"]
+
+
+@pytest.mark.parametrize("name", ["photo.jpg", pytest.param("scan.dcm", marks=pytest.mark.slow)])
+def test_every_number_on_the_page_is_the_one_in_the_file(page, photos, name):
+    choose(page, photos / name)
+    settled(page)
+    record = json.loads(saved(page, "Measures (JSON)"))
+    measures = record["measures"]
+    diameter, unit = (measures["major_diameter_mm"], "mm") if "major_diameter_mm" in measures else (measures["major_diameter_px"], "px")
+    assert numbers(fact(page, "Largest diameter")) == [pytest.approx(diameter, rel=0.01)] and fact(page, "Largest diameter").endswith(unit)
+    areas = [*([measures["area_mm2"]] if "area_mm2" in measures else []), 100 * measures["area_fraction"]]
+    assert numbers(fact(page, "Area").replace("mm²", "")) == pytest.approx(areas, rel=0.02)
+    assert numbers(fact(page, "Mean probability")) == [pytest.approx(measures["mean_probability"], abs=0.006)]
+    assert numbers(fact(page, "Uncertainty score"))[0] == pytest.approx(record["doubt"], abs=6e-4)
 
 
 @pytest.mark.slow

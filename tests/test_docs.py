@@ -13,7 +13,7 @@ from fastcore.docments import docments
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted(p.stem for p in (ROOT / "lesion_seg").glob("[a-z]*.py"))
 
-# Methods whose meaning another library defines: torch, fastai, albumentations, pydantic.
+# Methods whose meaning another library defines: torch, fastai, albumentations, pydantic. (What the page may ask is explained by `app.question`.)
 GIVEN = set("""forward extra_repr activation decodes encodes close accumulate reset value name apply get_params get_params_dependent_on_data
     get_transform_init_args_names before_fit before_epoch before_train before_batch after_pred after_batch after_train before_validate after_validate
     after_epoch after_fit backward get_idxs to_detach write isatty flush count index""".split())
@@ -49,7 +49,7 @@ def undocumented(module) -> list[str]:
         if inspect.isclass(thing):
             if issubclass(thing, tuple) and hasattr(thing, "_fields") and not own_functions(thing): continue
             for method, f in own_functions(thing).items():
-                if method not in GIVEN: found += problems(f, f"{name}.{method}")
+                if method not in GIVEN and not hasattr(f, "is_question"): found += problems(f, f"{name}.{method}")
         elif callable(thing):
             f = inspect.unwrap(thing.func if isinstance(thing, functools.partial) else thing)
             if inspect.isfunction(f) and f.__module__ == module.__name__ and f.__name__ not in GIVEN: found += problems(f, name)
