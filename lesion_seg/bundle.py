@@ -29,21 +29,21 @@ __all__ = ['SCHEMA', 'WEIGHTS', 'CARD', 'MODEL_CARD', 'ONNX', 'ONNX_DECODER', 'O
 
 # %% ../nbs/12_bundle.ipynb #35576cfe
 SCHEMA = 1
-WEIGHTS, CARD, MODEL_CARD = "model.safetensors", "bundle.json", "model_card.md"
-ONNX, ONNX_DECODER = "model.onnx", "decoder.onnx"  # written by `lesion_seg.onnx.export_onnx`
-ONNX_INT8 = "model.int8.onnx"  # and by `lesion_seg.quantize.quantize_onnx`
-SHIPPED = Path(str(files("lesion_seg"))) / "shipped"  # the bundle inside the package
+WEIGHTS, CARD, MODEL_CARD = 'model.safetensors', 'bundle.json', 'model_card.md'
+ONNX, ONNX_DECODER = 'model.onnx', 'decoder.onnx'  # written by `lesion_seg.onnx.export_onnx`
+ONNX_INT8 = 'model.int8.onnx'  # and by `lesion_seg.quantize.quantize_onnx`
+SHIPPED = Path(str(files('lesion_seg'))) / 'shipped'  # the bundle inside the package
 MAX_CARD_BYTES = 1_000_000
 
 # %% ../nbs/12_bundle.ipynb #6b16fa5e
 # What each key has to be; the checks of `check_card` walk over this table.
 _NUMBER = (int, float)
 _KEYS: dict[str, tuple[type, ...]] = {
-    "schema": (int,), "architecture": (dict,), "size": (int,), "mean": (list,), "std": (list,),
-    "threshold": _NUMBER, "temperature": _NUMBER, "weights_sha256": (str,),
-    "training": (dict,), "metrics": (dict,), "versions": (dict,),
+    'schema': (int,), 'architecture': (dict,), 'size': (int,), 'mean': (list,), 'std': (list,),
+    'threshold': _NUMBER, 'temperature': _NUMBER, 'weights_sha256': (str,),
+    'training': (dict,), 'metrics': (dict,), 'versions': (dict,),
 }
-_LATER: dict[str, tuple[type, ...]] = {"onnx": (dict,), "review": (dict,), "largest": (bool,), "calibration": (dict,)}  # what an export and a calibration add
+_LATER: dict[str, tuple[type, ...]] = {'onnx': (dict,), 'review': (dict,), 'largest': (bool,), 'calibration': (dict,)}  # what an export and a calibration add
 
 # %% ../nbs/12_bundle.ipynb #b89ac420
 @dataclass(frozen=True)
@@ -78,29 +78,29 @@ class Calibration:
         return self.curve(z, per_area).sigmoid()
 
 # %% ../nbs/12_bundle.ipynb #3c291b28
-def _is_rule(review: dict[str, Any]) -> bool: return isinstance(review.get("score"), str) and isinstance(review.get("threshold"), _NUMBER)
+def _is_rule(review: dict[str, Any]) -> bool: return isinstance(review.get('score'), str) and isinstance(review.get('threshold'), _NUMBER)
 
 def _is_curve(curve: dict[str, Any]) -> bool:
     "Five positive numbers (the power of the doubt may be 0), or nothing at all."
     if not curve: return True
-    if curve.keys() != {f.name for f in fields(Calibration)} - {"temperature"}: return False
-    return all(isinstance(x, _NUMBER) and 0 < x < math.inf or k == "doubt" and x == 0 for k, x in curve.items()) and curve["span"] >= 1
+    if curve.keys() != {f.name for f in fields(Calibration)} - {'temperature'}: return False
+    return all(isinstance(x, _NUMBER) and 0 < x < math.inf or k == 'doubt' and x == 0 for k, x in curve.items()) and curve['span'] >= 1
 
 # %% ../nbs/12_bundle.ipynb #93e9db87
 def _range_errors(card: dict[str, Any]) -> list[str]:
     "What is out of range in a card whose types are right."
     def three(xs, low, high): return len(xs) == 3 and all(isinstance(x, _NUMBER) and low <= x <= high for x in xs)
     rules = {
-        f"schema is {card['schema']}, this release reads {SCHEMA}": card["schema"] == SCHEMA,
-        "size must be between 32 and 4096": 32 <= card["size"] <= 4096,
-        "mean must be three numbers in [0, 1]": three(card["mean"], 0, 1),
-        "std must be three numbers in [0.001, 1]": three(card["std"], 1e-3, 1),
-        "threshold must lie strictly between 0 and 1": 0 < card["threshold"] < 1,
-        "temperature must be finite and above 0": 0 < card["temperature"] < math.inf,
-        "calibration must hold power, scale, doubt, usual and span, finite and above 0": _is_curve(card.get("calibration", {})),
-        "architecture must have a name": isinstance(card["architecture"].get("name"), str),
-        "onnx must name the sha256 of its files": isinstance(card.get("onnx", {"sha256": {}}).get("sha256"), dict),
-        "review must name a score and a threshold": _is_rule(card.get("review", {"score": "", "threshold": 0})),
+        f"schema is {card['schema']}, this release reads {SCHEMA}": card['schema'] == SCHEMA,
+        'size must be between 32 and 4096': 32 <= card['size'] <= 4096,
+        'mean must be three numbers in [0, 1]': three(card['mean'], 0, 1),
+        'std must be three numbers in [0.001, 1]': three(card['std'], 1e-3, 1),
+        'threshold must lie strictly between 0 and 1': 0 < card['threshold'] < 1,
+        'temperature must be finite and above 0': 0 < card['temperature'] < math.inf,
+        'calibration must hold power, scale, doubt, usual and span, finite and above 0': _is_curve(card.get('calibration', {})),
+        'architecture must have a name': isinstance(card['architecture'].get('name'), str),
+        'onnx must name the sha256 of its files': isinstance(card.get('onnx', {'sha256': {}}).get('sha256'), dict),
+        'review must name a score and a threshold': _is_rule(card.get('review', {'score': '', 'threshold': 0})),
     }
     return [sentence for sentence, ok in rules.items() if not ok]
 
@@ -111,10 +111,10 @@ def check_card(
 ) -> dict[str, Any]:  # the same card; raises InputError with every fault at once
     "Check the keys, types and ranges of a bundle's card."
     if not isinstance(card, dict): raise InputError(f"{path}: not a bundle's card (a JSON object); choose a folder that `lesion_seg train` wrote.")
-    faults = [f"{k} is missing" for k in _KEYS if k not in card]
-    faults += [f"{k} is a {type(card[k]).__name__}" for k, t in _KEYS.items()
+    faults = [f'{k} is missing' for k in _KEYS if k not in card]
+    faults += [f'{k} is a {type(card[k]).__name__}' for k, t in _KEYS.items()
                if k in card and (not isinstance(card[k], t) or isinstance(card[k], bool))]
-    faults += [f"{k} is a {type(card[k]).__name__}" for k, t in _LATER.items() if k in card and not isinstance(card[k], t)]
+    faults += [f'{k} is a {type(card[k]).__name__}' for k, t in _LATER.items() if k in card and not isinstance(card[k], t)]
     faults = faults or _range_errors(card)
     if faults: raise InputError(f"{path}: {'; '.join(faults)}. Save the bundle again with this release, or mend the file.")
     return card
@@ -123,10 +123,10 @@ def check_card(
 def _read_card(folder: Path) -> dict[str, Any]:
     "The checked card of a bundle folder."
     path = folder / CARD
-    if not path.is_file(): raise InputError(f"{folder}: no {CARD} in this folder; give the folder that `lesion_seg train` wrote.")
+    if not path.is_file(): raise InputError(f'{folder}: no {CARD} in this folder; give the folder that `lesion_seg train` wrote.')
     if path.stat().st_size > MAX_CARD_BYTES: raise InputError(f"{path}: larger than {MAX_CARD_BYTES} bytes, so not a bundle's card.")
-    try: card = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as e: raise InputError(f"{path}: not readable as JSON ({type(e).__name__}); copy the bundle again.") from e
+    try: card = json.loads(path.read_text(encoding='utf-8'))
+    except (ValueError, RecursionError) as e: raise InputError(f'{path}: not readable as JSON ({type(e).__name__}); copy the bundle again.') from e
     return check_card(card, path)
 
 # %% ../nbs/12_bundle.ipynb #86a735f5
@@ -145,9 +145,9 @@ class Bundle:
         "Open a bundle; nothing in it is executed."
         folder = Path(folder)
         info, weights = _read_card(folder), folder / WEIGHTS
-        if not weights.is_file(): raise InputError(f"{weights}: missing; copy the bundle again.")
-        if verify and sha256(weights) != info["weights_sha256"]:
-            raise InputError(f"{weights}: differs from the digest in {CARD} (cut or swapped); copy the bundle again.")
+        if not weights.is_file(): raise InputError(f'{weights}: missing; copy the bundle again.')
+        if verify and sha256(weights) != info['weights_sha256']:
+            raise InputError(f'{weights}: differs from the digest in {CARD} (cut or swapped); copy the bundle again.')
         return cls(folder, info)
 
     @classmethod
@@ -156,21 +156,21 @@ class Bundle:
         return cls.load(SHIPPED)
 
     @property
-    def size(self) -> int: return self.info["size"]
+    def size(self) -> int: return self.info['size']
     @property
-    def mean(self) -> list[float]: return self.info["mean"]
+    def mean(self) -> list[float]: return self.info['mean']
     @property
-    def std(self) -> list[float]: return self.info["std"]
+    def std(self) -> list[float]: return self.info['std']
     @property
-    def threshold(self) -> float: return self.info["threshold"]
+    def threshold(self) -> float: return self.info['threshold']
     @property
-    def temperature(self) -> float: return self.info["temperature"]
+    def temperature(self) -> float: return self.info['temperature']
     @property
-    def calibration(self) -> Calibration: return Calibration(self.temperature, **self.info.get("calibration", {}))
+    def calibration(self) -> Calibration: return Calibration(self.temperature, **self.info.get('calibration', {}))
     @property
-    def largest(self) -> bool: return self.info.get("largest", False)  # keep the largest region only
+    def largest(self) -> bool: return self.info.get('largest', False)  # keep the largest region only
     @property
-    def architecture(self) -> dict[str, Any]: return self.info["architecture"]
+    def architecture(self) -> dict[str, Any]: return self.info['architecture']
 
     def model(self) -> nn.Module:
         "The network with its weights, in evaluation mode (imports torch)."
@@ -197,28 +197,28 @@ def _load_model(bundle: Bundle) -> nn.Module:
         model.load_state_dict(state, strict=True)
     except (SafetensorError, RuntimeError, TypeError, ValueError) as e:
         reason = str(e).splitlines()[0][:200]
-        raise InputError(f"{weights}: does not fit the architecture in {CARD} ({reason}); save the bundle again.") from e
+        raise InputError(f'{weights}: does not fit the architecture in {CARD} ({reason}); save the bundle again.') from e
     return model.eval()
 
 # %% ../nbs/12_bundle.ipynb #0282fdd6
 def _exported(bundle: Bundle, name: str) -> Path:
     "An exported file that is the one on the card."
-    path, digest = bundle.path / name, bundle.info.get("onnx", {}).get("sha256", {}).get(name)
+    path, digest = bundle.path / name, bundle.info.get('onnx', {}).get('sha256', {}).get(name)
     if digest is None or not path.is_file():
-        how = " --quantize static" if name == ONNX_INT8 else ""
-        raise InputError(f"{path}: this bundle has no {name}; make it with `lesion_seg export {bundle.path}{how}`.")
-    if sha256(path) != digest: raise InputError(f"{path}: differs from the digest in {CARD} (cut or swapped); copy the bundle again.")
+        how = ' --quantize static' if name == ONNX_INT8 else ''
+        raise InputError(f'{path}: this bundle has no {name}; make it with `lesion_seg export {bundle.path}{how}`.')
+    if sha256(path) != digest: raise InputError(f'{path}: differs from the digest in {CARD} (cut or swapped); copy the bundle again.')
     return path
 
 # %% ../nbs/12_bundle.ipynb #04f45993
-LIBRARIES = ("lesion_seg", "torch", "fastai", "timm", "albumentations", "numpy")
+LIBRARIES = ('lesion_seg', 'torch', 'fastai', 'timm', 'albumentations', 'numpy')
 
 def versions() -> dict[str, str]:
     "Versions of Python and of the libraries that make a model what it is."
-    found = {"python": platform.python_version()}
+    found = {'python': platform.python_version()}
     for name in LIBRARIES:
         try: found[name] = version(name)
-        except PackageNotFoundError: found[name] = "not installed"
+        except PackageNotFoundError: found[name] = 'not installed'
     return found
 
 # %% ../nbs/12_bundle.ipynb #70740cc2
@@ -226,16 +226,16 @@ def code_commit() -> str:
     "The commit of the lesion_seg checkout this runs from, '+' when it was changed since, or 'release'."
     import lesion_seg
     here = Path(lesion_seg.__file__).resolve().parent
-    def git(*args): return subprocess.run(["git", "-C", str(here), *args], capture_output=True, text=True)
-    try: head = git("rev-parse", "--short=12", "HEAD")
-    except OSError: return "release"  # no git on this machine
-    if head.returncode or git("ls-files", "--error-unmatch", "__init__.py").returncode: return "release"  # installed, maybe inside another checkout
-    return head.stdout.strip() + ("+" if git("status", "--porcelain", "--untracked-files=no").stdout.strip() else "")
+    def git(*args): return subprocess.run(['git', '-C', str(here), *args], capture_output=True, text=True)
+    try: head = git('rev-parse', '--short=12', 'HEAD')
+    except OSError: return 'release'  # no git on this machine
+    if head.returncode or git('ls-files', '--error-unmatch', '__init__.py').returncode: return 'release'  # installed, maybe inside another checkout
+    return head.stdout.strip() + ('+' if git('status', '--porcelain', '--untracked-files=no').stdout.strip() else '')
 
 # %% ../nbs/12_bundle.ipynb #29aa76fc
 def _replace_folder(new: Path, folder: Path) -> None:
     "Put folder `new` where `folder` is; the old one stays whole until then."
-    old = folder.with_name(f".{folder.name}.old")
+    old = folder.with_name(f'.{folder.name}.old')
     if old.exists(): shutil.rmtree(old)
     if folder.exists(): os.replace(folder, old)
     os.replace(new, folder)
@@ -264,17 +264,17 @@ def save_bundle(
     from safetensors.torch import save
     folder = Path(folder)
     if folder.is_dir() and {p.name for p in folder.iterdir()} - {CARD, WEIGHTS, MODEL_CARD, ONNX, ONNX_DECODER, ONNX_INT8}:
-        raise InputError(f"{folder}: holds other files; choose a new folder for the bundle.")
+        raise InputError(f'{folder}: holds other files; choose a new folder for the bundle.')
     with writing(folder): folder.parent.mkdir(parents=True, exist_ok=True)
-    with writing(folder), tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.", ignore_cleanup_errors=True) as tmp:
-        new = Path(tmp) / "new"
+    with writing(folder), tempfile.TemporaryDirectory(dir=folder.parent, prefix=f'.{folder.name}.', ignore_cleanup_errors=True) as tmp:
+        new = Path(tmp) / 'new'
         new.mkdir()
         (new / WEIGHTS).write_bytes(save(_cpu_state(model, half)))  # save_file would hide it from other users (mode 0600)
         info = dict(schema=SCHEMA, architecture=model.architecture, size=size, mean=list(mean), std=list(std),
                     threshold=threshold, temperature=temperature, weights_sha256=sha256(new / WEIGHTS),
                     training=training or {}, metrics=metrics or {}, versions=versions(), commit=code_commit())
         check_card(info, folder / CARD)
-        (new / CARD).write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
+        (new / CARD).write_text(json.dumps(info, indent=2) + '\n', encoding='utf-8')
         _replace_folder(new, folder)
     return Bundle(folder, info)
 
@@ -284,10 +284,10 @@ def revise(
     **changes: Any,  # new values of keys of the card; 'training' and 'metrics' are merged with what is there
 ) -> Bundle:  # raises InputError, and changes nothing, when the card would no longer be one
     "Write new facts onto a bundle's card."
-    if unknown := [k for k in changes if k not in (*bundle.info, *_LATER)]: raise InputError(f"{bundle.path / CARD}: has no key {unknown[0]!r} to change.")
-    merged = {k: bundle.info[k] | v if k in ("training", "metrics") else v for k, v in changes.items()}
+    if unknown := [k for k in changes if k not in (*bundle.info, *_LATER)]: raise InputError(f'{bundle.path / CARD}: has no key {unknown[0]!r} to change.')
+    merged = {k: bundle.info[k] | v if k in ('training', 'metrics') else v for k, v in changes.items()}
     info = check_card(bundle.info | merged, bundle.path / CARD)
-    if Bundle(bundle.path, info).calibration != bundle.calibration and "onnx" not in changes: info.pop("onnx", None)  # those files hold the old one
-    with atomic_path(bundle.path / CARD) as tmp: tmp.write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
-    for name in (ONNX, ONNX_DECODER, ONNX_INT8) if "onnx" not in info else (): (bundle.path / name).unlink(missing_ok=True)
+    if Bundle(bundle.path, info).calibration != bundle.calibration and 'onnx' not in changes: info.pop('onnx', None)  # those files hold the old one
+    with atomic_path(bundle.path / CARD) as tmp: tmp.write_text(json.dumps(info, indent=2) + '\n', encoding='utf-8')
+    for name in (ONNX, ONNX_DECODER, ONNX_INT8) if 'onnx' not in info else (): (bundle.path / name).unlink(missing_ok=True)
     return Bundle(bundle.path, info)
