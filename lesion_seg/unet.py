@@ -18,10 +18,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from .core import InputError, sha256
 
 # %% auto #0
-__all__ = ['STRIDES', 'DIGESTS', 'PACKAGED', 'MODELS', 'conv_block', 'he_normal_', 'halve', 'UpCat', 'check_size', 'UNet',
+__all__ = ['STRIDES', 'DIGESTS', 'PACKAGED', 'MODELS', 'OWN', 'conv_block', 'he_normal_', 'halve', 'UpCat', 'check_size', 'UNet',
            'full_precision', 'DepthwiseConv', 'SameConv', 'replace_convs', 'make_encoder', 'ShuffleUp', 'batch_norm',
            'conv3', 'SkipBlock', 'CrossBlock', 'LeanBlock', 'quad_head', 'fastai_decoder', 'lean_decoder', 'LesionUNet',
-           'model_cost', 'packaged_weights', 'read_weights', 'load_encoder', 'lesion_unet', 'build_model',
+           'model_cost', 'packaged_weights', 'read_weights', 'load_encoder', 'lesion_unet', 'build_model', 'OwnNetwork',
            'param_groups']
 
 # %% ../nbs/10_unet.ipynb #586c44f4
@@ -451,12 +451,64 @@ def build_model(
     try: return MODELS[name](**{k: v for k, v in architecture.items() if k != 'name'})
     except TypeError as e: raise InputError(f'model {name!r}', f'does not take these arguments ({e})', 'leave out or mend the one that is named') from e
 
+# %% ../nbs/10_unet.ipynb #1efece2d
+OWN = 'own' # the name of an architecture that cannot be built from its description
+
+class OwnNetwork(nn.Module):
+    "Any network with one channel of logits, behind the interface of ours."
+    def __init__(
+        self,
+        network: nn.Module, # images (N, 3, H, W) to logits (N, 1, H, W)
+        multiple: int = 32, # the network takes sides that are multiples of this, in pixels
+    ):
+        super().__init__()
+        self.network, self.multiple = network, multiple
+        kind = type(network)
+        self.architecture = dict(name=OWN, network=f'{kind.__module__}.{kind.__qualname__}')
+
+    def encode(
+        self,
+        x: Tensor, # images (N, 3, H, W)
+    ) -> list[Tensor]: # the logits, as the only feature
+        "All the work."
+        h, w = x.shape[-2:]
+        padded = F.pad(x, (0, -w % self.multiple, 0, -h % self.multiple), mode='replicate')
+        return [self.network(padded)[..., :h, :w]]
+
+    def decode(
+        self,
+        features: list[Tensor], # from `encode`
+        size: Sequence[int], # (height, width) of the images given to `encode`
+        dropout: Callable[[Tensor], Tensor] | None = None, # has no place here
+    ) -> Tensor: # logits (N, 1, height, width)
+        "Nothing is left to do."
+        return features[-1]
+
+    def forward(
+        self,
+        x: Tensor, # images (N, 3, H, W)
+    ) -> Tensor: # logits (N, 1, H, W)
+        return self.decode(self.encode(x), x.shape[-2:])
+
+    def check_logits(
+        self,
+        size: int, # side of a square image, pixels
+    ) -> None: # raises `InputError` for a network that does not give one channel of logits
+        "Try the network once."
+        mode, device = self.training, next((p.device for p in self.parameters()), None)
+        try:
+            with torch.no_grad(): logits = self.eval()(torch.zeros(1, 3, size, size, device=device))
+            problem = '' if logits.shape == (1, 1, size, size) else f'gives {tuple(logits.shape)} for an image of (1, 3, {size}, {size})'
+        except Exception as e: problem = f'cannot take an image of (1, 3, {size}, {size}) ({str(e).splitlines()[0][:200]})'
+        finally: self.train(mode)
+        if problem: raise InputError(self.architecture['network'], problem, 'give a network that makes logits (N, 1, H, W) of images (N, 3, H, W)')
+
 # %% ../nbs/10_unet.ipynb #4a04371a
 def param_groups(
     model: nn.Module, # a `UNet` or `LesionUNet`
 ) -> list[list[nn.Parameter]]: # [encoder, decoder]; together they hold each parameter once
     "Split the parameters for fastai: `freeze` then leaves the encoder alone."
-    encoder_parts = ('down.', 'bottleneck.') if isinstance(model, UNet) else ('encoder.',)
+    encoder_parts = ('down.', 'bottleneck.') if isinstance(model, UNet) else ('encoder.', 'network.encoder.')
     groups: list[list[nn.Parameter]] = [[], []]
     for name, p in model.named_parameters(): groups[not name.startswith(encoder_parts)].append(p)
     return groups

@@ -268,7 +268,7 @@ class TestPretrained:
 
     def test_larger_network_of_other_shapes(self, tmp_path):
         save_file(timm.create_model("resnet50").state_dict(), tmp_path / "r50.safetensors")
-        with pytest.raises(InputError, match="r50.safetensors does not fit.*layer1.0.conv1.weight"):
+        with pytest.raises(InputError, match="r50.safetensors: does not fit.*layer1.0.conv1.weight"):
             lesion_unet("resnet18", pretrained=tmp_path / "r50.safetensors")
 
     def test_wrong_network_and_missing_file(self, tmp_path):
