@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import Any, Literal
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # importing a library must not open a connection
+os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')  # importing a library must not open a connection
 
 import albumentations as A
 import cv2
@@ -32,7 +32,7 @@ def _compose(transforms: list[A.BasicTransform | A.BaseCompose], seed: int | Non
 # %% ../nbs/08_augment.ipynb #be148581
 def _leaves(t: Any) -> list[Any]:
     "The transform and all that it holds, in a fixed order."
-    return [t, *(leaf for child in getattr(t, "transforms", []) for leaf in _leaves(child))]
+    return [t, *(leaf for child in getattr(t, 'transforms', []) for leaf in _leaves(child))]
 
 # %% ../nbs/08_augment.ipynb #88d6d22e
 def seed_augs(
@@ -93,7 +93,7 @@ def _colour() -> list[Any]:
 # %% ../nbs/08_augment.ipynb #7134936d
 def _quality() -> A.OneOf:
     "What lenses and files take away, one at a time."
-    linear = {"downscale": cv2.INTER_AREA, "upscale": cv2.INTER_LINEAR}
+    linear = {'downscale': cv2.INTER_AREA, 'upscale': cv2.INTER_LINEAR}
     return A.OneOf([
         A.GaussianBlur(sigma_limit=(0.5, 2.0), p=1.0),
         A.Downscale(scale_range=(0.4, 0.8), interpolation_pair=linear, p=1.0),
@@ -134,12 +134,12 @@ class Artefacts(A.ImageOnlyTransform):
         self.grades = grades
 
     @property
-    def targets_as_params(self) -> list[str]: return ["mask"]
+    def targets_as_params(self) -> list[str]: return ['mask']
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
         rng = self.random_generator
         drawn = {k: float(rng.uniform(*self.grades)) for k, odds in _ODDS.items() if rng.random() < odds}
-        return dict(drawn=drawn, place=int(rng.integers(2**31)), truth=data["mask"] > 0)
+        return dict(drawn=drawn, place=int(rng.integers(2**31)), truth=data['mask'] > 0)
 
     def apply(self, img: np.ndarray, drawn: dict[str, float], place: int, truth: np.ndarray, **params: Any) -> np.ndarray:
         return add_artefacts(img, truth, place, **drawn) if drawn else img
@@ -165,19 +165,19 @@ def _robust(
     ]
 
 # %% ../nbs/08_augment.ipynb #77e3e465
-Preset = Literal["strong", "robust", "reference", "none"]
-PRESETS: tuple[str, ...] = ("strong", "robust", "reference", "none")
+Preset = Literal['strong', 'robust', 'reference', 'none']
+PRESETS: tuple[str, ...] = ('strong', 'robust', 'reference', 'none')
 
 def train_augs(
     size: int = 256,  # side of the square training images, pixels
-    preset: str = "strong",  # one of `PRESETS`
+    preset: str = 'strong',  # one of `PRESETS`
     seed: int | None = None,  # None: another run, other images
     **values: Any,  # of 'reference' (see `_reference`: rotation_limit, elastic, ...) or 'robust' (see `_robust`: scale, artefacts)
 ) -> A.Compose:  # takes and gives `image` uint8 (size, size, 3) and `mask` uint8 (size, size)
     "The training pipeline of a preset; raises InputError for an unknown one."
     if preset not in PRESETS: raise InputError(f"augmentation preset {preset!r} is unknown; choose one of {', '.join(PRESETS)}.")
-    if values and preset not in ("reference", "robust"): raise InputError(f"the preset {preset!r} takes no values ({', '.join(values)}).")
-    if preset == "none": return valid_augs()
+    if values and preset not in ('reference', 'robust'): raise InputError(f"the preset {preset!r} takes no values ({', '.join(values)}).")
+    if preset == 'none': return valid_augs()
     transforms = dict(reference=lambda: _reference(size, **values), strong=lambda: [*_geometry(), *_colour(), _quality()], robust=lambda: _robust(**values))
     return _compose(transforms[preset](), seed)
 
@@ -194,10 +194,10 @@ def apply_augs(
     seed: int | tuple[int, ...] | None = None,  # same seed, same result, whatever came before
 ) -> tuple[np.ndarray, np.ndarray]:  # uint8 (H, W, 3) and bool (H, W)
     "Move an image and its mask together."
-    if image.shape[:2] != mask.shape: raise ValueError(f"image {image.shape[:2]} and mask {mask.shape} differ in size")
+    if image.shape[:2] != mask.shape: raise ValueError(f'image {image.shape[:2]} and mask {mask.shape} differ in size')
     if seed is not None: seed_augs(augs, seed)
     out = augs(image=image, mask=mask.view(np.uint8))
-    return out["image"], out["mask"].astype(bool)
+    return out['image'], out['mask'].astype(bool)
 
 # %% ../nbs/08_augment.ipynb #5103969c
 def _like(array: np.ndarray, original: Any) -> Any:

@@ -32,12 +32,12 @@ def check_pair(
     "Bring logits and target to one shape and to full precision."
     logits, target = drop_channel(logits), drop_channel(target)
     if logits.ndim != 3 or logits.shape != target.shape or not logits.numel():
-        raise InputError(f"Logits {tuple(logits.shape)} and target {tuple(target.shape)} do not match: "
-                         "both must be (N, H, W) or (N, 1, H, W), and not empty.")
+        raise InputError(f'Logits {tuple(logits.shape)} and target {tuple(target.shape)} do not match: '
+                         'both must be (N, H, W) or (N, 1, H, W), and not empty.')
     logits = logits if logits.dtype == torch.float64 else logits.float()
     target = target.to(logits)
     lo, hi = torch.stack(target.aminmax()).tolist()
-    if lo < 0 or hi > 1: raise InputError(f"The target runs from {lo:g} to {hi:g}, but must lie in [0, 1]: divide a 0/255 mask by 255.")
+    if lo < 0 or hi > 1: raise InputError(f'The target runs from {lo:g} to {hi:g}, but must lie in [0, 1]: divide a 0/255 mask by 255.')
     return logits, target
 
 # %% ../nbs/11_loss.ipynb #63fd367d
@@ -45,19 +45,19 @@ class ImageLoss(nn.Module):
     "Base of all losses here: one value an image, then their mean."
     def __init__(
         self,
-        reduction: str = "mean",  # 'mean' or 'sum' over the images, or 'none' for one value an image
+        reduction: str = 'mean',  # 'mean' or 'sum' over the images, or 'none' for one value an image
     ):
         super().__init__()
-        if reduction not in ("mean", "sum", "none"): raise InputError(f"Unknown reduction {reduction!r}: choose 'mean', 'sum' or 'none'.")
+        if reduction not in ('mean', 'sum', 'none'): raise InputError(f"Unknown reduction {reduction!r}: choose 'mean', 'sum' or 'none'.")
         self.reduction = reduction
 
     def extra_repr(self) -> str:  # the settings, so that a run's record tells two losses apart
-        shown = {k: v for k, v in vars(self).items() if not k.startswith("_") and k != "training"}
-        return ", ".join(f"{k}={v!r}" for k, v in shown.items())
+        shown = {k: v for k, v in vars(self).items() if not k.startswith('_') and k != 'training'}
+        return ', '.join(f'{k}={v!r}' for k, v in shown.items())
 
     def per_image(self, logits: Tensor, target: Tensor) -> Tensor:  # both (N, H, W) float; returns (N,)
         "The loss of each image; what a subclass defines."
-        raise NotImplementedError(f"{type(self).__name__} must define per_image.")
+        raise NotImplementedError(f'{type(self).__name__} must define per_image.')
 
     def forward(
         self,
@@ -65,7 +65,7 @@ class ImageLoss(nn.Module):
         target: Tensor,  # (N, 1, H, W) or (N, H, W), values in [0, 1], any type
     ) -> Tensor:  # a scalar; (N,) for reduction 'none'
         loss = self.per_image(*check_pair(logits, target))
-        return loss if self.reduction == "none" else loss.sum() if self.reduction == "sum" else loss.mean()
+        return loss if self.reduction == 'none' else loss.sum() if self.reduction == 'sum' else loss.mean()
 
     def activation(self, x: Tensor) -> Tensor: return torch.sigmoid(x)  # fastai's name for logits to probabilities
     def decodes(self, x: Tensor) -> Tensor: return (x >= 0.5).squeeze(1).long()  # probabilities (N, 1, H, W) to masks (N, H, W), for fastai
@@ -76,7 +76,7 @@ class DiceLoss(ImageLoss):
     def __init__(
         self,
         smooth: float = 1.0,  # pixels added above and below, so that an empty truth has a value
-        reduction: str = "mean",  # see `ImageLoss`
+        reduction: str = 'mean',  # see `ImageLoss`
     ):
         super().__init__(reduction)
         self.smooth = smooth
@@ -89,7 +89,7 @@ class DiceLoss(ImageLoss):
 class BCELoss(ImageLoss):
     "Binary cross-entropy, averaged over the pixels of each image."
     def per_image(self, logits: Tensor, target: Tensor) -> Tensor:
-        return F.binary_cross_entropy_with_logits(logits, target, reduction="none").flatten(1).mean(1)
+        return F.binary_cross_entropy_with_logits(logits, target, reduction='none').flatten(1).mean(1)
 
 # %% ../nbs/11_loss.ipynb #b7cefcfe
 class SumLoss(ImageLoss):
@@ -98,11 +98,11 @@ class SumLoss(ImageLoss):
         self,
         losses: Sequence[ImageLoss],  # the parts
         weights: Sequence[float],  # one weight a part
-        reduction: str = "mean",  # see `ImageLoss`
+        reduction: str = 'mean',  # see `ImageLoss`
     ):
         super().__init__(reduction)
         if not losses or len(losses) != len(weights):
-            raise InputError(f"{len(losses)} losses do not go with {len(weights)} weights: give one each.")
+            raise InputError(f'{len(losses)} losses do not go with {len(weights)} weights: give one each.')
         self.losses, self.weights = nn.ModuleList(losses), [float(w) for w in weights]
 
     def per_image(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -117,7 +117,7 @@ class DiceBCELoss(SumLoss):
         dice_weight: float = 0.5,  # weight of `DiceLoss`
         bce_weight: float = 0.5,  # weight of `BCELoss`
         smooth: float = 1.0,  # see `DiceLoss`
-        reduction: str = "mean",  # see `ImageLoss`
+        reduction: str = 'mean',  # see `ImageLoss`
     ):
         super().__init__([DiceLoss(smooth), BCELoss()], [dice_weight, bce_weight], reduction)
 
@@ -129,7 +129,7 @@ class TverskyLoss(ImageLoss):
         alpha: float = 0.3,  # price of a false positive pixel
         beta: float = 0.7,  # price of a false negative pixel
         smooth: float = 1.0,  # pixels added above and below
-        reduction: str = "mean",  # see `ImageLoss`
+        reduction: str = 'mean',  # see `ImageLoss`
     ):
         super().__init__(reduction)
         self.alpha, self.beta, self.smooth = alpha, beta, smooth
@@ -149,7 +149,7 @@ class FocalTverskyLoss(TverskyLoss):
         beta: float = 0.7,  # price of a false negative pixel
         gamma: float = 4 / 3,  # exponent
         smooth: float = 1.0,  # pixels added above and below
-        reduction: str = "mean",  # see `ImageLoss`
+        reduction: str = 'mean',  # see `ImageLoss`
     ):
         super().__init__(alpha, beta, smooth, reduction)
         self.gamma = gamma
