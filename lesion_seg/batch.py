@@ -281,7 +281,7 @@ def _failed(name: str, path: str, why: InputError) -> dict[str, Any]:
 
 def _row(name: str, found: Segmentation, **mask: Any) -> dict[str, Any]:
     "What is known about one photograph."
-    doubt = {} if found.doubt is None else dict(doubt=found.doubt, needs_review=found.needs_review)
+    doubt = {} if found.disagreement is None else dict(doubt=found.disagreement, needs_review=found.needs_review)
     return dict(image=_text(name), status='ok', height=found.size[0], width=found.size[1], threshold=found.threshold, **found.measure(), **doubt, **mask)
 
 def _mask_of(found: Segmentation, masks: str, place: Path, stem: str) -> dict[str, Any]:

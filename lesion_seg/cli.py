@@ -440,7 +440,7 @@ def _written(found: Segmentation, file: Path, folder: Path, stem: str, kinds: Se
     from lesion_seg.dicom import write_seg
     written = found.save(folder, stem, kinds)
     if seg: written["seg"] = write_seg(seg, found.probability if fractional else found.mask, file, model=found.model)
-    doubt = {} if found.doubt is None else dict(doubt=found.doubt, needs_review=found.needs_review)
+    doubt = {} if found.disagreement is None else dict(doubt=found.disagreement, needs_review=found.needs_review)
     return dict(file=str(file), **found.measure(), **doubt, written={k: str(p) for k, p in written.items()})
 
 # %% ../nbs/32_cli.ipynb #b2557dd7

@@ -29,7 +29,7 @@ from .contours import (bounding_box, centre_of_area, clean_map, clean_mask, fere
          perimeter, resize_probability, resize_threshold)
 
 # %% auto #0
-__all__ = ['ALL_KINDS', 'KINDS', 'RUNTIMES', 'DOUBT', 'Segmentation', 'square_maps', 'Segmenter']
+__all__ = ['ALL_KINDS', 'KINDS', 'RUNTIMES', 'REVIEW_SCORE', 'Segmentation', 'd4_maps', 'Segmenter']
 
 # %% ../nbs/25_predict.ipynb #8cda61e2
 ALL_KINDS = 'mask', 'overlay', 'json', 'geojson', 'coco', 'probability'
@@ -46,12 +46,12 @@ class Segmentation:
     fill_holes: bool = False # and fill its holes
     spacing: tuple[float, float] | None = None # mm of a pixel: (row, column)
     model: dict[str, Any] = field(default_factory=dict) # facts about the bundle
-    doubt: float | None = None # disagreement over the square's symmetries, where it was asked for
+    disagreement: float | None = None # disagreement over the square's symmetries, where it was asked for
     review_above: float | None = None # more doubt than this is for a person to look at
 
     def __post_init__(self) -> None: _check(self)
     @property
-    def needs_review(self) -> bool | None: return None if self.doubt is None or self.review_above is None else self.doubt > self.review_above
+    def needs_review(self) -> bool | None: return None if self.disagreement is None or self.review_above is None else self.disagreement > self.review_above
     @cached_property
     def probability(self) -> np.ndarray: return resize_probability(self.small, self.size)
     @cached_property
@@ -171,7 +171,7 @@ def _record(seg: Segmentation) -> dict[str, Any]:
     return dict(name=seg.name, height=seg.size[0], width=seg.size[1], threshold=seg.threshold,
                 largest=seg.largest, fill_holes=seg.fill_holes, measures=seg.measure(), model=seg.model,
                 coordinates='(row, column) in pixels of the image, (0, 0) at the upper left corner',
-                **({} if seg.doubt is None else dict(doubt=seg.doubt, needs_review=seg.needs_review)))
+                **({} if seg.disagreement is None else dict(doubt=seg.disagreement, needs_review=seg.needs_review)))
 
 def _coco_file(seg: Segmentation) -> dict[str, Any]:
     image = dict(id=1, file_name=seg.name, height=seg.size[0], width=seg.size[1])
@@ -280,7 +280,7 @@ def _turn(a: np.ndarray, k: int, flip: bool) -> np.ndarray:
 def _turn_back(a: np.ndarray, k: int, flip: bool) -> np.ndarray: return np.rot90(a[:, :, ::-1 if flip else 1], -k, axes=(1, 2))
 
 # %% ../nbs/25_predict.ipynb #f93b0c44
-def square_maps(
+def d4_maps(
     probabilities: Callable[[np.ndarray], np.ndarray], # uint8 (N, S, S, 3) to float32 (N, S, S)
     batch: np.ndarray, # uint8 (N, S, S, 3)
 ) -> np.ndarray: # float32 (N, 8, S, S), the plain prediction first, its mirror image second
@@ -292,10 +292,10 @@ def square_maps(
     return out
 
 # %% ../nbs/25_predict.ipynb #fb43e3bf
-DOUBT = 'disagreement' # which of `lesion_scores`
+REVIEW_SCORE = 'disagreement' # which of `lesion_scores`
 
 def _doubt(
-    square: np.ndarray, # float32 (8, S, S), from `square_maps`
+    square: np.ndarray, # float32 (8, S, S), from `d4_maps`
     bundle: Bundle,
 ) -> dict[str, Any]: # fields of a `Segmentation`
     "How much the symmetries disagree, and from where on that is for a person to look at."
@@ -303,7 +303,7 @@ def _doubt(
     if not rule: raise InputError(f'{bundle.path}: no doubt to review was fitted for this bundle; run `lesion_seg calibrate` on it first')
     scores = lesion_scores(gather(square, bundle.threshold), bundle.threshold)
     if rule['score'] not in scores: raise InputError(f'{bundle.path}: {rule["score"]!r} is no score of doubt; run `lesion_seg calibrate` on it again')
-    return dict(doubt=scores[rule['score']], review_above=rule['threshold'])
+    return dict(disagreement=scores[rule['score']], review_above=rule['threshold'])
 
 # %% ../nbs/25_predict.ipynb #dd42bf02
 class _Input(NamedTuple):
@@ -333,7 +333,7 @@ def _answers(
     "One pass of the network over prepared photographs, or eight."
     if not items: return []
     batch = np.stack([i.pixels for i in items])
-    square = square_maps(s.backend.probabilities, batch) if tta or review else None
+    square = d4_maps(s.backend.probabilities, batch) if tta or review else None
     maps = s.backend.probabilities(batch) if square is None else square.mean(1) if tta else square[:, 0]
     doubts = [_doubt(q, s.bundle) for q in square] if review and square is not None else [{}] * len(items)
     cut, one = s.bundle.threshold if threshold is None else threshold, s.bundle.largest if largest is None else largest

@@ -27,7 +27,7 @@ from .evaluate import evaluate, plot_distribution, save_report, save_summary, sa
 from .metrics import DISTANCES
 from .onnx import export_onnx
 from .contours import clean_map
-from .predict import DOUBT, Segmentation, Segmenter
+from .predict import REVIEW_SCORE, Segmentation, Segmenter
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -97,9 +97,9 @@ def calibrate(
 # %% ../nbs/28_report.ipynb #8ea2dd75
 def _review_rule(bundle: Bundle, manifest: Manifest, source: str, share: float) -> dict[str, Any]:
     "The doubt that the given share of held-out photographs exceeds."
-    segmenter = Segmenter(Bundle(bundle.path, bundle.info | dict(review=dict(score=DOUBT, threshold=0.0))), runtime="torch")
-    doubts = [found.doubt for found in segmenter.predict_many((p.image for p in manifest), review=True)]  # type: ignore[union-attr]
-    return dict(score=DOUBT, threshold=fit_review(np.array(doubts), share), share=share, n=len(doubts), source=source)
+    segmenter = Segmenter(Bundle(bundle.path, bundle.info | dict(review=dict(score=REVIEW_SCORE, threshold=0.0))), runtime="torch")
+    doubts = [found.disagreement for found in segmenter.predict_many((p.image for p in manifest), review=True)]  # type: ignore[union-attr]
+    return dict(score=REVIEW_SCORE, threshold=fit_review(np.array(doubts), share), share=share, n=len(doubts), source=source)
 
 # %% ../nbs/28_report.ipynb #6e0ce806
 TRUTH, PREDICTION = (0, 200, 120), (255, 140, 0)

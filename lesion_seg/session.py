@@ -251,9 +251,9 @@ def review_reason(
 ) -> str:
     "Why a person should look at this result, or why no flag was raised."
     if not found.mask.any(): return 'No lesion was found at this threshold. Lower it, or look at the photograph yourself.'
-    if found.doubt is None or not rule: return 'This model has no rule for review; `lesion_seg calibrate` fits one.'
+    if found.disagreement is None or not rule: return 'This model has no rule for review; `lesion_seg calibrate` fits one.'
     share = f'the most doubtful {rule["share"]:.0%} of the {rule["n"]} photographs that fixed the rule'
-    if found.needs_review: return f'Turned and mirrored, the photograph gets borders that differ by {found.doubt:.3f}, as for {share}.'
+    if found.needs_review: return f'Turned and mirrored, the photograph gets borders that differ by {found.disagreement:.3f}, as for {share}.'
     return f'Turned and mirrored, the photograph gets borders that agree; it is not among {share}.'
 
 # %% ../nbs/29_session.ipynb #cfd1d592
@@ -265,7 +265,7 @@ def summary(
     found, e = segment(s, key), s.entry(key)
     empty = not found.mask.any()
     return dict(key=key, name=e.name, height=e.size[0], width=e.size[1], threshold=s.threshold, empty=empty, **found.measure(),
-                doubt=found.doubt, review_above=found.review_above, needs_review=True if empty else found.needs_review,
+                doubt=found.disagreement, review_above=found.review_above, needs_review=True if empty else found.needs_review,
                 reason=review_reason(found, s.segmenter.bundle.info.get('review')), dicom=e.header, spacing=e.spacing, **_score(e, found))
 
 # %% ../nbs/29_session.ipynb #210006db

@@ -274,7 +274,7 @@ def test_a_batch_with_broken_files_and_its_archive(page, photos, tmp_path):
     flagged = [r.needs_review or not r.mask.any() for r in found.values()]
     assert page.locator(".card .chip.look").count() == sum(flagged)
     shown = page.locator(".card .name").all_inner_texts()
-    assert shown == sorted(found, key=lambda n: (not (found[n].needs_review or not found[n].mask.any()), -found[n].doubt))
+    assert shown == sorted(found, key=lambda n: (not (found[n].needs_review or not found[n].mask.any()), -found[n].disagreement))
     assert "Dice" in page.locator(".card", has_text="p00.jpg").inner_text()
 
     rows = list(csv.DictReader(io.StringIO(saved(page, "Summary (CSV)").decode())))
