@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # %% auto #0
-__all__ = ['evaluate', 'plot_distribution', 'worst', 'plot_worst', 't_interval', 'group_draws', 'group_codes',
+__all__ = ['evaluate_predictions', 'plot_distribution', 'worst', 'plot_worst', 't_interval', 'group_draws', 'group_codes',
            'bootstrap_interval', 'isic_2017_score', 'isic_2018_score', 'failure_rate', 'wilson_interval', 'summarise',
            'text_report', 'save_table', 'load_table', 'save_summary', 'save_report', 'compare']
 
@@ -36,7 +36,7 @@ def _row(id: str, group: Any, pred: Any, truth: Any, threshold: float, **kwargs:
     return dict(id=id, group=str(group) if group not in (None, '') else id, height=h, width=w, **confusion(pred, truth)._asdict(), **scores)
 
 # %% ../nbs/17_evaluate.ipynb #b0be0bcd
-def evaluate(
+def evaluate_predictions(
     items: Iterable[tuple[str, str | None, np.ndarray, np.ndarray]],  # (id, group, pred, truth); pred a mask or probabilities (H, W)
     threshold: float = .5,                       # for predictions that are probabilities
     distances: bool = False,                     # also hd95, assd, nsd and boundary_iou
@@ -57,7 +57,7 @@ def evaluate(
 def _check_table(table: pd.DataFrame, *columns: str) -> None:
     "Refuse a table that is empty, lacks a column, repeats an id or holds NaN"
     if missing := [c for c in ('id', 'group', *columns) if c not in table.columns]:
-        raise InputError(f'the table lacks the column {", ".join(missing)}; evaluate() makes tables with it.')
+        raise InputError(f'the table lacks the column {", ".join(missing)}; evaluate_predictions() makes tables with it.')
     if not len(table): raise InputError('the table holds no images.')
     if len(twice := table.id[table.id.duplicated()]): raise InputError(f'{twice.iloc[0]}: this id occurs twice in the table.')
     for c in columns:
@@ -77,7 +77,7 @@ def _histogram(ax: Any, x: np.ndarray, name: str, threshold: float | None) -> No
 
 # %% ../nbs/17_evaluate.ipynb #a01ddac8
 def plot_distribution(
-    table: pd.DataFrame,                             # as `evaluate` returns it
+    table: pd.DataFrame,                             # as `evaluate_predictions` returns it
     metrics: tuple[str, ...] = ('dice', 'jaccard'),  # columns to show
     threshold: float | None = .65,                   # failure threshold drawn for the Jaccard index; None: no line
 ) -> Figure:                                         # a matplotlib figure
@@ -91,7 +91,7 @@ def plot_distribution(
 
 # %% ../nbs/17_evaluate.ipynb #10ab2223
 def worst(
-    table: pd.DataFrame,      # as `evaluate` returns it
+    table: pd.DataFrame,      # as `evaluate_predictions` returns it
     n: int = 6,               # at most so many rows
     metric: str = 'jaccard',  # column to sort by
 ) -> pd.DataFrame:            # rows of the table, worst first; equal ones by id
@@ -110,7 +110,7 @@ def _draw_case(ax: Any, image: np.ndarray, pred: np.ndarray, truth: np.ndarray, 
 
 # %% ../nbs/17_evaluate.ipynb #a4b95109
 def plot_worst(
-    table: pd.DataFrame,                                              # as `evaluate` returns it
+    table: pd.DataFrame,                                              # as `evaluate_predictions` returns it
     load: Callable[[str], tuple[np.ndarray, np.ndarray, np.ndarray]],  # id -> image, predicted mask, true mask, of one size
     n: int = 6,                                                       # at most so many images
     metric: str = 'jaccard',                                          # column to sort by
@@ -252,7 +252,7 @@ def _failures(j: np.ndarray, threshold: float, level: float) -> dict[str, Any]:
 
 # %% ../nbs/17_evaluate.ipynb #2802b9a7
 def summarise(
-    table: pd.DataFrame,     # as `evaluate` returns it
+    table: pd.DataFrame,     # as `evaluate_predictions` returns it
     level: float = .95,      # confidence level of every interval, in (0, 1)
     n: int = 2000,           # bootstrap resamples
     seed: int = 42,          # of the bootstrap
@@ -298,7 +298,7 @@ def text_report(
 
 # %% ../nbs/17_evaluate.ipynb #20414a4b
 def save_table(
-    table: pd.DataFrame,  # as `evaluate` returns it
+    table: pd.DataFrame,  # as `evaluate_predictions` returns it
     path: str | Path,     # .csv or .parquet
 ) -> Path:                # the written file
     "Write the table of scores; another suffix raises `InputError`"
@@ -353,7 +353,7 @@ def _paired(a: pd.DataFrame, b: pd.DataFrame, metric: str) -> tuple[pd.DataFrame
 
 # %% ../nbs/17_evaluate.ipynb #d94903cc
 def compare(
-    table_a: pd.DataFrame,   # scores of model A, as `evaluate` returns them
+    table_a: pd.DataFrame,   # scores of model A, as `evaluate_predictions` returns them
     table_b: pd.DataFrame,   # scores of model B on the same images
     metric: str = 'jaccard',  # a column of both tables
     level: float = .95,      # confidence level in (0, 1)

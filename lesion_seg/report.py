@@ -23,7 +23,7 @@ from .reliability import fit_review
 from .core import InputError, atomic_path
 from .data import contact_sheet, draw_contour, read_image, read_mask, resize_image, resize_mask
 from .manifest import Manifest
-from .evaluate import evaluate, plot_distribution, save_report, save_summary, save_table, summarise, worst
+from .evaluate import evaluate_predictions, plot_distribution, save_report, save_summary, save_table, summarise, worst
 from .metrics import DISTANCES
 from .onnx import export_onnx
 from .contours import clean_map
@@ -57,13 +57,13 @@ def evaluate_manifest(
     report: Callable[[int], None] | None = None,  # called with the number of images done
     precision: str = "float32",  # or 'int8', see `Segmenter`
     **options: Any,  # passed to `Segmenter.predict`: threshold, tta, largest, fill_holes
-) -> pd.DataFrame:  # one row an image, as `lesion_seg.evaluate.evaluate` gives it
+) -> pd.DataFrame:  # one row an image, as `lesion_seg.evaluate.evaluate_predictions` gives it
     "Predict and score each image of a manifest at its own resolution."
     def counted():
         for i, item in enumerate(_predictions(Segmenter(bundle, precision=precision), manifest, options)):
             if report: report(i + 1)
             yield item
-    return evaluate(counted(), distances=distances)
+    return evaluate_predictions(counted(), distances=distances)
 
 # %% ../nbs/28_report.ipynb #fc774f24
 def calibrate(

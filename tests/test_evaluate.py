@@ -108,7 +108,7 @@ def test_isic_scores_of_hand_made_images():
     truth, empty = np.zeros((20, 20), bool), np.zeros((20, 20), bool)
     truth[:10, :10] = True
     def part(n): return truth & (np.cumsum(truth).reshape(20, 20) <= n)          # the first n pixels of the lesion
-    table = ev.evaluate([('a', None, truth, truth), ('b', None, part(65), truth), ('c', None, part(64), truth),
+    table = ev.evaluate_predictions([('a', None, truth, truth), ('b', None, part(65), truth), ('c', None, part(64), truth),
                         ('d', None, empty, truth), ('e', None, empty, empty)])
     assert table.jaccard.tolist() == pytest.approx([1, .65, .64, 0, 1], abs=1e-12)
     assert ev.isic_2017_score(table.jaccard) == pytest.approx((1 + .65 + .64 + 0 + 1) / 5, abs=1e-12)
@@ -120,7 +120,7 @@ def test_isic_scores_of_hand_made_images():
 
 @pytest.fixture(scope='module')
 def table():
-    return ev.evaluate(((f'{i:03}', f'p{i // 3}', *blobs(i)) for i in range(30)), distances=True)
+    return ev.evaluate_predictions(((f'{i:03}', f'p{i // 3}', *blobs(i)) for i in range(30)), distances=True)
 
 
 def test_the_unit_of_the_mean_is_the_image():
@@ -128,7 +128,7 @@ def test_the_unit_of_the_mean_is_the_image():
     large, small, none = (np.zeros((64, 64), bool) for _ in range(3))
     large[2:60, 2:60], small[:2, :2] = True, True
     items = [('l', None, large, large)] + [(f's{i}', None, none, small) for i in range(8)]
-    summary = ev.summarise(ev.evaluate(items))
+    summary = ev.summarise(ev.evaluate_predictions(items))
     assert summary['metrics']['dice']['mean'] == pytest.approx(1 / 9, abs=1e-12)
     assert M.dice(np.stack([i[2] for i in items]).reshape(-1, 64), np.stack([i[3] for i in items]).reshape(-1, 64)) > .99
 
@@ -137,19 +137,19 @@ def test_evaluate_keeps_order_and_counts(table):
     assert table.id.tolist() == [f'{i:03}' for i in range(30)] and set(zip(table.height, table.width, strict=True)) == {(48, 60)}
     assert (table[['tp', 'fp', 'fn', 'tn']].sum(axis=1) == 48 * 60).all()
     for i in (0, 17): assert table.loc[i, list(M.METRICS)].to_dict() == M.score_pair(*blobs(i), distances=True)
-    assert set(table.unit) == {'px'} and 'hd95' not in ev.evaluate([('a', None, *blobs(0))])
-    assert ev.evaluate([('a', None, *blobs(0))], distances=True, spacing=(.1, .1)).unit[0] == 'mm'
+    assert set(table.unit) == {'px'} and 'hd95' not in ev.evaluate_predictions([('a', None, *blobs(0))])
+    assert ev.evaluate_predictions([('a', None, *blobs(0))], distances=True, spacing=(.1, .1)).unit[0] == 'mm'
 
 
 def test_evaluate_accepts_probabilities_and_names_the_image_that_is_wrong():
     p, t = blobs(0)
-    assert ev.evaluate([('a', '', p * .4, t)], threshold=.3).dice[0] == M.dice(p, t)
-    assert ev.evaluate([('a', '', p, t)]).group[0] == 'a'
+    assert ev.evaluate_predictions([('a', '', p * .4, t)], threshold=.3).dice[0] == M.dice(p, t)
+    assert ev.evaluate_predictions([('a', '', p, t)]).group[0] == 'a'
     for bad, words in ((p * np.nan, 'NaN'), (p[:4], 'shape'), (p * 7., 'sigmoid')):
-        with pytest.raises(InputError, match=f'^b: .*{words}'): ev.evaluate([('a', None, p, t), ('b', None, bad, t)])
-    with pytest.raises(InputError, match='^b: .*255'): ev.evaluate([('b', None, p, t * np.uint8(255))])
-    with pytest.raises(InputError, match='twice'): ev.evaluate([('a', None, p, t)] * 2)
-    with pytest.raises(InputError, match='no images'): ev.evaluate([])
+        with pytest.raises(InputError, match=f'^b: .*{words}'): ev.evaluate_predictions([('a', None, p, t), ('b', None, bad, t)])
+    with pytest.raises(InputError, match='^b: .*255'): ev.evaluate_predictions([('b', None, p, t * np.uint8(255))])
+    with pytest.raises(InputError, match='twice'): ev.evaluate_predictions([('a', None, p, t)] * 2)
+    with pytest.raises(InputError, match='no images'): ev.evaluate_predictions([])
 
 
 def test_evaluate_takes_items_one_by_one():
@@ -160,7 +160,7 @@ def test_evaluate_takes_items_one_by_one():
             alive.append(i)
             yield f'{i}', None, *blobs(i)
             if i == 2: raise RuntimeError('stop here')
-    with pytest.raises(RuntimeError): ev.evaluate(items())
+    with pytest.raises(RuntimeError): ev.evaluate_predictions(items())
     assert alive == [0, 1, 2]
 
 
