@@ -97,7 +97,7 @@ def test_a_short_campaign(tmp_path):
 
 def test_the_campaign_catches_what_it_should(tmp_path):
     "A reader that lets a decoder's error through is found."
-    code = "import lesion_seg.data as d, contextlib; d._decoding = lambda name: contextlib.nullcontext()"
+    code = "import lesion_seg.data as d, contextlib; d.decoding = lambda name: contextlib.nullcontext()"
     (tmp_path / "sitecustomize.py").write_text(code)
     env = {**os.environ, "PYTHONPATH": str(tmp_path)}
     run = [sys.executable, str(HERE / "fuzz" / "campaign.py"), "--entry", "image", "--inputs", "60"]
