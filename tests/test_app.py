@@ -38,7 +38,7 @@ def test_no_name_reaches_outside_an_archive(session, phantom, name):
     assert 0 < len(plain_name(name)) <= 120 and not set(plain_name(name)) & set("/\\\x00\r\n\u202e")
     key = session.add(name, encoded(phantom.image))["key"]
     session.start_zip()
-    zip_session.add(key)
+    session.add_to_zip(key)
     members = zipfile.ZipFile(io.BytesIO(session.end_zip())).namelist()
     assert len(members) == 4
     assert all(m == m.strip() and not m.startswith((".", "/", "-", "=")) and not set(m) & set('/\\:*?"<>|') for m in members), members
@@ -47,7 +47,7 @@ def test_no_name_reaches_outside_an_archive(session, phantom, name):
 def test_equal_names_stay_apart(session, phantom):
     for i in range(3): session.add("a.jpg", encoded(np.roll(phantom.image, 30 * i, 1)))
     session.start_zip(overlays=False)
-    for key in session.photographs: zip_session.add(key)
+    for key in session.photographs: session.add_to_zip(key)
     archive = zipfile.ZipFile(io.BytesIO(session.end_zip()))
     masks = [n for n in archive.namelist() if n.endswith("_mask.png")]
     assert len(masks) == 3
@@ -100,7 +100,9 @@ def test_every_message_gets_an_answer(phantom):
     def put(): return app.answer(dict(id=1, do="put", name="a.jpg", size=len(data), at=0), [data])[0]["key"]
     key = put()
     strange = [None, 3, "x", [], {}, dict(id=1), dict(id=1, do="__init__"), dict(id=1, do="answer")]
-    strange += [dict(id=1, do=what) for what in app.questions()] + [dict(id=1, do=what, key=[], threshold="x", name={}, kind=7, size=-1, at=-1, part=-1, token=3, bundle=[]) for what in app.questions()]
+    strange += [dict(id=1, do=what) for what in app.questions()]
+    wrong = dict(key=[], threshold="x", name={}, kind=7, size=-1, at=-1, part=-1, token=3, bundle=[])
+    strange += [dict(id=1, do=what, **wrong) for what in app.questions()]
     for message in strange:
         reply, buffers = app.answer(message, [])
         assert isinstance(reply, dict) and isinstance(buffers, list) and "Traceback" not in json.dumps(reply)

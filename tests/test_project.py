@@ -69,7 +69,7 @@ def test_only_the_command_line_reads_the_configuration():
     assert [m for m in ORDER if "config" in imports((ROOT / "lesion_seg" / f"{m}.py").read_text())] == ["cli"]
 
 
-LIGHT = ["core", "data", "manifest", "isic", "records", "audit", "dicom", "bundle", "mc_dropout", "contours", "onnx", "quantize", "predict", "benchmark", "session", "app",
+LIGHT = ["core", "data", "layouts", "manifest", "isic", "records", "audit", "dicom", "bundle", "mc_dropout", "contours", "onnx", "quantize", "predict", "benchmark", "session", "app",
          "batch", "config", "cli"]
 
 
