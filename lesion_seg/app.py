@@ -11,6 +11,7 @@ import logging
 import os
 import secrets
 import socket
+import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -259,7 +260,7 @@ TORNADO = {'websocket_max_message_size': 32 * 2 ** 20,  # a part of an upload, w
            'disable_check_xsrf': True,  # there is no login to ride on, and with the check Voilà refuses to end the kernel of a page that was left
            'headers': {'Content-Security-Policy': POLICY, 'Referrer-Policy': 'no-referrer', 'X-Content-Type-Options': 'nosniff'}}
 
-# %% ../nbs/30_app.ipynb #8fcb55e6
+# %% ../nbs/30_app.ipynb #be4151ef
 class Guard:
     "Who is let in."
     def __init__(self,
@@ -358,6 +359,7 @@ def serve(
 ) -> None:
     "Serve the page until the process is stopped."
     from traitlets.config import Config
+    sys.path[:] = [p for p in sys.path if os.path.realpath(p or '.') != os.getcwd()]  # a `voila.py` in the current folder is nobody's module
     os.environ[SETTINGS] = json.dumps(dict(bundles=find_bundles(bundles), limits=asdict(limits)))
     os.environ['JUPYTER_PATH'] = os.pathsep.join(filter(None, [str(WEB), os.environ.get('JUPYTER_PATH')]))  # where Voilà finds the template
     os.environ['JUPYTER_CONFIG_DIR'] = os.environ['JUPYTER_CONFIG_PATH'] = str(WEB)  # and no settings of anybody else
