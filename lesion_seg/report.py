@@ -23,8 +23,7 @@ from .reliability import fit_review
 from .core import InputError, atomic_path
 from .data import contact_sheet, draw_contour, read_image, read_mask, resize_image, resize_mask
 from .manifest import Manifest
-from .evaluate import evaluate_predictions, plot_distribution, save_report, save_summary, save_table, summarise, worst
-from .metrics import DISTANCES
+from .evaluate import evaluate_predictions, metric_label, plot_distribution, save_report, save_summary, save_table, summarise, worst
 from .onnx import export_onnx
 from .contours import clean_map
 from .predict import REVIEW_SCORE, Segmentation, Segmenter
@@ -164,8 +163,7 @@ def _metric_rows(summary: dict[str, Any]) -> list[list[str]]:
     "Name, mean, standard deviation, t-interval and bootstrap interval of each metric, as text."
     def interval(ci): return "n/a" if None in ci else f"{ci[0]:.3f} to {ci[1]:.3f}"
     def number(x): return "n/a" if x is None else f"{x:.3f}"
-    unit = {name: f" [{summary['unit']}]" for name in DISTANCES}
-    return [[name.replace("_", " ") + unit.get(name, ""), number(m["mean"]), number(m["std"]), interval(m["ci"]), interval(m["bootstrap_ci"])]
+    return [[metric_label(name, summary).replace("_", " "), number(m["mean"]), number(m["std"]), interval(m["ci"]), interval(m["bootstrap_ci"])]
             for name, m in summary["metrics"].items()]
 
 # %% ../nbs/28_report.ipynb #eed0d2c6
