@@ -56,7 +56,7 @@ def resize_threshold(
     threshold: float, # lesion from this probability on
 ) -> np.ndarray: # bool (H, W): `resize_probability(small, size) >= threshold`, with less memory
     "The mask of a probability map at another size."
-    level = np.float32(threshold)
+    level = float(np.float32(threshold)) # as the map holds it
     out = np.zeros(size, bool)
     for rows, band in resized_bands(small, size, floor=level):
         if band is not None: np.greater_equal(band, level, out=out[rows])
@@ -145,7 +145,7 @@ def find_polygons(
     small: np.ndarray, # float32 (h, w) in [0, 1]
     threshold: float, # lesion from this probability on
     size: tuple[int, int], # (H, W) of the picture in whose pixels the points are given
-) -> list[list[np.ndarray]]: # largest first: each an outer ring (area > 0) and its holes (area < 0), closed, (N, 2) as x, y
+) -> list[list[np.ndarray]]: # largest first: outer ring (area > 0), holes (area < 0), closed, each (N, 2) as x, y
     "The borders of a probability map by marching squares."
     from contourpy import FillType, contour_generator
     def positions(n: int, length: int) -> np.ndarray: # the edge twice, the centres of the pixels, the edge twice

@@ -255,7 +255,7 @@ def test_a_card_whose_later_parts_are_odd(bundle, change):
 
 def test_a_score_of_doubt_that_is_none(bundle):
     revise(Bundle.load(bundle), review=dict(score="horoscope", threshold=0.1))
-    with pytest.raises(InputError, match="'horoscope' is no score of doubt"): Segmenter(bundle).predict(PHOTO, review=True)
+    with pytest.raises(InputError, match="'horoscope' is not a score of uncertainty"): Segmenter(bundle).predict(PHOTO, review=True)
 
 
 def test_a_new_temperature_takes_the_old_exports_away(bundle):
