@@ -36,7 +36,7 @@ from .predict import KINDS, Segmentation, Segmenter
 
 # %% auto #0
 __all__ = ['PLAN', 'INPUTS', 'RESULTS', 'MASKS', 'WORK', 'MASK_FORMATS', 'COLUMNS', 'list_inputs', 'Plan', 'make_plan',
-           'encode_rle', 'decode_rle', 'Counts', 'predict_shard', 'BatchResult', 'segment_folder']
+           'encode_rle', 'decode_rle', 'with_spacing', 'Counts', 'predict_shard', 'BatchResult', 'segment_folder']
 
 # %% ../nbs/27_batch.ipynb #127028ac
 def _entries(folder: str) -> list[os.DirEntry]:
@@ -265,7 +265,7 @@ def _text(name: str) -> str:
     "A file name as text; bytes that are none are written as \\\\xff."
     return os.fsencode(name).decode('utf-8', 'backslashreplace')
 
-def _spaced(found: Segmentation, path: str) -> Segmentation:
+def with_spacing(found: Segmentation, path: str | Path) -> Segmentation:
     "The result with the millimetres of a pixel, where a DICOM header gives them."
     if found.spacing is not None: return found
     with open(path, 'rb') as f:
@@ -352,7 +352,7 @@ def _rows(s: Segmenter, plan: Plan, index: int, root: str | Path, place: Path, b
         else:
             mask = _mask_of(found, plan.masks, place, f'{i:04d}_{safe_stem(names[i])}')
             if 'mask' in mask: mask['mask'] = f'{MASKS}/{index:06d}/{mask["mask"]}'
-            yield _row(names[i], _spaced(found, paths[i]), **mask)
+            yield _row(names[i], with_spacing(found, paths[i]), **mask)
 
 # %% ../nbs/27_batch.ipynb #db921426
 @lru_cache(1)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # %% auto #0
-__all__ = ['TRUTH', 'PREDICTION', 'STYLE', 'NOTICE', 'DEMO_MODEL', 'evaluate_manifest', 'calibrate', 'case_picture',
+__all__ = ['TRUTH', 'PREDICTION', 'STYLE', 'NOTICE', 'DEMO_MODEL', 'evaluate_manifest', 'calibrate_bundle', 'case_picture',
            'plot_history', 'html_report', 'save_evaluation', 'run_demo']
 
 # %% ../nbs/28_report.ipynb #e29e4615
@@ -65,7 +65,7 @@ def evaluate_manifest(
     return evaluate_predictions(counted(), distances=distances)
 
 # %% ../nbs/28_report.ipynb #fc774f24
-def calibrate(
+def calibrate_bundle(
     bundle: str | Path | Bundle,  # a trained model, its card is revised
     manifest: Manifest,  # images with masks that the model was not trained on
     source: str = "valid",  # what they are, for the card

@@ -41,7 +41,7 @@ def work(tmp_path_factory):
 
 
 def start(work, out, *args, **kw):
-    command = [sys.executable, "-W", "ignore", "-m", "lesion_seg.cli", "segment", work / "photos", "-b", work / "bundle", "-o", out, "--batch", *args,
+    command = [sys.executable, "-W", "ignore", "-m", "lesion_seg", "segment", work / "photos", "-b", work / "bundle", "-o", out, "--batch", *args,
                "--workers", "2", "--set", "batch.shard_size=1"]
     return subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, **kw)
 

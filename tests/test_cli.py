@@ -21,7 +21,7 @@ from lesion_seg.unet import UNet
 
 def run(*args, cwd, **env):
     "A finished `lesion_seg` process."
-    return subprocess.run([sys.executable, "-W", "ignore", "-m", "lesion_seg.cli", *map(str, args)], cwd=cwd, capture_output=True, text=True,
+    return subprocess.run([sys.executable, "-W", "ignore", "-m", "lesion_seg", *map(str, args)], cwd=cwd, capture_output=True, text=True,
                           env={**os.environ, **env}, timeout=300)
 
 
@@ -100,7 +100,7 @@ def test_ctrl_c_stops_with_130_and_the_training_can_go_on(tmp_path):
         "model.architecture=unet", "model.encoder_channels=[8,16]", "model.bottleneck_channels=32", "data.image_size=64", "data.batch_size=4",
         "data.num_workers=0", "training.epochs=60", "training.schedule=one_cycle", "training.tensorboard=false") for x in ("--set", s))]
     def listen(): signal.signal(signal.SIGINT, signal.SIG_DFL)  # a job in the background inherits deafness to Ctrl-C
-    process = subprocess.Popen([sys.executable, "-W", "ignore", "-m", "lesion_seg.cli", *args], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+    process = subprocess.Popen([sys.executable, "-W", "ignore", "-m", "lesion_seg", *args], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
                                preexec_fn=listen)
     checkpoint = tmp_path / "run" / "checkpoint.safetensors"
     for _ in range(15_000):

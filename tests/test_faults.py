@@ -57,7 +57,7 @@ def work(tmp_path_factory):
 
 
 def command(*args):
-    return [sys.executable, "-W", "ignore", "-m", "lesion_seg.cli", *map(str, args)]
+    return [sys.executable, "-W", "ignore", "-m", "lesion_seg", *map(str, args)]
 
 
 def cli(*args, cwd, **options):
