@@ -347,7 +347,8 @@ def test_an_archive_that_climbs_out(tmp_path, name):
                                     dict(Rows=0)])
 def test_a_dicom_file_with_absurd_sizes(tmp_path, change):
     pydicom = pytest.importorskip("pydicom")
-    from lesion_seg.dicom import photo_to_dicom, read_dicom
+    from lesion_seg.dicom import read_dicom
+    from lesion_seg.dicom_seg import photo_to_dicom
     path = photo_to_dicom(PHOTO, tmp_path / "bomb.dcm")
     ds = pydicom.dcmread(path)
     for k, v in change.items(): setattr(ds, k, v)
