@@ -23,10 +23,11 @@ import numpy as np
 from PIL import Image
 
 # %% auto #0
-__all__ = ['DISK_ERRORS', 'Source', 'DICOM', 'FORMATS', 'HEAD', 'MASK_NAME', 'printable', 'InputError', 'refuses', 'as_options',
-           'unwritten', 'writing', 'atomic_path', 'sha256', 'cores', 'source_name', 'open_file', 'open_source',
-           'FileFormat', 'Reader', 'sniff', 'register_format', 'suffixes', 'is_readable', 'Listing', 'list_photographs',
-           'photograph_stem', 'safe_stem', 'unique_stems', 'read_rows', 'safe_cell', 'encode_png', 'encode_jpeg']
+__all__ = ['DISK_ERRORS', 'Source', 'DICOM', 'FORMATS', 'HEAD', 'MASK_NAME', 'CERTAIN_NAME', 'DICOM_SEGMENTATION', 'printable',
+           'InputError', 'refuses', 'as_options', 'unwritten', 'writing', 'atomic_path', 'sha256', 'cores',
+           'source_name', 'open_file', 'open_source', 'FileFormat', 'Reader', 'sniff', 'register_format', 'suffixes',
+           'is_readable', 'photograph_stem', 'is_photograph', 'Listing', 'list_photographs', 'safe_stem',
+           'unique_stems', 'read_rows', 'safe_cell', 'encode_png', 'encode_jpeg']
 
 # %% ../nbs/00_core.ipynb #cdeb5797
 def printable(
@@ -252,6 +253,31 @@ def is_readable(
     except OSError: return False
     return bool(found and found.reader)
 
+# %% ../nbs/00_core.ipynb #38e771f1
+MASK_NAME = re.compile(r'[_-](segmentation|mask|lesion|seg|gt|label)s?$', re.I)
+
+CERTAIN_NAME = re.compile(r'[_-](segmentation|mask|overlay|probability|superpixel)s?$', re.I) # never photographs
+
+DICOM_SEGMENTATION = re.compile(rb'(\x02\0\x02\0|\x08\0\x16\0).{4}1\.2\.840\.10008\.5\.1\.4\.1\.1\.66\.[457]', re.S) # by its SOP class
+
+def photograph_stem(
+    stem: str, # of a file, such as 'ISIC_1_segmentation'
+) -> str: # 'ISIC_1'; a name without an ending of a mask stays
+    "The name of the photograph that a mask of this name belongs to."
+    return MASK_NAME.sub('', stem)
+
+def is_photograph(
+    path: str | os.PathLike, # a file
+) -> bool: # False for masks, outputs of ours, superpixels and DICOM segmentations
+    "Is this a file that we read, and neither a mask nor drawn by a program?"
+    path = Path(path)
+    if not is_readable(path) or CERTAIN_NAME.search(path.stem): return False
+    base = photograph_stem(path.stem)
+    if base != path.stem and any(path.with_name(base + s).exists() for s in suffixes()): return False
+    if path.suffix.lower() in ('', *DICOM.suffixes):
+        with open(path, 'rb') as f: return not DICOM_SEGMENTATION.search(f.read(HEAD))
+    return True
+
 # %% ../nbs/00_core.ipynb #3859da6f
 class Listing(NamedTuple):
     "The files of a folder."
@@ -264,22 +290,13 @@ class Listing(NamedTuple):
 
 def list_photographs(
     folder: str | os.PathLike, # one folder; what lies in folders below is not looked at
-    wanted: Callable[[Path], bool] = is_readable, # another rule for what counts
+    wanted: Callable[[Path], bool] = is_photograph, # another rule for what counts, such as `is_readable`
 ) -> Listing: # raises `InputError` where the folder cannot be listed
     "The photographs directly in a folder, and what was passed over."
     try: files = sorted(p for p in Path(folder).iterdir() if not p.name.startswith('.') and not p.is_dir())
     except OSError as e: raise InputError(folder, f'cannot be listed ({e.strerror})', 'check the path and its permissions') from e
     photographs = [p for p in files if wanted(p)]
     return Listing(photographs, sorted(set(files) - set(photographs)))
-
-# %% ../nbs/00_core.ipynb #38e771f1
-MASK_NAME = re.compile(r'[_-](segmentation|mask)$', re.I)
-
-def photograph_stem(
-    stem: str, # of a file, such as 'ISIC_1_segmentation'
-) -> str: # 'ISIC_1'; a name without an ending of a mask stays
-    "The name of the photograph that a mask of this name belongs to."
-    return MASK_NAME.sub('', stem)
 
 # %% ../nbs/00_core.ipynb #05005643
 def safe_stem(
