@@ -30,13 +30,13 @@ from typing import IO, Any
 import numpy as np
 from filelock import FileLock
 
-from .bundle import CARD, Bundle
+from .bundle import METADATA, Bundle
 from .core import InputError, atomic_path, cores, is_readable, safe_stem, sha256
 from .predict import KINDS, Segmentation, Segmenter
 
 # %% auto #0
 __all__ = ['PLAN', 'INPUTS', 'RESULTS', 'MASKS', 'WORK', 'MASK_FORMATS', 'COLUMNS', 'list_inputs', 'Plan', 'make_plan',
-           'encode_rle', 'decode_rle', 'Counts', 'predict_shard', 'BatchResult', 'segment_folder']
+           'encode_rle', 'decode_rle', 'with_spacing', 'Counts', 'predict_shard', 'BatchResult', 'segment_folder']
 
 # %% ../nbs/27_batch.ipynb #127028ac
 def _entries(folder: str) -> list[os.DirEntry]:
@@ -177,7 +177,7 @@ def make_plan(
     "List the inputs and divide them into shards."
     if shard_size < 1: raise InputError(f'shard_size is {shard_size}: give at least 1')
     if masks not in MASK_FORMATS: raise InputError(f'masks are not kept as {masks!r}: choose from {", ".join(MASK_FORMATS)}')
-    folder, card = Path(out), sha256(bundle.path / CARD)
+    folder, card = Path(out), sha256(bundle.path / METADATA)
     facts = dict(shard_size=shard_size, masks=masks, bundle=card, precision=precision, options=json.loads(json.dumps(options)))
     with _locked(folder, 'plan'):
         def listed(file: IO[str] | None = None) -> dict[str, Any]: return _list_to(list_inputs(sources, skip=folder), file, shard_size)
@@ -240,7 +240,7 @@ def decode_rle(
 
 # %% ../nbs/27_batch.ipynb #10d3c25d
 COLUMNS = dict(image='string', status='string', reason='string', height='int32', width='int32', threshold='double', area_px='int64', area_fraction='double',
-               centre='list<double>', bbox='list<int32>', perimeter_px='double', equivalent_diameter_px='double', major_diameter_px='double',
+               centre='list<double>', bbox='list<int32>', touches_frame='bool', perimeter_px='double', equivalent_diameter_px='double', major_diameter_px='double',
                mean_probability='double', area_mm2='double', perimeter_mm='double', equivalent_diameter_mm='double', major_diameter_mm='double',
                spacing_mm='list<double>', doubt='double', needs_review='bool', mask='string', mask_rle='list<uint32>')
 
@@ -265,7 +265,7 @@ def _text(name: str) -> str:
     "A file name as text; bytes that are none are written as \\\\xff."
     return os.fsencode(name).decode('utf-8', 'backslashreplace')
 
-def _spaced(found: Segmentation, path: str) -> Segmentation:
+def with_spacing(found: Segmentation, path: str | Path) -> Segmentation:
     "The result with the millimetres of a pixel, where a DICOM header gives them."
     if found.spacing is not None: return found
     with open(path, 'rb') as f:
@@ -281,7 +281,7 @@ def _failed(name: str, path: str, why: InputError) -> dict[str, Any]:
 
 def _row(name: str, found: Segmentation, **mask: Any) -> dict[str, Any]:
     "What is known about one photograph."
-    doubt = {} if found.doubt is None else dict(doubt=found.doubt, needs_review=found.needs_review)
+    doubt = {} if found.disagreement is None else dict(doubt=found.disagreement, needs_review=found.needs_review)
     return dict(image=_text(name), status='ok', height=found.size[0], width=found.size[1], threshold=found.threshold, **found.measure(), **doubt, **mask)
 
 def _mask_of(found: Segmentation, masks: str, place: Path, stem: str) -> dict[str, Any]:
@@ -352,7 +352,7 @@ def _rows(s: Segmenter, plan: Plan, index: int, root: str | Path, place: Path, b
         else:
             mask = _mask_of(found, plan.masks, place, f'{i:04d}_{safe_stem(names[i])}')
             if 'mask' in mask: mask['mask'] = f'{MASKS}/{index:06d}/{mask["mask"]}'
-            yield _row(names[i], _spaced(found, paths[i]), **mask)
+            yield _row(names[i], with_spacing(found, paths[i]), **mask)
 
 # %% ../nbs/27_batch.ipynb #db921426
 @lru_cache(1)

@@ -26,7 +26,7 @@ from PIL import Image
 __all__ = ['DISK_ERRORS', 'Source', 'DICOM', 'FORMATS', 'HEAD', 'MASK_NAME', 'printable', 'InputError', 'refuses', 'as_options',
            'unwritten', 'writing', 'atomic_path', 'sha256', 'cores', 'source_name', 'open_file', 'open_source',
            'FileFormat', 'Reader', 'sniff', 'register_format', 'suffixes', 'is_readable', 'Listing', 'list_photographs',
-           'photograph_stem', 'safe_stem', 'unique_stems', 'read_rows', 'encode_png', 'encode_jpeg']
+           'photograph_stem', 'safe_stem', 'unique_stems', 'read_rows', 'safe_cell', 'encode_png', 'encode_jpeg']
 
 # %% ../nbs/00_core.ipynb #cdeb5797
 def printable(
@@ -345,6 +345,15 @@ def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
             for batch in f.iter_batches(1024):
                 for r in batch.to_pylist(): yield {k: '' if v is None or v != v else v for k, v in r.items()}
     except (OSError, ValueError) as e: raise InputError(path, f'cannot be read as Parquet ({e})', 'write it again') from e
+
+# %% ../nbs/00_core.ipynb #ddb34b69
+def safe_cell(
+    value: Any, # what a table should hold
+) -> Any: # the same, but for a text that a spreadsheet would run or a terminal would obey
+    "A cell that no spreadsheet takes for a formula."
+    if not isinstance(value, str): return value
+    text = printable(value.replace('\n', ' ').replace('\r', ' ').replace('\t', ' '))
+    return f"'{text}" if text[:1] in ('=', '+', '-', '@') else text
 
 # %% ../nbs/00_core.ipynb #5e0f6892
 def _chunk(kind: bytes, data: bytes) -> bytes:

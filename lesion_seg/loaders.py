@@ -32,7 +32,7 @@ def load_pair(
     size: int,  # side of the square, pixels
 ) -> tuple[np.ndarray, np.ndarray]:  # uint8 (size, size, 3) and bool (size, size)
     "Read an image and its mask at the model's size."
-    if pair.mask is None: raise InputError(f"{pair.image}: has no mask; training and evaluation need one for each image.")
+    if pair.mask is None: raise InputError(f'{pair.image}: has no mask; training and evaluation need one for each image.')
     image, mask = read_image(pair.image, at_least=size), read_mask(pair.mask)
     return resize_image(image, size), resize_mask(mask, size)
 
@@ -87,20 +87,20 @@ def epoch_order(
 # %% ../nbs/09_loaders.ipynb #bde0e147
 def default_workers() -> int:
     "One loading process for each two cores, at least one, at most eight; several training processes on a machine share its cores."
-    return min(8, max(1, (os.cpu_count() or 1) // 2 // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+    return min(8, max(1, (os.cpu_count() or 1) // 2 // int(os.environ.get('LOCAL_WORLD_SIZE', 1))))
 
 # %% ../nbs/09_loaders.ipynb #225d673f
 MEAN = STD = (0.5, 0.5, 0.5)
 
 def _to_float(device: torch.device) -> list:
     "The batch transforms: bytes to [0, 1], then normalised."
-    return [IntToFloatTensor(div_mask=1), Normalize.from_stats(MEAN, STD, cuda=device.type == "cuda")]
+    return [IntToFloatTensor(div_mask=1), Normalize.from_stats(MEAN, STD, cuda=device.type == 'cuda')]
 
 # %% ../nbs/09_loaders.ipynb #931a80f0
 def _loader(ds: LesionDataset | RecordDataset, bs: int, train: bool, num_workers: int, device: torch.device) -> TfmdDL:
     "A fastai loader; the training one shuffles by epoch and drops the incomplete last batch."
     dl = TfmdDL(ds, bs=min(bs, len(ds)), shuffle=train, drop_last=train, num_workers=num_workers, device=device,
-                pin_memory=device.type == "cuda", after_batch=_to_float(device))
+                pin_memory=device.type == 'cuda', after_batch=_to_float(device))
     dl.shuffle_fn = lambda idxs: epoch_order(list(idxs), ds.seed, ds.epoch)
     return dl
 
@@ -120,22 +120,22 @@ def lesion_dls(
     manifest: Manifest | RecordReader | str | os.PathLike,  # with splits 'train' and 'valid'; a path: a folder of records
     size: int = 256,  # side of the square model input, pixels
     bs: int = 16,  # images in a batch
-    augs: str | dict[str, Any] | A.Compose = "strong",  # a preset, the arguments of `train_augs`, or a pipeline
+    augs: str | dict[str, Any] | A.Compose = 'strong',  # a preset, the arguments of `train_augs`, or a pipeline
     seed: int = 42,  # of order and augmentation
     num_workers: int | None = None,  # loading processes; None: `default_workers()`, 0: none
     cache_mb: int = 2048,  # memory for decoded pairs, MiB
     device: str | torch.device | None = None,  # None: CUDA when there is one
 ) -> DataLoaders:  # `.train` and `.valid`; raises InputError when a split is empty
     "fastai DataLoaders over a manifest: normalised images (N, 3, size, size) and masks (N, size, size) of 0 and 1."
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
     workers = default_workers() if num_workers is None else num_workers
     if isinstance(manifest, (str, os.PathLike)): manifest = RecordReader(manifest)
-    for split in ("train", "valid"):
-        if not len(manifest.subset(split)): raise InputError(f"the manifest has no image in split {split!r}; run `lesion_seg split` on it first.")
-    shared = _groups(manifest, "train") & _groups(manifest, "valid")
-    if shared: raise InputError(f"{len(shared)} groups are in both train and valid (such as {min(shared)}); split again with `lesion_seg split`.")
-    named = {"preset": augs} if isinstance(augs, str) else augs
+    for split in ('train', 'valid'):
+        if not len(manifest.subset(split)): raise InputError(f'the manifest has no image in split {split!r}; run `lesion_seg split` on it first.')
+    shared = _groups(manifest, 'train') & _groups(manifest, 'valid')
+    if shared: raise InputError(f'{len(shared)} groups are in both train and valid (such as {min(shared)}); split again with `lesion_seg split`.')
+    named = {'preset': augs} if isinstance(augs, str) else augs
     pipeline = train_augs(size, **named) if isinstance(named, dict) else named
-    train = _dataset(manifest, "train", size, pipeline, seed, cache_mb)
-    valid = _dataset(manifest, "valid", size, None, seed, cache_mb)
+    train = _dataset(manifest, 'train', size, pipeline, seed, cache_mb)
+    valid = _dataset(manifest, 'valid', size, None, seed, cache_mb)
     return DataLoaders(_loader(train, bs, True, workers, device), _loader(valid, 2 * bs, False, workers, device), device=device)

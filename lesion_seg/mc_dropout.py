@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['entropy', 'Uncertainty', 'gather', 'channel_masks', 'Switches', 'plain_decoder', 'quarter_weights', 'doubled_conv',
            'lean_decoder_of', 'evaluating', 'dropout_rate', 'samples_at_once', 'mc_samples', 'mc_predict',
-           'confidence_mask', 'pairwise_dice', 'lesion_scores']
+           'lowered_mean', 'confidence_mask', 'pairwise_dice', 'lesion_scores']
 
 # %% ../nbs/20_mc_dropout.ipynb #f64138e1
 def entropy(
@@ -242,13 +242,20 @@ def mc_predict(
     "Ask the model `n` times with dropout, for the price of one encoder pass and `n` short decodings."
     return gather(mc_samples(model, image, n, **kwargs), threshold, keep)
 
+# %% ../nbs/20_mc_dropout.ipynb #a08d71fe
+def lowered_mean(
+    uncertainty: Uncertainty, # of one image
+) -> np.ndarray: # float32 (H, W) in [0, 1]
+    "The mean probability, lowered by the standard deviation of the samples."
+    return uncertainty.mean * (1 - 2 * uncertainty.std)
+
 # %% ../nbs/20_mc_dropout.ipynb #1a4c110a
 def confidence_mask(
-    u: Uncertainty, # of one image
+    uncertainty: Uncertainty, # of one image
     threshold: float = .5, # for the lowered mean, [0, 1]
 ) -> np.ndarray: # bool (H, W)
-    "Lesion where the mean, lowered by the deviation, still passes the threshold."
-    return u.mean * (1 - 2 * u.std) >= threshold
+    "Lesion where the lowered mean still passes the threshold."
+    return lowered_mean(uncertainty) >= threshold
 
 # %% ../nbs/20_mc_dropout.ipynb #98bc2579
 def pairwise_dice(

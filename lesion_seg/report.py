@@ -23,17 +23,16 @@ from .reliability import fit_review
 from .core import InputError, atomic_path
 from .data import contact_sheet, draw_contour, read_image, read_mask, resize_image, resize_mask
 from .manifest import Manifest
-from .evaluate import evaluate, plot_distribution, save_report, save_summary, save_table, summarise, worst
-from .metrics import DISTANCES
+from .evaluate import evaluate_predictions, metric_label, plot_distribution, save_report, save_summary, save_table, summarise, worst
 from .onnx import export_onnx
 from .contours import clean_map
-from .predict import DOUBT, Segmentation, Segmenter
+from .predict import REVIEW_SCORE, Segmentation, Segmenter
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # %% auto #0
-__all__ = ['TRUTH', 'PREDICTION', 'STYLE', 'NOTICE', 'DEMO_MODEL', 'evaluate_manifest', 'calibrate', 'case_picture',
+__all__ = ['TRUTH', 'PREDICTION', 'STYLE', 'NOTICE', 'DEMO_MODEL', 'evaluate_manifest', 'calibrate_bundle', 'case_picture',
            'plot_history', 'html_report', 'save_evaluation', 'run_demo']
 
 # %% ../nbs/28_report.ipynb #e29e4615
@@ -57,16 +56,16 @@ def evaluate_manifest(
     report: Callable[[int], None] | None = None,  # called with the number of images done
     precision: str = "float32",  # or 'int8', see `Segmenter`
     **options: Any,  # passed to `Segmenter.predict`: threshold, tta, largest, fill_holes
-) -> pd.DataFrame:  # one row an image, as `lesion_seg.evaluate.evaluate` gives it
+) -> pd.DataFrame:  # one row an image, as `lesion_seg.evaluate.evaluate_predictions` gives it
     "Predict and score each image of a manifest at its own resolution."
     def counted():
         for i, item in enumerate(_predictions(Segmenter(bundle, precision=precision), manifest, options)):
             if report: report(i + 1)
             yield item
-    return evaluate(counted(), distances=distances)
+    return evaluate_predictions(counted(), distances=distances)
 
 # %% ../nbs/28_report.ipynb #fc774f24
-def calibrate(
+def calibrate_bundle(
     bundle: str | Path | Bundle,  # a trained model, its card is revised
     manifest: Manifest,  # images with masks that the model was not trained on
     source: str = "valid",  # what they are, for the card
@@ -97,9 +96,9 @@ def calibrate(
 # %% ../nbs/28_report.ipynb #8ea2dd75
 def _review_rule(bundle: Bundle, manifest: Manifest, source: str, share: float) -> dict[str, Any]:
     "The doubt that the given share of held-out photographs exceeds."
-    segmenter = Segmenter(Bundle(bundle.path, bundle.info | dict(review=dict(score=DOUBT, threshold=0.0))), runtime="torch")
-    doubts = [found.doubt for found in segmenter.predict_many((p.image for p in manifest), review=True)]  # type: ignore[union-attr]
-    return dict(score=DOUBT, threshold=fit_review(np.array(doubts), share), share=share, n=len(doubts), source=source)
+    segmenter = Segmenter(Bundle(bundle.path, bundle.info | dict(review=dict(score=REVIEW_SCORE, threshold=0.0))), runtime="torch")
+    doubts = [found.disagreement for found in segmenter.predict_many((p.image for p in manifest), review=True)]  # type: ignore[union-attr]
+    return dict(score=REVIEW_SCORE, threshold=fit_review(np.array(doubts), share), share=share, n=len(doubts), source=source)
 
 # %% ../nbs/28_report.ipynb #6e0ce806
 TRUTH, PREDICTION = (0, 200, 120), (255, 140, 0)
@@ -164,8 +163,7 @@ def _metric_rows(summary: dict[str, Any]) -> list[list[str]]:
     "Name, mean, standard deviation, t-interval and bootstrap interval of each metric, as text."
     def interval(ci): return "n/a" if None in ci else f"{ci[0]:.3f} to {ci[1]:.3f}"
     def number(x): return "n/a" if x is None else f"{x:.3f}"
-    unit = {name: f" [{summary['unit']}]" for name in DISTANCES}
-    return [[name.replace("_", " ") + unit.get(name, ""), number(m["mean"]), number(m["std"]), interval(m["ci"]), interval(m["bootstrap_ci"])]
+    return [[metric_label(name, summary).replace("_", " "), number(m["mean"]), number(m["std"]), interval(m["ci"]), interval(m["bootstrap_ci"])]
             for name, m in summary["metrics"].items()]
 
 # %% ../nbs/28_report.ipynb #eed0d2c6

