@@ -195,9 +195,9 @@ def test_records_that_lie(tmp_path):
     table = json.loads((path := tmp_path / "r" / "records.json").read_text())
     for change in (dict(size="x"), dict(shards=[dict(table["shards"][0], file="a" * 300)]), dict(shards=[dict(table["shards"][0], file="../../etc/passwd")])):
         path.write_text(json.dumps(table | change))
-        with pytest.raises(InputError, match="records.json contradicts itself"): RecordReader(tmp_path / "r")
+        with pytest.raises(InputError, match="records.json: contradicts itself"): RecordReader(tmp_path / "r")
     path.write_text(json.dumps({k: v for k, v in table.items() if k != "size"}))
-    with pytest.raises(InputError, match="records.json contradicts itself"): RecordReader(tmp_path / "r")
+    with pytest.raises(InputError, match="records.json: contradicts itself"): RecordReader(tmp_path / "r")
 
 
 @pytest.mark.parametrize("value", ["0", "1", "nan", "-0.1", "inf"])

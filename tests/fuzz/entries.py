@@ -192,7 +192,8 @@ def read_dicom_file(folder: Path) -> None:
 
 # --------------------------------------------------------------------------------------------------------------------- records
 def records_seeds() -> list[Case]:
-    from lesion_seg.records import RecordWriter, encode_example
+    from lesion_seg.records import RecordWriter
+    from lesion_seg.tfrecord import encode_example
 
     seeds = []
     for whole in (False, True):
@@ -210,9 +211,9 @@ def records_seeds() -> list[Case]:
 
 
 def mutate_frame(payload: bytes) -> bytes:
-    from lesion_seg.records import _frame
+    from lesion_seg.tfrecord import frame
 
-    return _frame(payload)
+    return frame(payload)
 
 
 def read_records(folder: Path) -> None:
