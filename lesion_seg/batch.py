@@ -240,7 +240,8 @@ def decode_rle(
 
 # %% ../nbs/27_batch.ipynb #10d3c25d
 COLUMNS = dict(image='string', status='string', reason='string', height='int32', width='int32', threshold='double', area_px='int64', area_fraction='double',
-               centre='list<double>', bbox='list<int32>', touches_frame='bool', perimeter_px='double', equivalent_diameter_px='double', major_diameter_px='double',
+               centre='list<double>', bbox='list<int32>', touches_frame='bool', perimeter_px='double', equivalent_diameter_px='double',
+               major_diameter_px='double',
                mean_probability='double', area_mm2='double', perimeter_mm='double', equivalent_diameter_mm='double', major_diameter_mm='double',
                spacing_mm='list<double>', doubt='double', needs_review='bool', mask='string', mask_rle='list<uint32>')
 

@@ -242,7 +242,7 @@ def test_files_of_another_architecture_with_right_digests(bundle, tmp_path, runt
         b = Bundle.load(bundle)
         digests = b.info["onnx"]["sha256"] | {"decoder.onnx": wide.info["onnx"]["sha256"]["decoder.onnx"]}
         revise(b, onnx=b.info["onnx"] | dict(sha256=digests))
-    with pytest.raises(InputError, match="does not fit the architecture|decoder.onnx: onnxruntime cannot run it"):
+    with pytest.raises(InputError, match="does not fit the architecture|decoder.onnx: cannot be run by onnxruntime"):
         Segmenter(bundle, runtime=runtime).uncertainty(PHOTO, n=2)
 
 
