@@ -407,7 +407,7 @@ def calibrate(
     cfg = settings(ctx, config, set_)
     name = manifest or cfg.paths.manifest
     chosen = subset_of(open_table(name), part, name)
-    with progress_bar('calibrating'): fit = calibrate_bundle(find_bundle(bundle), chosen, part).info['metrics']['calibration']
+    with progress_bar('calibrating'): fit = calibrate_bundle(find_bundle(bundle), chosen, part, say=say).info['metrics']['calibration']
     before, after = fit['jaccard']
     answer(fit, as_json, f'temperature {fit["temperature"]:.3f}, threshold {fit["threshold"]:g} from {fit["n"]} images; '
                          f'Jaccard {before:.4f} -> {after:.4f} there')
