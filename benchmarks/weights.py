@@ -16,7 +16,7 @@ from lesion_seg.loss import BCELoss, SumLoss, TverskyLoss
 from lesion_seg.manifest import Manifest, make_split
 from lesion_seg.onnx import export_onnx
 from lesion_seg.quantize import quantize_onnx, training_images
-from lesion_seg.report import calibrate
+from lesion_seg.report import calibrate_bundle
 from lesion_seg.train import train
 
 RECIPE = dict(model=dict(name="lesion_unet", encoder="tf_efficientnet_lite2", pretrained=True, decoder=[128, 64, 48, 24], dropout=0.1),
@@ -48,7 +48,7 @@ def main():
     bundle = train(manifest, args.out / "run", loss=loss(), **RECIPE, progress=False, report=row)
     facts = dict(data="ISIC 2017 Part 1, official training set without near-duplicates of its validation set", command="make weights DATA=FOLDER")
     shipped = save_bundle(SHIPPED, bundle.model(), bundle.size, training=bundle.info["training"] | facts, metrics=bundle.info["metrics"], half=True)
-    calibrated = calibrate(shipped, manifest.subset("valid"), "selection")
+    calibrated = calibrate_bundle(shipped, manifest.subset("valid"), "selection")
     export_onnx(calibrated)
     quantize_onnx(SHIPPED, training_images(manifest), source="training photographs", say=print)
     print(calibrated.info["metrics"], calibrated.info["review"])

@@ -407,7 +407,7 @@ def calibrate(
     cfg = settings(ctx, config, set_)
     name = manifest or cfg.paths.manifest
     chosen = subset_of(open_table(name), part, name)
-    with progress_bar('calibrating'): fit = calibrate_bundle(find_bundle(bundle), chosen, part).info['metrics']['calibration']
+    with progress_bar('calibrating'): fit = calibrate_bundle(find_bundle(bundle), chosen, part, say=say).info['metrics']['calibration']
     before, after = fit['jaccard']
     answer(fit, as_json, f'temperature {fit["temperature"]:.3f}, threshold {fit["threshold"]:g} from {fit["n"]} images; '
                          f'Jaccard {before:.4f} -> {after:.4f} there')
@@ -589,7 +589,7 @@ class Results:
         source = result.probability if self.fractional else result.mask
         if self.seg: written['seg'] = write_seg(self.seg, source, file, model=result.model)
         row = dict(file=str(file), **result.measure())
-        if result.doubt is not None: row |= dict(doubt=result.doubt, needs_review=result.needs_review)
+        if result.disagreement is not None: row |= dict(doubt=result.disagreement, needs_review=result.needs_review)
         self.rows.append(row | dict(written={kind: str(path) for kind, path in written.items()}))
 
     def __str__(self) -> str:
@@ -631,12 +631,15 @@ def segment_archive(
     "`segment --batch`: rows in shards, with what the command line says instead of the configuration."
     from lesion_seg.batch import segment_folder
     b = cfg.batch
-    chosen: dict[str, Any] = dict(masks=b.masks, workers=b.workers, shard_size=b.shard_size, batch_size=b.batch_size, address=b.ray_address)
+    chosen: dict[str, Any] = dict(masks=b.masks, workers=b.workers, shard_size=b.shard_size, batch_size=b.batch_size)
+    chosen |= dict(address=b.ray_address, time_limit=b.time_limit)
     chosen |= {k: v for k, v in options.items() if v is not None}
     with progress_bar('segmenting', 1) as step: done = segment_folder(images, folder, bundle, report=step, **chosen)
     n, failed = done.counts.inputs, done.counts.failed
     rows = folder/'results'
     result = dict(inputs=n, segmented=n - failed, failed=failed, before=done.before.inputs, results=str(rows), seconds=round(done.seconds, 3))
+    result['passed_over'] = done.passed_over
+    if done.passed_over: say(done.passed_over)
     answer(result, as_json, str(done))
     if not failed: return
     say(f'{failed} of {n} inputs have no mask; the reasons are in the column `reason` of {shown(rows)}')

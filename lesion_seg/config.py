@@ -249,9 +249,10 @@ class Batch(Section):
     "Archives of photographs."
     masks: Literal['png', 'rle', 'none'] = setting('png', 'files, run lengths in the rows, or none')
     workers: int | None = setting(None, 'processes; null: one for each core', ge=1, le=4096)
-    shard_size: int = setting(256, 'photographs in a shard: what a kill may cost', ge=1, le=1_000_000)
+    shard_size: int | None = setting(None, 'photographs in a shard: what a kill may cost; null: at most 256', ge=1, le=1_000_000)
     batch_size: int = setting(8, 'photographs in one pass of the network', ge=1, le=4096)
     ray_address: str | None = setting(None, 'of a Ray cluster; null: this machine')
+    time_limit: float | None = setting(120.0, 'seconds for one photograph, with two workers or more; null: none', gt=0, le=1e6)
 
 class Logging(Section):
     "What is told, and where."

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lesion_seg.batch import decode_rle, encode_rle, list_inputs, make_plan, segment_folder
+from lesion_seg.batch import decode_rle, encode_rle, list_inputs, make_plan, place_to_work, segment_folder
 from lesion_seg.bundle import Bundle, save_bundle
 from lesion_seg.core import InputError
 from lesion_seg.onnx import export_onnx
@@ -121,11 +121,9 @@ def test_twins_share_the_work(work, tmp_path):
 
 def test_places_to_work_come_and_go(tmp_path):
     "Whoever leaves takes the empty folder along, which must not trip those who are just coming."
-    from lesion_seg.batch import _locked
-
     def work(k):
         for i in range(300):
-            with _locked(tmp_path, f"{k}-{i}") as place: (place / "x").touch()
+            with place_to_work(tmp_path, f"{k}-{i}") as place: (place / "x").touch()
     with ThreadPoolExecutor(4) as pool: list(pool.map(work, range(4)))
     assert not list(tmp_path.iterdir())
 

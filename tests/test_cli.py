@@ -66,7 +66,7 @@ def test_same_stem_twice_does_not_collide(work, tmp_path):
 @pytest.mark.parametrize("args,words", [
     (["segment", "x.jpg", "-b", "none"], "none"), (["trian"], "trian"), (["evaluate", "b", "--tta", "--bad"], "--bad"),
     (["--config", "absent.yaml", "info"], "absent.yaml"), (["info", "--set", "data.image_size=7"], "data.image_size"),
-    (["info", "absent.dcm"], "absent.dcm: there is no such file or folder"),
+    (["info", "absent.dcm"], "absent.dcm: does not exist"),
     pytest.param(["train", "absent.csv"], "absent.csv", marks=pytest.mark.slow),
 ])
 def test_mistakes_give_exit_code_2_and_a_sentence(args, words, tmp_path):

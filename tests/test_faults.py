@@ -154,7 +154,7 @@ def test_sentences_are_printable_and_short(tmp_path):
 @pytest.mark.parametrize("text", ["training: {epochs: 1" + "0" * 5000 + "}", "a: &a [x]\nb: *a", "[" * 5000, "a: !!python/object/apply:os.system ['true']"])
 def test_yaml_that_is_hostile(tmp_path, text):
     (config := tmp_path / "c.yaml").write_text(text)
-    with pytest.raises(InputError, match="c.yaml: not valid YAML"): load_config(config)
+    with pytest.raises(InputError, match="c.yaml: is not valid YAML"): load_config(config)
 
 
 def test_yaml_aliases_do_not_multiply(tmp_path):
@@ -435,7 +435,7 @@ def test_missing_permission(work, tmp_path):
     assert done.returncode == 2
     sentence(done.stderr, closed / "out", "Permission denied")
     done = cli("segment", secret, work / "photo.png", "-b", work / "bundle", "-o", "out", **options)
-    assert done.returncode == 2 and done.stderr.startswith(f"{secret} cannot be opened") and "Permission denied" in done.stderr
+    assert done.returncode == 2 and done.stderr.startswith(f"{secret}: cannot be opened") and "Permission denied" in done.stderr
     assert files(tmp_path) == ["out/photo.json", "out/photo_mask.png", "secret.png"]
 
 
@@ -519,7 +519,7 @@ def test_ctrl_c(work, tmp_path, job):
     p.send_signal(signal.SIGINT)
     _, said = p.communicate(timeout=300)
     assert p.returncode == 130, said
-    assert "Traceback" not in said and said.splitlines()[-1] == "lesion_seg: stopped; the same command again goes on from what is finished."
+    assert "Traceback" not in said and said.splitlines()[-1] == "lesion_seg: stopped; the same command again goes on from what is finished"
     assert not [f for f in files(tmp_path) if Path(f).name.startswith(".")]
 
 
