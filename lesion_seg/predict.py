@@ -23,7 +23,7 @@ from PIL import Image, ImageDraw, ImageFont
 from .bundle import ONNX, ONNX_INT8, Bundle
 from .core import InputError, Source, atomic_path, encode_png, safe_stem
 from .data import draw_contour, image_size, read_image, resize_image
-from .mc_dropout import Uncertainty, gather, lesion_scores, mc_samples
+from .mc_dropout import Uncertainty, lesion_scores, mc_samples
 from .onnx import OnnxSampler, open_session, run_session
 from .contours import (bounding_box, centre_of_area, clean_map, clean_mask, feret_diameter, find_polygons, keyhole,
          perimeter, resize_probability, resize_threshold)
@@ -301,7 +301,7 @@ def _doubt(
     "How much the symmetries disagree, and from where on that is for a person to look at."
     rule = bundle.info.get('review')
     if not rule: raise InputError(f'{bundle.path}: no doubt to review was fitted for this bundle; run `lesion_seg calibrate` on it first')
-    scores = lesion_scores(gather(square, bundle.threshold), bundle.threshold)
+    scores = lesion_scores(Uncertainty.from_samples(square, bundle.threshold), bundle.threshold)
     if rule['score'] not in scores: raise InputError(f'{bundle.path}: {rule["score"]!r} is no score of doubt; run `lesion_seg calibrate` on it again')
     return dict(doubt=scores[rule['score']], review_above=rule['threshold'])
 
@@ -374,9 +374,10 @@ class Segmenter:
         src: Source, # as in `predict`
         n: int = 20, # samples
         seed: int = 0, # same seed, same samples
-    ) -> Uncertainty: # maps of the model's size
+    ) -> Uncertainty: # maps of the model's size; `resized()` gives those of the photograph's
         "MC dropout: what the network says with channels of its decoder switched off at random."
-        return gather(self.backend.samples(_prepare(src, self.bundle.size).pixels, n, seed), self.bundle.threshold)
+        item = _prepare(src, self.bundle.size)
+        return Uncertainty.from_samples(self.backend.samples(item.pixels, n, seed), self.bundle.threshold, size=item.size)
 
     def predict_many(self,
         srcs: Iterable[Source], # as in `predict`; read as it goes, may be endless
