@@ -35,7 +35,7 @@ from .contours import (bounding_box, centre_of_area, clean_map, clean_mask, find
 from .core import (DICOM, HEAD, InputError, Source, atomic_path, encode_jpeg, encode_png, open_source,
                              printable, safe_stem, sniff)
 from .data import draw_contour, image_size, read_image, resize_image
-from .mc_dropout import Uncertainty, gather, lesion_scores, mc_samples
+from .mc_dropout import Uncertainty, lesion_scores, mc_samples
 from .onnx import OnnxSampler, open_session, run_session
 
 # %% ../nbs/25_predict.ipynb #8cda61e2
@@ -453,7 +453,7 @@ def review_scores(
     "How much the symmetries disagree about each photograph."
     rule = bundle.info.get('review')
     if not rule: raise InputError(bundle.path, 'has no rule for review', 'run `lesion_seg calibrate` on it first')
-    scores = [lesion_scores(gather(m, bundle.threshold), bundle.threshold) for m in maps]
+    scores = [lesion_scores(Uncertainty.from_samples(m, bundle.threshold), bundle.threshold) for m in maps]
     if any(rule['score'] not in s for s in scores):
         raise InputError(bundle.path, f'{rule["score"]!r} is not a score of uncertainty',
                          'run `lesion_seg calibrate` on it again')
@@ -604,7 +604,7 @@ class Segmenter:
     ) -> Uncertainty: # maps of the model's size
         "MC dropout: what the network says with channels of its decoder switched off at random."
         pixels = prepare_input(src, self.bundle.size).pixels
-        return gather(self.backend.samples(pixels, n, seed), self.bundle.threshold)
+        return Uncertainty.from_samples(self.backend.samples(pixels, n, seed), self.bundle.threshold)
 
     def __reduce__(self) -> tuple:
         bundle = replace(self.bundle, path=self.bundle.path.absolute())
