@@ -335,7 +335,8 @@ def train_model(
     weights = 'pretrained encoder' if pretrained else 'random weights'
     if origin:
         start_weights(learn.model, origin)
-        metadata['start'], weights = origin.info['weights_sha256'], f'started from {start}'
+        metadata['start'] = origin.info['weights_sha256']
+        weights = f'weights of {"the shipped model" if start == "shipped" else origin.path}'
     if not progress: learn.remove_cbs(learn.cbs.filter(lambda cb: isinstance(cb, ProgressCallback)))
     with learn.no_logging() if not progress else learn.added_cbs([]):
         return fit(learn, epochs, folder, seed=seed, metadata=metadata, weights=weights, **fit_args)
