@@ -265,13 +265,13 @@ def train(
     config: ConfigOpt = None, set_: SetOpt = None, as_json: JsonOpt = False,
 ) -> None:
     "Train a segmenter and save the best epoch as a bundle; an interrupted run goes on where it was."
-    from lesion_seg import train as training
+    from lesion_seg.train import train_model
     from lesion_seg.loss import DiceBCELoss
     cfg, first = _settings(ctx, config, set_), os.environ.get("RANK", "0") == "0"  # of the processes of a launch
     table = _split_table(manifest or Path(cfg.paths.manifest))
     t, weights = cfg.training, cfg.training.loss_weights
     with redirect_stdout(sys.stderr):  # fastai's callbacks print; stdout is for the result
-        bundle = training.train(
+        bundle = train_model(
             table, out or cfg.paths.run_dir, _model(cfg), size=cfg.data.image_size, bs=cfg.data.batch_size, epochs=t.epochs, augs=_augs(cfg),
             loss=DiceBCELoss(weights.dice, weights.bce), precision=t.precision, seed=cfg.project.seed, num_workers=cfg.data.num_workers,
             licence=cfg.data.licence, progress=err.is_terminal and first, resume=t.resume, tensorboard=t.tensorboard, report=_epoch_line, **_schedule(cfg))
@@ -370,11 +370,10 @@ def benchmark(
     as_json: JsonOpt = False,
 ) -> None:
     "Time a bundle on every runtime that is installed, in turns: latency, throughput, load time, memory, size."
-    from lesion_seg.benchmark import CONTENDERS, benchmark_table
-    from lesion_seg.benchmark import benchmark as measure
-    names = [n.strip() for n in only.split(",")] if only else list(CONTENDERS)
-    if unknown := [n for n in names if n not in CONTENDERS]: raise InputError(f"--only {unknown[0]}: choose from {', '.join(CONTENDERS)}.")
-    found = measure(_bundle(bundle), {n: CONTENDERS[n] for n in names}, threads, size, rounds, batch)
+    from lesion_seg.benchmark import ALL_RUNTIMES, benchmark_bundle, benchmark_table
+    names = [n.strip() for n in only.split(",")] if only else list(ALL_RUNTIMES)
+    if unknown := [n for n in names if n not in ALL_RUNTIMES]: raise InputError(f"--only {unknown[0]}: choose from {', '.join(ALL_RUNTIMES)}.")
+    with _bar("measuring", 1) as step: found = benchmark_bundle(_bundle(bundle), {n: ALL_RUNTIMES[n] for n in names}, threads, size, rounds, batch, report=step)
     if out:
         with atomic_path(out) as tmp: tmp.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     _print(found, as_json, benchmark_table(found))

@@ -18,7 +18,7 @@ from fastai.callback.progress import ProgressCallback
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.optimizer import Adam
-from fastai.torch_core import num_distrib
+from fastai.torch_core import num_distrib, rank_distrib
 from torch import nn
 from .bundle import METADATA, Bundle, save_bundle
 from .callbacks import (BEST, BUNDLE, CHECKPOINT, HISTORY, TENSORBOARD, Checkpoint, CPUBFloat16, Distil, History, KeepBest, PerImage, Run,
@@ -319,7 +319,8 @@ def train_model(
     licence: str | None = None, # of the training images, for the bundle; None: that of `start`, else 'unknown'
     start: Bundle | str | Path | None = None, # a trained model to start from: 'shipped', a bundle, a run
     progress: bool = True, # show fastai's bars
-    **fit_args: Any, # passed to `fit`: lr, schedule, freeze_epochs, resume, cbs, say, ...
+    say: Callable[[str], None] = print, # gets the sentences about where the training stands
+    **fit_args: Any, # passed to `fit`: lr, schedule, freeze_epochs, resume, cbs, report, ...
 ) -> Bundle: # the best epoch's weights, in `folder`/bundle
     "Train a segmenter on a manifest; the same call again goes on, or returns what is finished."
     distributed_callback() # before the loaders, so that each process has its own GPU
@@ -337,6 +338,8 @@ def train_model(
         start_weights(learn.model, origin)
         metadata['start'] = origin.info['weights_sha256']
         weights = f'weights of {"the shipped model" if start == "shipped" else origin.path}'
+    if bs > dls.train.bs and not rank_distrib():
+        say(f'the batch size {bs} is larger than the {len(dls.train_ds)} training photographs; {dls.train.bs} is used')
     if not progress: learn.remove_cbs(learn.cbs.filter(lambda cb: isinstance(cb, ProgressCallback)))
     with learn.no_logging() if not progress else learn.added_cbs([]):
-        return fit(learn, epochs, folder, seed=seed, metadata=metadata, weights=weights, **fit_args)
+        return fit(learn, epochs, folder, seed=seed, metadata=metadata, weights=weights, say=say, **fit_args)
