@@ -384,7 +384,7 @@ def train(
     if first: logging.getLogger('lesion_seg').info(f'training starts from {origin}')
     weights = cfg.training.loss_weights
     with redirect_stdout(sys.stderr): # fastai's callbacks print; stdout is for the result
-        bundle = training.train(
+        bundle = training.train_model(
             table, out or cfg.paths.run_dir, cfg.model.arguments(), size=cfg.data.image_size, bs=cfg.data.batch_size,
             augs=cfg.augmentation.arguments(), loss=DiceBCELoss(weights.dice, weights.bce), seed=cfg.project.seed, start=start,
             num_workers=cfg.data.num_workers, licence=cfg.data.licence, progress=sys.stderr.isatty() and first, report=log_epoch,
@@ -505,11 +505,11 @@ def benchmark(
 ) -> None:
     "Time a bundle on every runtime that is installed, in turns: latency, throughput, load time, memory, size."
     from lesion_seg import benchmark as timing
-    names = [n.strip() for n in only.split(',')] if only else list(timing.CONTENDERS)
-    unknown = [n for n in names if n not in timing.CONTENDERS]
-    if unknown: raise InputError(f'--only {unknown[0]}', 'is not a runtime', f'choose from {", ".join(timing.CONTENDERS)}')
-    runtimes = {n: timing.CONTENDERS[n] for n in names}
-    with progress_bar('timing'): times = timing.benchmark(find_bundle(bundle), runtimes, threads, size, rounds, batch)
+    names = [n.strip() for n in only.split(',')] if only else list(timing.ALL_RUNTIMES)
+    unknown = [n for n in names if n not in timing.ALL_RUNTIMES]
+    if unknown: raise InputError(f'--only {unknown[0]}', 'is not a runtime', f'choose from {", ".join(timing.ALL_RUNTIMES)}')
+    runtimes = {n: timing.ALL_RUNTIMES[n] for n in names}
+    with progress_bar('timing'): times = timing.benchmark_bundle(find_bundle(bundle), runtimes, threads, size, rounds, batch)
     if out:
         with atomic_path(out) as file: file.write_text(json.dumps(times, indent=1) + '\n', encoding='utf-8')
     answer(times, as_json, timing.benchmark_table(times))

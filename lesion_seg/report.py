@@ -344,7 +344,7 @@ def run_demo(
     "Phantoms, split, training, calibration, evaluation, prediction and a report, all in one folder."
     from lesion_seg.phantom import write_phantoms
     from lesion_seg.callbacks import HISTORY
-    from lesion_seg.train import train
+    from lesion_seg.train import train_model
     folder, begin = Path(folder), time.perf_counter()
     say(f'1/5 {n} phantoms of {n // 2} patients')
     manifest = write_phantoms(folder/'data', n=n, size=size, seed=seed).split(seed=seed)
@@ -354,7 +354,7 @@ def run_demo(
     say(f'3/5 training for {epochs} epochs at {model_size} x {model_size}')
     def row(r: dict[str, float]) -> None:
         say(f'    epoch {r["epoch"] + 1:2.0f}/{epochs}  loss {r["train_loss"]:.3f}  validation Jaccard {r["jaccard"]:.3f}  {r["seconds"]:.0f} s')
-    bundle = train(manifest, folder/'run', model or DEMO_MODEL, size=model_size, epochs=epochs, lr=3e-3, schedule='one_cycle', seed=seed,
+    bundle = train_model(manifest, folder/'run', model or DEMO_MODEL, size=model_size, epochs=epochs, lr=3e-3, schedule='one_cycle', seed=seed,
                    licence='none needed: synthetic', progress=False, report=row)
     bundle = calibrate_bundle(bundle, manifest.subset('valid'), say=say)
     say(f'4/5 scores on {counts["test"]} phantoms of unseen patients, at the calibrated threshold of {bundle.threshold:g}')
