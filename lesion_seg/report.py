@@ -21,7 +21,7 @@ from .reliability import fit_review
 from .core import InputError, atomic_path, encode_jpeg, writing
 from .data import contact_sheet, draw_contour, read_image, read_mask, resize_image, resize_mask
 from .manifest import Manifest
-from .evaluate import evaluate, plot_distribution, save_report, save_summary, save_table, summarise, worst
+from .evaluate import evaluate_predictions, plot_distribution, save_report, save_summary, save_table, summarise, worst
 from .metrics import DISTANCES
 from .onnx import export_onnx
 from .contours import clean_map
@@ -65,7 +65,7 @@ def evaluate_manifest(
             truth = true_mask(pair, result.mask.shape)
             if report: report(i + 1)
             yield pair.id, pair.group, result.mask, truth
-    return evaluate(answers(), distances=distances)
+    return evaluate_predictions(answers(), distances=distances)
 
 # %% ../nbs/28_report.ipynb #fc774f24
 def exported_again(
