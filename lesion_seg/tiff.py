@@ -17,7 +17,7 @@ __all__ = ['MAX_DIRECTORIES', 'MAX_TAGS', 'TiffDirectory', 'tiff_directories', '
 
 # %% ../nbs/00a_tiff.ipynb #5765ab61
 MAX_DIRECTORIES = 1000 # of a file
-MAX_TAGS = 4096 # of a directory
+MAX_TAGS = 20_000 # of all of them; a directory of a photograph has about twenty
 _SIZES = {1: 1, 3: 2, 4: 4, 13: 4, 16: 8, 18: 8} # bytes of an integer, by type: BYTE, SHORT, LONG, IFD, LONG8, IFD8
 _WANTED = {254, 255, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 281, 284, 317, 322, 323, 324, 325, 330, 339}
 
@@ -83,15 +83,17 @@ def tiff_directories(
     offset_size = struct.calcsize(offset_kind)
     waiting = [(struct.unpack_from(order + offset_kind, head, 8 if is_big else 4)[0], True)]
     directories: list[TiffDirectory] = []
-    seen = set()
+    seen: set[int] = set()
+    total = 0 # tags
     while waiting:
         offset, is_main = waiting.pop(0)
         if not offset or offset in seen or offset + count_size > n_bytes: continue
         seen.add(offset)
         f.seek(offset)
         n_tags = int.from_bytes(f.read(count_size), 'little' if order == '<' else 'big')
-        if len(seen) > MAX_DIRECTORIES or n_tags > MAX_TAGS:
-            what = f'{MAX_TAGS:,} tags in a directory' if n_tags > MAX_TAGS else f'{MAX_DIRECTORIES:,} directories'
+        total += n_tags
+        if len(seen) > MAX_DIRECTORIES or total > MAX_TAGS:
+            what = f'{MAX_TAGS:,} tags' if total > MAX_TAGS else f'{MAX_DIRECTORIES:,} directories'
             raise InputError(name, f'holds more than {what}', 'it is damaged or made to take long; save it again')
         entries = f.read(n_tags * entry_size)
         following = f.read(offset_size)
