@@ -540,7 +540,8 @@ def mask_channels(
     if im.mode == 'P' and 'transparency' not in im.info:
         index = np.asarray(im)
         palette = np.array(im.getpalette(), np.uint8).reshape(-1, 3)
-        is_grey = (np.ptp(palette[np.unique(index)], axis=1) == 0).all()
+        used = np.unique(index)
+        is_grey = used[-1] < len(palette) and (np.ptp(palette[used], axis=1) == 0).all()
         flat = im.convert('L') if is_grey else Image.fromarray(index)
     elif im.mode in ('P', 'PA') or 'transparency' in im.info: flat = im.convert('RGBA')
     elif im.mode in ('CMYK', 'YCbCr'): flat = im.convert('RGB')

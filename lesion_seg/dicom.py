@@ -551,7 +551,7 @@ class Summary(dict):
             if value is None: return 'not given'
             if isinstance(value, bool): return 'yes' if value else 'no'
             return ', '.join(map(str, value)) if isinstance(value, list) else str(value)
-        return [(k.replace('_', ' '), printable(words(v))) for k, v in self.items()]
+        return [(printable(k.replace('_', ' ')), printable(words(v))) for k, v in self.items()]
 
     def __str__(self) -> str: return '\n'.join(f'{name}: {value}' for name, value in self.lines())
 
