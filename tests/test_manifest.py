@@ -145,7 +145,7 @@ class TestTables:
         assert m[0].group != m[1].group
 
     @pytest.mark.parametrize('text,says', [
-        ('', 'is empty'), ('image\n', 'has no rows'), ('file,mask\na,b\n', r'no column "image" \(it has file, mask\)'),
+        ('', 'is empty'), ('image\n', 'has no rows'), ('age,mask\na,b\n', r'no column "image" \(it has age, mask\)'),
         ('image,mask\na.jpg\n', '1 fields in line 2')])
     def test_bad_tables(self, tmp_path, text, says):
         (tmp_path / 'm.csv').write_text(text)
@@ -187,7 +187,7 @@ class TestCheck:
         (tmp_path / 'images/i0.png').write_bytes(b'')
         (tmp_path / 'images/i1.png').write_text('<html>')
         (tmp_path / 'masks/i2.png').unlink()
-        Image.new('L', (3, 3)).save(tmp_path / 'masks/i3.png')
+        Image.fromarray(np.eye(3) > 0).save(tmp_path / 'masks/i3.png')
         noise = enc(np.random.default_rng(0).integers(0, 255, (8, 10, 3)).astype(np.uint8))
         (tmp_path / 'images/i4.png').write_bytes(noise[:150])
         Image.new('L', (10, 8), 77).save(tmp_path / 'masks/i5.png')
