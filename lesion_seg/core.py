@@ -47,7 +47,8 @@ class InputError(ValueError):
         remedy: str = '', # what to do; arguments in backticks, such as `frame=1`
         problems: Iterable[Any] = (), # every problem by itself, where there are several
     ):
-        self.about, self.problem, self.remedy = printable(str(about)), printable(problem), printable(remedy)
+        name = str(about).replace('\n', '?') if problem else str(about) # a file may have a line break in its name
+        self.about, self.problem, self.remedy = printable(name), printable(problem), printable(remedy)
         self.problems = list(problems)
         super().__init__(self.about, self.problem, self.remedy, self.problems) # so that it can be sent to another process
     def __str__(self) -> str:
@@ -364,13 +365,16 @@ def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
     except (OSError, ValueError) as e: raise InputError(path, f'cannot be read as Parquet ({e})', 'write it again') from e
 
 # %% ../nbs/00_core.ipynb #ddb34b69
+_FORMULA = tuple('=+-@＝＋－＠') # the wide ones count in Asian spreadsheets
+
 def safe_cell(
     value: Any, # what a table should hold
 ) -> Any: # the same, but for a text that a spreadsheet would run or a terminal would obey
     "A cell that no spreadsheet takes for a formula."
     if not isinstance(value, str): return value
-    text = printable(value.replace('\n', ' ').replace('\r', ' ').replace('\t', ' '))
-    return f"'{text}" if text[:1] in ('=', '+', '-', '@') else text
+    text = printable(re.sub(r'\s', ' ', value), most=len(value) + 1)
+    is_number = re.fullmatch(r'[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?', text)
+    return f"'{text}" if text[:1] in _FORMULA and not is_number else text
 
 # %% ../nbs/00_core.ipynb #5e0f6892
 def _chunk(kind: bytes, data: bytes) -> bytes:
