@@ -356,13 +356,27 @@ def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:
         except csv.Error as e: raise InputError(path, f'is not a table ({e})', 'save it as CSV again') from e
 
 def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
+    import pyarrow as pa
     import pyarrow.parquet as pq
     with open_file(path): pass
     try:
         with pq.ParquetFile(path) as f:
+            for column in f.schema_arrow: _refuse_pictures(path, column)
             for batch in f.iter_batches(1024):
                 for r in batch.to_pylist(): yield {k: '' if v is None or v != v else v for k, v in r.items()}
-    except (OSError, ValueError) as e: raise InputError(path, f'cannot be read as Parquet ({e})', 'write it again') from e
+    except (OSError, ValueError, KeyError, OverflowError, pa.ArrowException) as e:
+        if isinstance(e, InputError): raise
+        raise InputError(path, f'cannot be read as Parquet ({e})', 'write it again') from e
+
+def _refuse_pictures(path: Path, column: Any) -> None:
+    "A column of pyarrow that holds files instead of their names."
+    import pyarrow as pa
+    kind = column.type
+    children = {f.name for f in kind} if pa.types.is_struct(kind) else set()
+    is_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    if 'bytes' not in children and not (is_bytes and re.search('image|mask', column.name, re.I)): return
+    problem = f'holds whole pictures in its column {column.name}, as data sets of Hugging Face do, not file names'
+    raise InputError(path, problem, 'write each picture to a file, and list the names of the files')
 
 # %% ../nbs/00_core.ipynb #ddb34b69
 _FORMULA = tuple('=+-@＝＋－＠') # the wide ones count in Asian spreadsheets

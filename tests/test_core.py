@@ -1,6 +1,8 @@
 "lesion_seg.core: files that are whole or not there."
 import os
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from lesion_seg import core
@@ -49,3 +51,24 @@ class TestSafe:
 
     @pytest.mark.parametrize('value', ['-3.5.1', '+49 30 1', '--', '-1+1', '-1e', '+1|cmd'])
     def test_what_only_looks_like_a_number_is_text(self, value): assert core.safe_cell(value) == f"'{value}"
+
+
+class TestParquet:
+    def rows(self, tmp_path, **columns):
+        pq.write_table(pa.table(columns), tmp_path / 't.parquet')
+        return list(core.read_rows(tmp_path / 't.parquet'))
+
+    def test_missing_values_are_empty_text(self, tmp_path):
+        assert self.rows(tmp_path, image=['a.jpg', None], age=[float('nan'), 5.]) == [dict(image='a.jpg', age=''), dict(image='', age=5.)]
+
+    @pytest.mark.parametrize('name, cell', [('image', dict(bytes=b'\xff\xd8', path='a.jpg')), ('photo', dict(bytes=b'\xff\xd8', path=None)),
+                                            ('image', b'\xff\xd8'), ('mask', b'\x89PNG'), ('seg_mask_png', b'\x89PNG')])
+    def test_pictures_in_a_table_are_a_sentence(self, tmp_path, name, cell):
+        sentence = core.refuses(self.rows, tmp_path, **{name: [cell], 'id': ['a']})
+        assert f'holds whole pictures in its column {name}' in sentence and sentence.endswith('list the names of the files')
+
+    def test_other_nested_columns_stay(self, tmp_path):
+        assert self.rows(tmp_path, image=['a.jpg'], box=[[1, 2, 3, 4]], who=[dict(age=5)]) == [dict(image='a.jpg', box=[1, 2, 3, 4], who=dict(age=5))]
+
+    def test_a_moment_that_no_calendar_has_is_a_sentence(self, tmp_path):
+        assert 'cannot be read as Parquet' in core.refuses(self.rows, tmp_path, when=pa.array([2 ** 62], pa.timestamp('us')))
