@@ -102,7 +102,7 @@ def trace_before(
     inputs: dict[str, Axes], # as in `trace_module`
     outputs: dict[str, Axes], # as in `trace_module`
     opset: int, # 13 to 17
-) -> ModelProto:
+) -> ModelProto: # as the exporter gave it
     "The graph by the exporter before it."
     import onnx
     import torch
