@@ -437,7 +437,7 @@ def _seg_source(files: Sequence[Path], seg: Path | None) -> None:
 # %% ../nbs/32_cli.ipynb #d0d85629
 def _written(found: Segmentation, file: Path, folder: Path, stem: str, kinds: Sequence[str], seg: Path | None, fractional: bool) -> dict[str, Any]:
     "Write the files of a result; what there is to say about it."
-    from lesion_seg.dicom import write_seg
+    from lesion_seg.dicom_seg import write_seg
     written = found.save(folder, stem, kinds)
     if seg: written["seg"] = write_seg(seg, found.probability if fractional else found.mask, file, model=found.model)
     doubt = {} if found.disagreement is None else dict(doubt=found.disagreement, needs_review=found.needs_review)

@@ -23,7 +23,8 @@ from PIL import Image
 from .bundle import SHIPPED
 from .core import InputError, safe_stem, unique_stems
 from .data import image_size, read_image, read_mask, resize_image
-from .dicom import dicom_summary, is_dicom, photo_to_dicom, write_seg
+from .dicom import dicom_summary, is_dicom
+from .dicom_seg import photo_to_dicom, write_seg
 from .mc_dropout import Uncertainty, confidence_mask, lesion_scores
 from .metrics import dice, jaccard
 from .phantom import Phantom, make_phantom

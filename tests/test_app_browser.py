@@ -16,7 +16,7 @@ from PIL import Image
 
 from lesion_seg.bundle import SHIPPED, Bundle, revise
 from lesion_seg.data import read_mask
-from lesion_seg.dicom import photo_to_dicom
+from lesion_seg.dicom_seg import photo_to_dicom
 from lesion_seg.phantom import make_phantom
 from lesion_seg.predict import Segmenter
 

@@ -97,7 +97,7 @@ def test_a_short_campaign(tmp_path):
 
 def test_the_campaign_catches_what_it_should(tmp_path):
     "A reader that lets a decoder's error through is found."
-    code = "import lesion_seg.data as d, contextlib; d._decoding = lambda name: contextlib.nullcontext()"
+    code = "import lesion_seg.data as d, contextlib; d.decoding = lambda name: contextlib.nullcontext()"
     (tmp_path / "sitecustomize.py").write_text(code)
     env = {**os.environ, "PYTHONPATH": str(tmp_path)}
     run = [sys.executable, str(HERE / "fuzz" / "campaign.py"), "--entry", "image", "--inputs", "60"]
@@ -347,7 +347,8 @@ def test_an_archive_that_climbs_out(tmp_path, name):
                                     dict(Rows=0)])
 def test_a_dicom_file_with_absurd_sizes(tmp_path, change):
     pydicom = pytest.importorskip("pydicom")
-    from lesion_seg.dicom import photo_to_dicom, read_dicom
+    from lesion_seg.dicom import read_dicom
+    from lesion_seg.dicom_seg import photo_to_dicom
     path = photo_to_dicom(PHOTO, tmp_path / "bomb.dcm")
     ds = pydicom.dcmread(path)
     for k, v in change.items(): setattr(ds, k, v)

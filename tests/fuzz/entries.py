@@ -149,7 +149,7 @@ def dicom_seeds() -> list[Case]:
     from pydicom.encaps import encapsulate
     from pydicom.uid import JPEGBaseline8Bit
 
-    from lesion_seg.dicom import photo_to_dicom
+    from lesion_seg.dicom_seg import photo_to_dicom
 
     img, made = make_phantom(3, (46, 62)).image, []
     with warnings.catch_warnings():
@@ -168,7 +168,8 @@ def dicom_seeds() -> list[Case]:
 
 
 def read_dicom_file(folder: Path) -> None:
-    from lesion_seg.dicom import dicom_summary, is_dicom, read_dicom, write_seg
+    from lesion_seg.dicom import dicom_summary, is_dicom, read_dicom
+    from lesion_seg.dicom_seg import write_seg
 
     path = folder / "photo.dcm"
     for identifying in (False, True):
