@@ -21,7 +21,7 @@ import numpy as np
 import traitlets
 
 from . import session as on
-from .bundle import CARD, SHIPPED, Bundle
+from .bundle import METADATA, SHIPPED, Bundle
 from .core import InputError
 from .data import read_mask
 from .phantom import make_phantom
@@ -202,7 +202,7 @@ def find_bundles(
     "The bundles that a reader may choose from; the first is used unless they choose."
     out: dict[str, str] = {}
     for place in (SHIPPED if str(p) == 'shipped' and not Path(p).exists() else Path(p) for p in places):
-        inside = [place] if (place / CARD).is_file() else sorted(p.parent for p in place.glob(f'*/{CARD}'))
+        inside = [place] if (place / METADATA).is_file() else sorted(p.parent for p in place.glob(f'*/{METADATA}'))
         if not inside: raise InputError(f'{place}: no bundle there; give a folder that `lesion_seg train` wrote, or one that holds such folders')
         for p in inside: out[p.name if p.name not in out else f'{p.parent.name}/{p.name}'] = str(Bundle.load(p).path.resolve())
     return {**out, 'shipped': str(SHIPPED)}

@@ -30,7 +30,7 @@ from typing import IO, Any
 import numpy as np
 from filelock import FileLock
 
-from .bundle import CARD, Bundle
+from .bundle import METADATA, Bundle
 from .core import InputError, atomic_path, cores, is_readable, safe_stem, sha256
 from .predict import KINDS, Segmentation, Segmenter
 
@@ -177,7 +177,7 @@ def make_plan(
     "List the inputs and divide them into shards."
     if shard_size < 1: raise InputError(f'shard_size is {shard_size}: give at least 1')
     if masks not in MASK_FORMATS: raise InputError(f'masks are not kept as {masks!r}: choose from {", ".join(MASK_FORMATS)}')
-    folder, card = Path(out), sha256(bundle.path / CARD)
+    folder, card = Path(out), sha256(bundle.path / METADATA)
     facts = dict(shard_size=shard_size, masks=masks, bundle=card, precision=precision, options=json.loads(json.dumps(options)))
     with _locked(folder, 'plan'):
         def listed(file: IO[str] | None = None) -> dict[str, Any]: return _list_to(list_inputs(sources, skip=folder), file, shard_size)
