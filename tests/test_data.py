@@ -144,15 +144,23 @@ class TestDepth:
         np.testing.assert_array_equal(d.read_image(skin.astype(np.uint16) * 257), skin)
         np.testing.assert_array_equal(d.read_image(skin / 255), skin)
 
-    def test_float_tiff_is_refused(self):
-        with pytest.raises(d.InputError, match='8 or 16 bits'): d.read_image(enc(Image.new('F', (3, 3)), 'TIFF'))
+    def test_float_tiff(self, photo):
+        "In [0, 1], in [0, 255] with a word about it; what has no scale is refused."
+        grey = photo[..., 0].astype(np.float32)
+        for scale in (255, 1):
+            with warnings.catch_warnings(record=True) as heard:
+                got = d.read_image(enc(Image.fromarray(grey / scale), 'TIFF'))
+            assert np.abs(got[..., 1].astype(int) - photo[..., 0]).max() <= 1
+            assert [str(w.message).endswith('white is taken as 255') for w in heard] == [True] * (scale == 1)
+        for bad in (grey - 9, np.where(grey > 100, np.nan, grey), grey * 1e4):
+            with pytest.raises(d.InputError, match='give uint8, uint16, or float'): d.read_image(enc(Image.fromarray(bad), 'TIFF'))
 
 
 class TestColour:
     def test_modes(self):
         assert d.read_image(enc(Image.new('1', (1, 1), 1)))[0, 0].tolist() == [255] * 3
         assert d.read_image(enc(Image.new('L', (1, 1), 99)))[0, 0].tolist() == [99] * 3
-        assert d.read_image(enc(Image.new('LA', (1, 1), (100, 0))))[0, 0].tolist() == [255] * 3
+        assert d.read_image(enc(np.uint8([[[100, 0], [100, 255]]])))[0, :, 0].tolist() == [255, 100]
         half = d.read_image(enc(Image.new('RGBA', (1, 1), (0, 100, 200, 51))))[0, 0]
         np.testing.assert_allclose(half, [204, 224, 244], atol=1)  # 0.2 colour + 0.8 white
         assert d.read_image(enc(Image.new('CMYK', (1, 1), (0, 0, 0, 0)), 'TIFF'))[0, 0].tolist() == [255] * 3
@@ -270,7 +278,8 @@ class TestSources:
     @pytest.mark.parametrize('content,says', [
         (b'', r'is empty \(0 bytes\)'), (b'hello, I am a note', 'is a text file'), (b'\n <!doctype HTML><p>404', 'is a web page'),
             (b'<html>', 'is a web page'),
-        (b'%PDF-1.7', 'is a PDF'), (b'PK\x03\x04...', 'is a ZIP'), (b'\0\0\0\x18ftypheic', 'is a HEIC'), (b'GIF89a', 'is a GIF'),
+        (b'%PDF-1.7', 'is a PDF'), (b'PK\x03\x04...', 'is a ZIP'), (b'GIF89a', 'is damaged'), (b'\0\0\0\x18ftypmp42', 'is a film; save one picture'),
+        (b'version https://git-lfs.github.com/spec/v1\noid sha256:0', 'is a pointer of Git LFS.*; run git lfs pull'),
         (b'\0' * 128 + b'DICM', 'holds no picture'), (b'<svg xmlns=""/>', 'is an SVG'), (bytes(range(50)), 'of an unknown format'),
         (b'\xff\xd8\xff\xe0', 'is damaged'), (b'\x89PNG\r\n\x1a\n', 'is damaged'), (b'II*\0\x08\0\0\0', 'is damaged'),
             (b'RIFF\x04\0\0\0WEBP', 'is damaged')])
