@@ -25,7 +25,7 @@ def test_shapes_and_types(preset):
 
 @each
 def test_a_seed_decides_whatever_came_before_and_in_another_process(preset):
-    one, two = train_augs(96, preset), pickle.loads(pickle.dumps(train_augs(96, preset)))
+    one, two = train_augs(96, preset), pickle.loads(pickle.dumps(train_augs(96, preset))) # noqa: S301
     first = [apply_augs(one, IMAGE, MASK, (3, i)) for i in range(4)]
     again = [apply_augs(two, IMAGE, MASK, (3, i)) for i in (3, 2, 1, 0)][::-1]
     for a, b in zip(first, again, strict=True): assert np.array_equal(a[0], b[0]) and np.array_equal(a[1], b[1])
@@ -54,7 +54,8 @@ def test_every_transform_has_a_stream_of_its_own():
 
 
 @pytest.mark.parametrize("preset, values, says", [
-    ("medium", {}, "preset 'medium': is not known; choose one of strong, robust, reference, none"), ("strong", dict(rotation_limit=10), "does not take.*rotation_limit"),
+    ("medium", {}, "preset 'medium': is not known; choose one of strong, robust, reference, none"),
+    ("strong", dict(rotation_limit=10), "does not take.*rotation_limit"),
     ("robust", dict(zoom=2), "preset 'robust': does not take.*zoom"), ("none", dict(scale=1), "does not take.*scale")])
 def test_refusals(preset, values, says):
     with pytest.raises(InputError, match=says): train_augs(96, preset, **values)
