@@ -196,7 +196,7 @@ class BoundaryLoss(ImageLoss):
         phi = np.stack([signed_distance(m) for m in masks]) / np.hypot(*masks.shape[1:])
         return (torch.from_numpy(phi).to(logits) * (logits.sigmoid() - target)).flatten(1).mean(1)
 
-# %% ../nbs/11_loss.ipynb #66008fea
+# %% ../nbs/11_loss.ipynb #72e4c950
 class TverskyBCELoss(SumLoss):
     "Half Tversky, half cross-entropy; as it stands (soft Jaccard and cross-entropy) what the shipped model was trained with."
     def __init__(
@@ -210,7 +210,7 @@ class TverskyBCELoss(SumLoss):
     ):
         super().__init__([TverskyLoss(alpha, beta, smooth), BCELoss()], [tversky_weight, bce_weight], reduction)
 
-# %% ../nbs/11_loss.ipynb #da4558d0
+# %% ../nbs/11_loss.ipynb #3981a898
 LOSSES: dict[str, type[ImageLoss]] = dict(
     dice_bce=DiceBCELoss, tversky_bce=TverskyBCELoss, dice=DiceLoss, bce=BCELoss, tversky=TverskyLoss,
     focal_tversky=FocalTverskyLoss, boundary=BoundaryLoss, sum=SumLoss)

@@ -25,7 +25,7 @@ from .callbacks import (BEST, BUNDLE, CHECKPOINT, HISTORY, TENSORBOARD, Checkpoi
                                   SeedEpoch, ThawEncoder, WeightAverage, load_best, precision_callbacks, read_state, schedule_callbacks)
 from .core import InputError, cores, sha256, writing
 from .loaders import MEAN, STD, lesion_dls
-from .loss import DiceBCELoss
+from .loss import make_loss
 from .manifest import LesionPair, Manifest
 from .records import RecordReader
 from .unet import OwnNetwork, build_model, param_groups
@@ -42,14 +42,16 @@ __all__ = ['lesion_learner', 'differences', 'data_digests', 'check_data', 'open_
 def lesion_learner(
     dls: DataLoaders, # from `lesion_dls`
     model: nn.Module, # images (N, 3, H, W) to one channel of logits, such as from `build_model`
-    loss: nn.Module | None = None, # of logits and masks; None: `DiceBCELoss()`
+    loss: nn.Module | str | dict[str, Any] | None = None, # of logits and masks: a module, a name of `LOSSES`, or a dict with it; None: 'dice_bce'
     precision: str = 'auto', # see `choose_precision`
     wd: float = 0.01, # decoupled weight decay
 ) -> Learner: # ready for `fit`
     "A fastai Learner with per-image Dice and Jaccard, mixed precision and an encoder/decoder splitter."
     metrics = [PerImage('dice', 0), PerImage('jaccard', 1)]
     cbs = precision_callbacks(precision, torch.device(dls.device))
-    return Learner(dls, model, loss_func=loss or DiceBCELoss(), opt_func=Adam, splitter=param_groups, metrics=metrics, wd=wd, cbs=cbs)
+    if isinstance(loss, dict): loss = make_loss(**loss)
+    if loss is None or isinstance(loss, str): loss = make_loss(loss or 'dice_bce')
+    return Learner(dls, model, loss_func=loss, opt_func=Adam, splitter=param_groups, metrics=metrics, wd=wd, cbs=cbs)
 
 # %% ../nbs/15_train.ipynb #63ae76e1
 def differences(
@@ -312,7 +314,7 @@ def train_model(
     bs: int = 16, # images in a batch
     epochs: int = 100, # planned length
     augs: str | dict[str, Any] | None = None, # preset, or the arguments of `train_augs`; None: that of `start`, else 'strong'
-    loss: nn.Module | None = None, # of logits and masks; None: `DiceBCELoss()`
+    loss: nn.Module | str | dict[str, Any] | None = None, # a module, a name of `LOSSES`, or a dict with it; None: 'dice_bce'
     precision: str = 'auto', # see `choose_precision`
     seed: int = 42, # of everything random
     num_workers: int | None = None, # loading processes; None: `default_workers()`, 0: none

@@ -289,6 +289,15 @@ def test_callbacks_of_ones_own(manifest, tmp_path):
     assert 'callbacks ["Count"] -> (none)' in refuses(train_model, manifest, tmp_path / 'run', **TINY, say=quiet)
 
 
+@pytest.mark.parametrize('loss', ['tversky_bce', dict(name='tversky', alpha=.3, beta=.7)], ids=['a name', 'a name with options'])
+def test_a_loss_by_its_name(manifest, tmp_path, loss):
+    from lesion_seg.loss import make_loss
+    bundle = train_model(manifest, tmp_path / 'run', **TINY | dict(epochs=1), loss=loss, say=quiet)
+    expected = make_loss(**loss) if isinstance(loss, dict) else make_loss(loss)
+    assert bundle.info['training']['loss'] == repr(expected) != repr(DiceBCELoss())
+    assert "loss 'hinge': is not known; choose one of " in refuses(train_model, manifest, tmp_path / 'other', **TINY, loss='hinge')
+
+
 def test_settings_without_effect_are_named(manifest, tmp_path):
     said: list[str] = []
     train_model(manifest, tmp_path / 'a', **TINY | dict(epochs=1), schedule='one_cycle', patience=3, min_delta=.1, say=said.append)
@@ -302,7 +311,7 @@ def test_a_setting_that_a_model_does_not_have_is_a_sentence(manifest, tmp_path, 
     assert list(model)[1] in refuses(train_model, manifest, tmp_path / 'run', **TINY | dict(model=model), say=quiet)
 
 
-@pytest.mark.parametrize('model', [dict(name='unet', channels=(4, 8, 16, 16, 16), bottleneck=16), dict(name='lesion_unet', encoder='resnet18')])
+@pytest.mark.parametrize('model', [dict(name='unet', channels=(4, 8, 16, 16, 16), bottleneck=16), dict(name='lesion_unet', decoder=[16, 16, 8, 8])])
 def test_a_batch_of_one_at_32_pixels_is_a_sentence_or_works(manifest, tmp_path, model):
     args = TINY | dict(model=model, bs=1, epochs=1, say=quiet)
     sentence = refuses(train_model, manifest, tmp_path / 'run', **args)
