@@ -14,8 +14,8 @@ import weights
 
 from lesion_seg.bundle import Bundle, code_commit, save_bundle, versions
 from lesion_seg.manifest import Manifest
-from lesion_seg.report import calibrate
-from lesion_seg.train import train
+from lesion_seg.report import calibrate_bundle
+from lesion_seg.train import train_model
 
 RESULT = Path(__file__).resolve().parent / "results" / "distilled.json"
 TEACHERS = {42: False, 43: True}  # seed, and whether its temperature was fitted before it taught
@@ -24,11 +24,11 @@ STUDENT = dict(epochs=24, teacher_weight=0.5)
 
 def taught(manifest: Manifest, out: Path) -> dict[str, Bundle]:
     "The teachers, their student, and the mean of the first teacher's weights and the student's."
-    def fit(folder: Path, **changes): return train(manifest, folder, loss=weights.loss(), **(weights.RECIPE | changes), progress=False, report=weights.row)
+    def fit(folder: Path, **changes): return train_model(manifest, folder, loss=weights.loss(), **(weights.RECIPE | changes), progress=False, report=weights.row)
     found = {}
     for seed, warm in TEACHERS.items():
         found[f"teacher, seed {seed}"] = bundle = fit(out / f"teacher{seed}", seed=seed)
-        if warm: calibrate(bundle, manifest.subset("valid"), "selection", share=None)
+        if warm: calibrate_bundle(bundle, manifest.subset("valid"), "selection", share=None)
     found["student"] = fit(out / "run", teachers=[b.path for b in found.values()], **STUDENT)
     net, student = found["teacher, seed 42"].model(), found["student"].model().state_dict()
     net.load_state_dict({k: torch.lerp(v, student[k], 0.5) if v.is_floating_point() else v for k, v in net.state_dict().items()})
@@ -43,7 +43,7 @@ def main():
     manifest, rows = weights.split(args.folder), {}
     for name, bundle in taught(manifest, args.out).items():
         copy = save_bundle(args.out / "compared" / bundle.path.parent.name / bundle.path.name, bundle.model(), bundle.size)
-        rows[name] = calibrate(copy, manifest.subset("valid"), "selection", share=None).info["metrics"]["calibration"]
+        rows[name] = calibrate_bundle(copy, manifest.subset("valid"), "selection", share=None).info["metrics"]["calibration"]
     found = dict(command="python benchmarks/distilled.py FOLDER", commit=code_commit(), versions=versions(), selection=rows)
     RESULT.write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(rows, indent=1))

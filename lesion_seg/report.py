@@ -4,131 +4,158 @@
 
 # %% ../nbs/28_report.ipynb #e6acb159
 from __future__ import annotations
-
 import base64
 import html
 import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
 import numpy as np
 import pandas as pd
 from PIL import Image
-
 from .bundle import Bundle, Calibration, revise
 from .calibrate import calibrated, fit_calibration, mean_jaccard
 from .reliability import fit_review
-from .core import InputError, atomic_path
+from .core import InputError, atomic_path, encode_jpeg, writing
 from .data import contact_sheet, draw_contour, read_image, read_mask, resize_image, resize_mask
 from .manifest import Manifest
-from .evaluate import evaluate_predictions, metric_label, plot_distribution, save_report, save_summary, save_table, summarise, worst
+from .evaluate import evaluate_predictions, plot_distribution, save_report, save_summary, save_table, summarise, worst
+from .metrics import METRICS
 from .onnx import export_onnx
 from .contours import clean_map
-from .predict import DOUBT, Segmentation, Segmenter
+from .predict import REVIEW_SCORE, Segmentation, Segmenter
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # %% auto #0
-__all__ = ['TRUTH', 'PREDICTION', 'STYLE', 'NOTICE', 'DEMO_MODEL', 'evaluate_manifest', 'calibrate', 'case_picture',
-           'plot_history', 'html_report', 'save_evaluation', 'run_demo']
+__all__ = ['TRUTH', 'PREDICTION', 'STYLE', 'NOTICE', 'DEMO_MODEL', 'true_mask', 'evaluate_manifest', 'exported_again',
+           'calibrate_bundle', 'fit_review_rule', 'case_picture', 'plot_history', 'data_uri', 'html_figure',
+           'html_table', 'html_report', 'origin_section', 'score_section', 'case_section', 'save_evaluation',
+           'demo_section', 'run_demo']
 
 # %% ../nbs/28_report.ipynb #e29e4615
-def _predictions(segmenter: Segmenter, manifest: Manifest, options: dict[str, Any]) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
-    "(id, group, predicted mask, true mask) for each pair."
-    pairs = list(manifest)
-    for pair, found in zip(pairs, segmenter.predict_many([p.image for p in pairs], **options), strict=True):
-        if isinstance(found, InputError): raise found
-        if pair.mask is None: raise InputError(f"{pair.id}: has no mask to compare with; leave it out of the manifest or give it one.")
-        truth = read_mask(pair.mask)
-        if truth.shape != found.mask.shape:
-            raise InputError(f"{pair.mask}: is {truth.shape[1]} x {truth.shape[0]} pixels, its image {found.mask.shape[1]} x {found.mask.shape[0]}; "
-                             "use the mask of the same resolution.")
-        yield pair.id, pair.group, found.mask, truth
+def true_mask(
+    pair: Any, # a `LesionPair`
+    size: tuple[int, int], # (height, width) of its photograph
+) -> np.ndarray: # bool (height, width); raises `InputError` where there is none of that size
+    "The mask that a prediction is compared with."
+    if pair.mask is None: raise InputError(pair.id, 'has no mask to compare with', 'leave it out of the table or give it one')
+    mask = read_mask(pair.mask)
+    if mask.shape != size:
+        raise InputError(pair.mask, f'is {mask.shape[1]} x {mask.shape[0]} pixels, its image {size[1]} x {size[0]}', 'use the mask of the same resolution')
+    return mask
 
-# %% ../nbs/28_report.ipynb #7f48da1a
 def evaluate_manifest(
-    bundle: str | Path | Bundle,  # a trained model
-    manifest: Manifest,  # images with masks, of one split or several
-    distances: bool = False,  # boundary metrics as well (slower)
-    report: Callable[[int], None] | None = None,  # called with the number of images done
-    precision: str = "float32",  # or 'int8', see `Segmenter`
-    **options: Any,  # passed to `Segmenter.predict`: threshold, tta, largest, fill_holes
-) -> pd.DataFrame:  # one row an image, as `lesion_seg.evaluate.evaluate_predictions` gives it
+    bundle: str | Path | Bundle, # a trained model
+    manifest: Manifest, # images with masks, of one split or several
+    distances: bool = False, # boundary metrics as well (slower)
+    report: Callable[[int], None] | None = None, # called with the number of images done
+    precision: str = 'float32', # or 'int8', see `Segmenter`
+    **options: Any, # of `Segmenter.predict`: threshold, tta, largest, fill_holes
+) -> pd.DataFrame: # one row an image: id, group, counts of pixels, metrics
     "Predict and score each image of a manifest at its own resolution."
-    def counted():
-        for i, item in enumerate(_predictions(Segmenter(bundle, precision=precision), manifest, options)):
+    def answers() -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
+        pairs = list(manifest)
+        predictions = Segmenter(bundle, precision=precision).predict_many([p.image for p in pairs], **options)
+        for i, (pair, result) in enumerate(zip(pairs, predictions, strict=True)):
+            if isinstance(result, InputError): raise result
+            truth = true_mask(pair, result.mask.shape)
             if report: report(i + 1)
-            yield item
-    return evaluate_predictions(counted(), distances=distances)
+            yield pair.id, pair.group, result.mask, truth
+    return evaluate_predictions(answers(), distances=distances)
 
 # %% ../nbs/28_report.ipynb #fc774f24
-def calibrate(
-    bundle: str | Path | Bundle,  # a trained model, its card is revised
-    manifest: Manifest,  # images with masks that the model was not trained on
-    source: str = "valid",  # what they are, for the card
-    share: float | None = 0.2,  # of the images that a person shall look at, which sets the doubt to review; None: leave it as it is
-) -> Bundle:  # with the fitted 'threshold', 'temperature', 'calibration', 'largest' and 'review'; the fits stand under metrics['calibration']
-    "Fit calibration, threshold and doubt to review on held-out images, and whether to keep the largest region only, all at the model's size."
-    bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
-    if not len(manifest): raise InputError(f"There is no image to calibrate {bundle.path} with: give a manifest with a 'valid' split.")
-    segmenter = Segmenter(Bundle(bundle.path, bundle.info | dict(temperature=1.0, calibration={})), runtime="torch")  # exported files have theirs inside
-    maps, masks = [], []
-    for pair, found in zip(manifest, segmenter.predict_many(p.image for p in manifest), strict=True):
-        if isinstance(found, InputError): raise found
-        if pair.mask is None: raise InputError(f"{pair.id}: has no mask to compare with; leave it out of the manifest or give it one.")
-        maps.append(found.small)
-        masks.append(resize_mask(read_mask(pair.mask), bundle.size))
-    fitted = fit_calibration(maps, masks)
-    fit = Calibration(fitted["temperature"], **fitted["calibration"])
-    warm = [calibrated(m, fit) for m in maps]
-    kept = [clean_map(m, fitted["threshold"], True, False) for m in warm]
-    fitted["largest"] = [float(mean_jaccard(m, masks, [fitted["threshold"]])[0]) for m in (warm, kept)]
-    new = revise(bundle, threshold=fitted["threshold"], temperature=fitted["temperature"], calibration=fitted["calibration"],
-                 largest=fitted["largest"][1] > fitted["largest"][0],
-                 metrics=dict(calibration=dict(fitted, source=source)))
-    if "onnx" in bundle.info: export_onnx(new)
-    new = Bundle.load(new.path)
-    return new if share is None else revise(new, review=_review_rule(new, manifest, source, share))
+def exported_again(
+    bundle: Bundle, # with new probabilities, its old exported files still on its metadata
+    say: Callable[[str], None] = print, # told what is written
+) -> Bundle: # with files that agree with it
+    "A bundle's ONNX files, written anew in the form that they had."
+    onnx = bundle.info['onnx']
+    say(f'the exported files of {bundle.path} hold the old probabilities; they are written anew')
+    bundle = Bundle.load(export_onnx(bundle, opset=onnx.get('opset', 18)).parent)
+    if 'int8' not in onnx: return bundle
+    from lesion_seg.quantize import quantize_onnx
+    source = onnx['int8'].get('source', 'phantoms')
+    say('the 8-bit file as well' + ('' if source == 'phantoms' else f', rounded by phantoms now instead of {source}'))
+    try: quantize_onnx(bundle, method=onnx['int8'].get('method', 'static'), say=say)
+    except InputError as e: say(f'the 8-bit file could not be written anew: {e}')
+    return Bundle.load(bundle.path)
 
 # %% ../nbs/28_report.ipynb #8ea2dd75
-def _review_rule(bundle: Bundle, manifest: Manifest, source: str, share: float) -> dict[str, Any]:
-    "The doubt that the given share of held-out photographs exceeds."
-    segmenter = Segmenter(Bundle(bundle.path, bundle.info | dict(review=dict(score=DOUBT, threshold=0.0))), runtime="torch")
-    doubts = [found.doubt for found in segmenter.predict_many((p.image for p in manifest), review=True)]  # type: ignore[union-attr]
-    return dict(score=DOUBT, threshold=fit_review(np.array(doubts), share), share=share, n=len(doubts), source=source)
+def calibrate_bundle(
+    bundle: str | Path | Bundle, # a trained model; its metadata is revised
+    manifest: Manifest, # images with masks that the model was not trained on
+    source: str = 'valid', # what they are, for the metadata
+    share: float | None = 0.2, # fraction of the images that a person shall look at; None: leave that rule as it is
+    say: Callable[[str], None] = print, # told when exported files are written anew
+) -> Bundle: # with new 'threshold', 'temperature', 'calibration', 'largest' and 'review'; the fits are in metrics['calibration']
+    "Fit probabilities, threshold, the rule for review, and whether to keep the largest region only, all at the model's size."
+    bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
+    if not len(manifest): raise InputError(bundle.path, 'there is no image to calibrate it with', "give a table with a 'valid' split")
+    plain = Bundle(bundle.path, bundle.info | dict(temperature=1.0, calibration={}))
+    segmenter = Segmenter(plain, runtime='torch') # exported files have their temperature inside
+    maps, masks = [], []
+    for pair, result in zip(manifest, segmenter.predict_many(p.image for p in manifest), strict=True):
+        if isinstance(result, InputError): raise result
+        maps.append(result.small)
+        masks.append(resize_mask(true_mask(pair, result.size), bundle.size))
+    fit = fit_calibration(maps, masks)
+    curve = Calibration(fit['temperature'], **fit['calibration'])
+    probabilities = [calibrated(m, curve) for m in maps]
+    largest_only = [clean_map(m, fit['threshold'], True, False) for m in probabilities]
+    all_regions, one_region = (float(mean_jaccard(m, masks, [fit['threshold']])[0]) for m in (probabilities, largest_only))
+    fit['largest'] = [all_regions, one_region]
+    exported = bundle.info.get('onnx')
+    new = revise(bundle, threshold=fit['threshold'], temperature=fit['temperature'], calibration=fit['calibration'],
+                 largest=one_region > all_regions, metrics=dict(calibration=dict(fit, source=source)))
+    if exported and 'onnx' not in new.info: new = exported_again(Bundle(new.path, new.info | dict(onnx=exported)), say)
+    if share is None: return new
+    return revise(new, review=fit_review_rule(new, manifest, source, share))
+
+def fit_review_rule(
+    bundle: Bundle, # calibrated
+    manifest: Manifest, # photographs that it was not trained on
+    source: str, # what they are, for the metadata
+    share: float, # fraction of them that a person shall look at
+) -> dict[str, Any]: # score, threshold and where they come from, as the metadata keeps them
+    "The uncertainty that the given fraction of held-out photographs exceeds."
+    open_rule = Bundle(bundle.path, bundle.info | dict(review=dict(score=REVIEW_SCORE, threshold=0.0)))
+    results = Segmenter(open_rule, runtime='torch').predict_many((p.image for p in manifest), review=True)
+    scores = np.array([r.doubt for r in results]) # type: ignore[union-attr]
+    return dict(score=REVIEW_SCORE, threshold=fit_review(scores, share), share=share, n=len(scores), source=source)
 
 # %% ../nbs/28_report.ipynb #6e0ce806
 TRUTH, PREDICTION = (0, 200, 120), (255, 140, 0)
 
 def case_picture(
-    pair: Any,  # a `LesionPair`
-    found: Segmentation,  # its prediction
-    side: int = 256,  # of the longest side, pixels
-) -> np.ndarray:  # uint8 (h, w, 3)
+    pair: Any, # a `LesionPair`
+    result: Segmentation, # its prediction
+    side: int = 256, # of the longest side, pixels
+) -> np.ndarray: # uint8 (h, w, 3)
     "A photograph with the borders of truth and prediction."
-    h, w = found.mask.shape
+    h, w = result.mask.shape
     size = tuple(max(1, round(n * side / max(h, w))) for n in (h, w))
     picture = resize_image(read_image(pair.image, at_least=side), size)
     if pair.mask is not None: picture = draw_contour(picture, resize_mask(read_mask(pair.mask), size), TRUTH, 2)
-    return draw_contour(picture, resize_mask(found.mask, size), PREDICTION, 2)
+    return draw_contour(picture, resize_mask(result.mask, size), PREDICTION, 2)
 
 # %% ../nbs/28_report.ipynb #3c6e432b
 def plot_history(
-    history: pd.DataFrame,  # a run's history.csv
-) -> Figure:  # losses and scores by epoch
+    history: pd.DataFrame, # a run's history.csv
+) -> Figure: # losses and scores by epoch
     "Losses and validation scores of a training, epoch by epoch."
     import matplotlib.pyplot as plt
-    fig, (left, right) = plt.subplots(1, 2, figsize=(8, 2.6), layout="constrained")
+    fig, (left, right) = plt.subplots(1, 2, figsize=(8, 2.6), layout='constrained')
     epoch = history.epoch + 1
-    left.plot(epoch, history.train_loss, marker=".", label="training")
-    left.plot(epoch, history.valid_loss, marker=".", ls="--", label="validation")
-    left.set(xlabel="epoch", ylabel="loss")
-    right.plot(epoch, history.jaccard, marker=".", label="Jaccard")
-    right.plot(epoch, history.dice, marker=".", ls="--", label="Dice")
-    right.set(xlabel="epoch", ylabel="mean over validation images", ylim=(0, 1))
+    left.plot(epoch, history.train_loss, marker='.', label='training')
+    left.plot(epoch, history.valid_loss, marker='.', ls='--', label='validation')
+    left.set(xlabel='epoch', ylabel='loss')
+    right.plot(epoch, history.jaccard, marker='.', label='Jaccard')
+    right.plot(epoch, history.dice, marker='.', ls='--', label='Dice')
+    right.set(xlabel='epoch', ylabel='mean over validation images', ylim=(0, 1))
     for ax in (left, right):
         ax.legend(frameon=False)
         ax.xaxis.get_major_locator().set_params(integer=True)
@@ -136,160 +163,208 @@ def plot_history(
     return fig
 
 # %% ../nbs/28_report.ipynb #3d6ba7c3
-def _picture_uri(picture: Image.Image | np.ndarray) -> str:
-    "A JPEG as a data URI."
-    buffer = io.BytesIO()
-    (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).convert("RGB").save(buffer, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+def data_uri(
+    picture: Image.Image | np.ndarray | Figure, # a photograph, which becomes a JPEG, or a figure, which becomes a PNG
+) -> str: # 'data:image/...'
+    "A picture as an address that holds it."
+    if hasattr(picture, 'savefig'):
+        buffer = io.BytesIO()
+        picture.savefig(buffer, format='png', dpi=110)
+        kind, content = 'png', buffer.getvalue()
+    else:
+        image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+        kind, content = 'jpeg', encode_jpeg(image.convert('RGB'), 85)
+    return f'data:image/{kind};base64,{base64.b64encode(content).decode()}'
 
-def _figure_uri(fig: Figure) -> str:
-    "A matplotlib figure as a PNG data URI."
-    buffer = io.BytesIO()
-    fig.savefig(buffer, format="png", dpi=110)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-# %% ../nbs/28_report.ipynb #bac38635
-def _figure(uri: str, caption: str) -> str:
+def html_figure(
+    picture: Image.Image | np.ndarray | Figure, # see `data_uri`
+    caption: str, # plain text; what a screen reader says, too
+) -> str: # HTML
+    "A picture with its caption."
     text = html.escape(caption)
-    return f'<figure><img src="{uri}" alt="{text}"><figcaption>{text}</figcaption></figure>'
+    return f'<figure><img src="{data_uri(picture)}" alt="{text}"><figcaption>{text}</figcaption></figure>'
 
-def _table(head: list[str], rows: list[list[Any]]) -> str:
-    "An HTML table; every cell is escaped."
-    def line(tag, cells): return "<tr>" + "".join(f"<{tag}>{html.escape(str(c))}</{tag}>" for c in cells) + "</tr>"
-    return f"<table><thead>{line('th', head)}</thead><tbody>{''.join(line('td', r) for r in rows)}</tbody></table>"
+def html_table(
+    head: Sequence[Any], # plain text
+    rows: Sequence[Sequence[Any]], # plain text
+) -> str: # HTML
+    "A table; every cell is escaped."
+    def line(tag: str, cells: Sequence[Any]) -> str:
+        return '<tr>' + ''.join(f'<{tag}>{html.escape(str(c))}</{tag}>' for c in cells) + '</tr>'
+    return f'<table><thead>{line("th", head)}</thead><tbody>{"".join(line("td", r) for r in rows)}</tbody></table>'
 
-# %% ../nbs/28_report.ipynb #6a1ce647
-def _metric_rows(summary: dict[str, Any]) -> list[list[str]]:
-    "Name, mean, standard deviation, t-interval and bootstrap interval of each metric, as text."
-    def interval(ci): return "n/a" if None in ci else f"{ci[0]:.3f} to {ci[1]:.3f}"
-    def number(x): return "n/a" if x is None else f"{x:.3f}"
-    return [[metric_label(name, summary).replace("_", " "), number(m["mean"]), number(m["std"]), interval(m["ci"]), interval(m["bootstrap_ci"])]
-            for name, m in summary["metrics"].items()]
-
-# %% ../nbs/28_report.ipynb #eed0d2c6
+# %% ../nbs/28_report.ipynb #36c830be
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2733; --paper: #fff; --line: #d5dce3; --accent: #1f6f8b; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6ebf0; --paper: #14191f; --line: #35404b; --accent: #7cc4dc; } }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
 h1, h2 { color: var(--accent); line-height: 1.2; } h2 { margin-top: 2.2rem; border-bottom: 1px solid var(--line); padding-bottom: .3rem; }
-table { border-collapse: collapse; margin: 1rem 0; } th, td { text-align: left; padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--line); }
+table { border-collapse: collapse; margin: 1rem 0; }
+th, td { text-align: left; padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--line); }
 td { font-variant-numeric: tabular-nums; } figure { margin: 1rem 0; } img { max-width: 100%; background: #fff; border-radius: 4px; }
 figcaption { font-size: .9rem; opacity: .85; } code { font-size: .9em; overflow-wrap: anywhere; }
 """
-NOTICE = "A tool for research and for a second look, not a medical device."
+NOTICE = 'A tool for research and for a second look, not a medical device.'
 
-# %% ../nbs/28_report.ipynb #36c830be
+# %% ../nbs/28_report.ipynb #8e0c4ab7
 def html_report(
-    path: str | Path,  # the .html file to write
-    title: str,  # its heading
-    sections: list[tuple[str, str]],  # (heading, HTML that is already escaped) in order
-) -> Path:  # the file
+    path: str | Path, # the .html file to write
+    title: str, # its heading
+    sections: list[tuple[str, str]], # (heading, HTML that is already escaped) in order
+) -> Path: # the file
     "Write a self-contained page: no script, nothing loaded from elsewhere."
-    body = "".join(f"<section><h2>{html.escape(head)}</h2>{content}</section>" for head, content in sections)
-    page = (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-            f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body><h1>{html.escape(title)}</h1><p>{NOTICE}</p>{body}</body></html>\n")
-    with atomic_path(path) as tmp: Path(tmp).write_text(page, encoding="utf-8")
+    body = ''.join(f'<section><h2>{html.escape(head)}</h2>{content}</section>' for head, content in sections)
+    page = ('<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+            f'<title>{html.escape(title)}</title><style>{STYLE}</style></head>'
+            f'<body><h1>{html.escape(title)}</h1><p>{NOTICE}</p>{body}</body></html>\n')
+    with atomic_path(path) as tmp: tmp.write_text(page, encoding='utf-8')
     return Path(path)
 
-# %% ../nbs/28_report.ipynb #703bfbf1
-def _score_section(summary: dict[str, Any]) -> str:
-    "The metrics table and the sentence with the challenge scores."
-    low, high = summary["failure_rate_ci"]
-    head = ["metric", "mean", "std", f"{summary['level']:.0%} t-interval", "bootstrap by group"]
-    return (f"<p>{summary['n']} images of {summary['groups']} groups. "
-            f"ISIC 2016/17 score {summary['isic_2017']:.3f}, ISIC 2018 score {summary['isic_2018']:.3f}. "
-            f"{summary['failures']} failures (Jaccard below {summary['threshold']:g}), {summary['failure_rate']:.1%} (interval {low:.1%} to {high:.1%}).</p>"
-            + _table(head, _metric_rows(summary)))
+# %% ../nbs/28_report.ipynb #6a1ce647
+def origin_section(
+    segmenter: Segmenter, # the model that was scored
+    options: dict[str, Any], # of its predictions
+) -> str: # HTML
+    "Which model was scored, how, when, and with which version."
+    bundle = segmenter.bundle
+    training = bundle.info['training']
+    threshold = options.get('threshold') or bundle.threshold
+    rows = [
+        ('model', f'{bundle.architecture["name"]}, {bundle.size} px, in {bundle.path}'),
+        ('weights', bundle.info['weights_sha256'][:16]),
+        ('trained on', f'{training.get("n_train", "an unknown number of")} images, licence {training.get("licence", "unknown")}'),
+        ('threshold', f'{threshold:g}' + ('' if 'calibration' in bundle.info['metrics'] else ' (not calibrated)')),
+        ('test-time augmentation', 'eight symmetries' if options.get('tta') else 'none'),
+        ('arithmetic', segmenter.precision),
+        ('date', time.strftime('%Y-%m-%d %H:%M')),
+        ('version', f'lesion_seg {version("lesion_seg")}'),
+    ]
+    return html_table(['', ''], rows)
 
-def _case_section(segmenter: Segmenter, manifest: Manifest, cases: pd.DataFrame, options: dict[str, Any]) -> str:
+def score_section(
+    summary: dict[str, Any], # from `summarise`
+) -> str: # HTML
+    "The sentence with the challenge scores, and each metric with its intervals."
+    def number(x: float | None) -> str: return 'n/a' if x is None else f'{x:.3f}'
+    def interval(ci: list[float | None]) -> str: return 'n/a' if None in ci else f'{ci[0]:.3f} to {ci[1]:.3f}'
+    rows = []
+    for name, m in summary['metrics'].items():
+        unit = f' [{summary["unit"]}]' if name in METRICS and METRICS[name].is_length else ''
+        rows.append([name.replace('_', ' ') + unit, number(m['mean']), number(m['std']), interval(m['ci']), interval(m['bootstrap_ci'])])
+    low, high = summary['failure_rate_ci']
+    head = ['metric', 'mean', 'standard deviation', f'{summary["level"]:.0%} t-interval', 'bootstrap by group']
+    return (f'<p>{summary["n"]} images of {summary["groups"]} groups. '
+            f'ISIC 2016/17 score {summary["isic_2017"]:.3f}, ISIC 2018 score {summary["isic_2018"]:.3f}. '
+            f'{summary["failures"]} failures (Jaccard below {summary["threshold"]:g}), {summary["failure_rate"]:.1%} '
+            f'(interval {low:.1%} to {high:.1%}).</p>' + html_table(head, rows))
+
+def case_section(
+    segmenter: Segmenter, # the model that was scored
+    manifest: Manifest, # with the images
+    cases: pd.DataFrame, # rows of the table of scores
+    options: dict[str, Any], # of the predictions
+) -> str: # HTML
     "Pictures of the given cases, in order."
     pairs = {p.id: p for p in manifest}
     pictures = [case_picture(pairs[i], segmenter.predict(pairs[i].image, **options)) for i in cases.id]
-    sheet = contact_sheet(pictures, titles=[f"{i}: {j:.2f}" for i, j in zip(cases.id, cases.jaccard, strict=True)], cols=4, tile=220)
-    return _figure(_picture_uri(sheet), "Green: truth. Orange: prediction. The number is the Jaccard index.")
+    titles = [f'{i}: {j:.2f}' for i, j in zip(cases.id, cases.jaccard, strict=True)]
+    sheet = contact_sheet(pictures, titles=titles, cols=4, tile=220)
+    return html_figure(sheet, 'Green: truth. Orange: prediction. The number is the Jaccard index.')
 
 # %% ../nbs/28_report.ipynb #20403941
 def save_evaluation(
-    folder: str | Path,  # gets scores.csv, summary.json, report.txt and report.html
-    bundle: str | Path | Bundle,  # the model that was scored
-    manifest: Manifest,  # the images that were scored
-    table: pd.DataFrame,  # from `evaluate_manifest`
-    level: float = 0.95,  # of the intervals
-    title: str = "Evaluation",  # heading of the page
-    extra: list[tuple[str, str]] | None = None,  # further sections, before the cases
-    precision: str = "float32",  # as for `evaluate_manifest`
-    **options: Any,  # those of the prediction, for the pictures
-) -> dict[str, Any]:  # the summary
+    folder: str | Path, # gets scores.csv, summary.json, report.txt and report.html
+    bundle: str | Path | Bundle, # the model that was scored
+    manifest: Manifest, # the images that were scored
+    table: pd.DataFrame, # from `evaluate_manifest`
+    level: float = 0.95, # of the intervals
+    title: str = 'Evaluation', # heading of the page
+    extra: list[tuple[str, str]] | None = None, # further sections, before the cases
+    precision: str = 'float32', # as for `evaluate_manifest`
+    **options: Any, # those of the prediction, for the pictures
+) -> dict[str, Any]: # the summary
     "Write what an evaluation found, for programs and for people."
     folder, segmenter = Path(folder), Segmenter(bundle, precision=precision)
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder): folder.mkdir(parents=True, exist_ok=True)
     summary = summarise(table, level=level)
-    save_table(table, folder / "scores.csv")
-    save_summary(summary, folder / "summary.json")
-    save_report(summary, folder / "report.txt")
-    best = table.sort_values(["jaccard", "id"], ascending=[False, True]).head(8)
-    sections = [("Scores", _score_section(summary)),
-                ("Distribution", _figure(_figure_uri(plot_distribution(table)), "Each tick is an image.")), *(extra or []),
-                ("Worst cases", _case_section(segmenter, manifest, worst(table, 8), options)),
-                ("Best cases", _case_section(segmenter, manifest, best, options))]
-    html_report(folder / "report.html", title, sections)
+    save_table(table, folder/'scores.csv')
+    save_summary(summary, folder/'summary.json')
+    save_report(summary, folder/'report.txt')
+    best = table.sort_values(['jaccard', 'id'], ascending=[False, True]).head(8)
+    sections = [
+        ('Scores', score_section(summary)),
+        ('Distribution', html_figure(plot_distribution(table), 'Each tick is an image.')),
+        *(extra or []),
+        ('Worst cases', case_section(segmenter, manifest, worst(table, 8), options)),
+        ('Best cases', case_section(segmenter, manifest, best, options)),
+        ('Where this comes from', origin_section(segmenter, options)),
+    ]
+    html_report(folder/'report.html', title, sections)
     return summary
 
 # %% ../nbs/28_report.ipynb #ee8d91a9
-def _demo_predictions(segmenter: Segmenter, folder: Path, n: int, size: tuple[int, int], seed: int) -> str:
-    "Masks of new phantoms at their own resolution, saved as files, and a table with pictures for the page."
+def demo_section(
+    segmenter: Segmenter, # the trained model
+    folder: Path, # gets new phantoms in `new` and their masks in `masks`
+    n: int, # phantoms
+    size: tuple[int, int], # (height, width) of them, pixels
+    seed: int, # of them
+) -> str: # HTML
+    "Masks of new phantoms at their own resolution, as files, and as pictures and a table for the page."
     from lesion_seg.phantom import write_phantoms
-    new = write_phantoms(folder / "new", n=n, size=size, seed=seed, images_per_patient=1)
-    originals, overlays, masks, rows = [], [], [], []
+    new = write_phantoms(folder/'new', n=n, size=size, seed=seed, images_per_patient=1)
+    originals, masks, overlays, rows = [], [], [], []
     for pair in new:
-        found = segmenter.predict(pair.image)
-        found.save(folder / "masks", kinds=("mask", "overlay", "json"))
-        truth, picture = read_mask(pair.mask), read_image(pair.image)
-        overlap = (found.mask & truth).sum() / max(1, (found.mask | truth).sum())
-        originals.append(picture)
-        masks.append(np.repeat(found.mask[..., None], 3, -1).astype(np.uint8) * 255)
-        overlays.append(case_picture(pair, found))
-        rows.append([pair.id, f"{found.mask.shape[1]} x {found.mask.shape[0]}", f"{found.mask.mean():.1%}", f"{overlap:.2f}"])
-    titles = [p.id for p in new] + ["mask"] * n + ["overlay"] * n
+        result = segmenter.predict(pair.image)
+        result.save(folder/'masks', kinds=('mask', 'overlay', 'json'))
+        truth = read_mask(pair.mask)
+        jaccard = (result.mask & truth).sum() / max(1, (result.mask | truth).sum())
+        originals.append(read_image(pair.image))
+        masks.append(np.repeat(result.mask[..., None], 3, -1).astype(np.uint8) * 255)
+        overlays.append(case_picture(pair, result))
+        rows.append([pair.id, f'{truth.shape[1]} x {truth.shape[0]}', f'{result.mask.mean():.1%}', f'{jaccard:.2f}'])
+    titles = [p.id for p in new] + ['mask'] * n + ['overlay'] * n
     sheet = contact_sheet(originals + masks + overlays, titles=titles, cols=n, tile=220)
-    return (_figure(_picture_uri(sheet), "New phantoms, their predicted masks, and both borders (green: truth, orange: prediction).")
-            + _table(["image", "pixels", "lesion", "Jaccard"], rows))
+    caption = 'New phantoms, their predicted masks, and both borders (green: truth, orange: prediction).'
+    return html_figure(sheet, caption) + html_table(['image', 'pixels', 'lesion', 'Jaccard'], rows)
 
 # %% ../nbs/28_report.ipynb #b2c9b9ba
-DEMO_MODEL = dict(name="unet", channels=(16, 32, 64, 128), bottleneck=256, dropout=0.2)
+DEMO_MODEL = dict(name='unet', channels=(16, 32, 64, 128), bottleneck=256, dropout=0.2)
 
 def run_demo(
-    folder: str | Path,  # gets data, run, masks and report.html; an earlier demo there is resumed
-    n: int = 160,  # phantoms for training and evaluation
-    size: tuple[int, int] = (288, 384),  # of these phantoms
-    epochs: int = 24,  # of the training
-    model: dict[str, Any] | None = None,  # None: `DEMO_MODEL`
-    model_size: int = 128,  # side of the model's input, pixels
-    seed: int = 42,  # of everything
-    say: Callable[[str], None] = print,  # told what happens
-) -> Path:  # the report
-    "Phantoms, split, training, evaluation, prediction and a report, all in one folder."
+    folder: str | Path, # gets data, run, masks and report.html; an earlier demo there is resumed
+    n: int = 160, # phantoms for training and evaluation
+    size: tuple[int, int] = (288, 384), # of these phantoms
+    epochs: int = 24, # of the training
+    model: dict[str, Any] | None = None, # None: `DEMO_MODEL`
+    model_size: int = 128, # side of the model's input, pixels
+    seed: int = 42, # of everything
+    say: Callable[[str], None] = print, # told what happens
+) -> Path: # the report
+    "Phantoms, split, training, calibration, evaluation, prediction and a report, all in one folder."
     from lesion_seg.phantom import write_phantoms
     from lesion_seg.callbacks import HISTORY
-    from lesion_seg.train import train
+    from lesion_seg.train import train_model
     folder, begin = Path(folder), time.perf_counter()
-    say(f"1/5 {n} phantoms of {n // 2} patients")
-    manifest = write_phantoms(folder / "data", n=n, size=size, seed=seed).split(seed=seed)
-    manifest.save(folder / "data" / "manifest.csv")
-    counts = {s: len(manifest.subset(s)) for s in ("train", "valid", "test")}
-    say(f"2/5 split by patient: {counts}")
-    say(f"3/5 training for {epochs} epochs at {model_size} x {model_size}")
-    def row(r): say(f"    epoch {r['epoch'] + 1:2d}/{epochs}  loss {r['train_loss']:.3f}  validation Jaccard {r['jaccard']:.3f}  {r['seconds']:.0f} s")
-    bundle = train(manifest, folder / "run", model or DEMO_MODEL, size=model_size, epochs=epochs, lr=3e-3, schedule="one_cycle", seed=seed,
-                   licence="none needed: synthetic", progress=False, report=row)
-    say(f"4/5 scores on {counts['test']} phantoms of unseen patients")
-    test = manifest.subset("test")
+    say(f'1/5 {n} phantoms of {n // 2} patients')
+    manifest = write_phantoms(folder/'data', n=n, size=size, seed=seed).split(seed=seed)
+    manifest.save(folder/'data'/'manifest.csv')
+    counts = {s: len(manifest.subset(s)) for s in ('train', 'valid', 'test')}
+    say(f'2/5 split by patient: {counts}')
+    say(f'3/5 training for {epochs} epochs at {model_size} x {model_size}')
+    def row(r: dict[str, float]) -> None:
+        say(f'    epoch {r["epoch"] + 1:2.0f}/{epochs}  loss {r["train_loss"]:.3f}  validation Jaccard {r["jaccard"]:.3f}  {r["seconds"]:.0f} s')
+    bundle = train_model(manifest, folder/'run', model or DEMO_MODEL, size=model_size, epochs=epochs, lr=3e-3, schedule='one_cycle', seed=seed,
+                   licence='none needed: synthetic', progress=False, report=row)
+    bundle = calibrate_bundle(bundle, manifest.subset('valid'), say=say)
+    say(f'4/5 scores on {counts["test"]} phantoms of unseen patients, at the calibrated threshold of {bundle.threshold:g}')
+    test = manifest.subset('test')
     table = evaluate_manifest(bundle, test, distances=True)
-    say("5/5 masks for new phantoms at their own resolution")
-    curve = _figure(_figure_uri(plot_history(pd.read_csv(folder / "run" / HISTORY))), "Loss and validation scores by epoch.")
-    new = _demo_predictions(Segmenter(bundle), folder, 4, (768, 1024), seed + 1)
-    summary = save_evaluation(folder, bundle, test, table, title="lesion_seg demo: the whole pipeline on phantoms",
-                              extra=[("Learning curve", curve), ("New images", new)])
-    say(f"mean Jaccard {summary['metrics']['jaccard']['mean']:.3f}, failures {summary['failures']} of {summary['n']}, "
-        f"{time.perf_counter() - begin:.0f} s in all")
-    return folder / "report.html"
+    say('5/5 masks for new phantoms at their own resolution')
+    curve = html_figure(plot_history(pd.read_csv(folder/'run'/HISTORY)), 'Loss and validation scores by epoch.')
+    new = demo_section(Segmenter(bundle), folder, 4, (768, 1024), seed + 1)
+    summary = save_evaluation(folder, bundle, test, table, title='lesion_seg demo: the whole pipeline on phantoms',
+                              extra=[('Learning curve', curve), ('New images', new)])
+    say(f'mean Jaccard {summary["metrics"]["jaccard"]["mean"]:.3f}, failures {summary["failures"]} of {summary["n"]}, '
+        f'{time.perf_counter() - begin:.0f} s in all')
+    return folder/'report.html'
