@@ -295,7 +295,7 @@ def make_plan(
             names = dict(digest='inputs', bundle='bundle', precision='precision', options='options', masks='kind of masks', shard_size='shard size')
             differ = [text for key, text in names.items() if old.get(key) != new[key]]
             if differ:
-                raise InputError(folder, f'holds a batch with another {" and ".join(differ)}', 'choose another folder, or delete it to begin again')
+                raise InputError(folder, f'holds a batch that differs in {" and ".join(differ)}', 'choose another folder, or delete it to begin again')
         if not old or not listing.is_file() or sha256(listing) != new['digest']:
             with atomic_path(listing) as tmp:
                 seen = passed_over if not old else None

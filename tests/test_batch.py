@@ -160,7 +160,7 @@ def test_odd_names_and_links(work, tmp_path):
 
 def test_a_swapped_bundle_is_refused(work, tmp_path):
     make_plan(work / "photos", tmp_path / "out", Bundle.load(work / "bundle"))
-    with pytest.raises(ValueError, match="another bundle"): make_plan(work / "photos", tmp_path / "out", Bundle.shipped())
+    with pytest.raises(ValueError, match="differs in bundle"): make_plan(work / "photos", tmp_path / "out", Bundle.shipped())
 
 
 def test_shards_of_another_batch_are_refused(work, tmp_path):
