@@ -218,4 +218,4 @@ def test_a_damaged_list_of_inputs_is_written_again(tmp_path, work):
         (out / 'results' / '000001.parquet').unlink(missing_ok=True)
         assert go().counts.inputs == 3 and (out / 'inputs.jsonl').read_bytes() == whole
     (out / 'results' / '000001.parquet').write_bytes(b'PAR1')
-    with pytest.raises(InputError, match=r'000001.parquet is damaged \(no whole Parquet file\)'): go()
+    with pytest.raises(InputError, match=r'000001.parquet: is damaged \(no whole Parquet file\)'): go()
