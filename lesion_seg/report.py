@@ -381,28 +381,13 @@ def run_demo(
     say(f'2/5 split by patient: {counts}')
     say(f'3/5 training for {epochs} epochs at {model_size} x {model_size}')
     def row(r: dict[str, float]) -> None:
-        say(
-            f'    epoch {r["epoch"] + 1:2.0f}/{epochs}  loss {r["train_loss"]:.3f}  '
-            f'validation Jaccard {r["jaccard"]:.3f}  {r["seconds"]:.0f} s'
-        )
-    bundle = train(
-        manifest,
-        folder / 'run',
-        model or DEMO_MODEL,
-        size=model_size,
-        epochs=epochs,
-        lr=3e-3,
-        schedule='one_cycle',
-        seed=seed,
-        licence='none needed: synthetic',
-        progress=False,
-        report=row,
-    )
+        say(f'    epoch {r["epoch"] + 1:2.0f}/{epochs}  loss {r["train_loss"]:.3f}  '
+            f'validation Jaccard {r["jaccard"]:.3f}  {r["seconds"]:.0f} s')
+    licence = 'none needed: synthetic'
+    bundle = train(manifest, folder/'run', model or DEMO_MODEL, size=model_size, epochs=epochs, lr=3e-3,
+                   schedule='one_cycle', seed=seed, licence=licence, progress=False, report=row)
     bundle = calibrate_bundle(bundle, manifest.subset('valid'), say=say)
-    say(
-        f'4/5 scores on {counts["test"]} phantoms of unseen patients, '
-        f'at the calibrated threshold of {bundle.threshold:g}'
-    )
+    say(f'4/5 scores on {counts["test"]} phantoms of unseen patients, at the threshold of {bundle.threshold:g}')
     test = manifest.subset('test')
     table = evaluate_manifest(bundle, test, distances=True)
     say('5/5 masks for new phantoms at their own resolution')
