@@ -387,6 +387,7 @@ COLUMNS = dict(
     area_fraction='double',
     centre='list<double>',
     bbox='list<int32>',
+    touches_frame='bool',
     perimeter_px='double',
     equivalent_diameter_px='double',
     major_diameter_px='double',
