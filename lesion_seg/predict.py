@@ -625,7 +625,8 @@ class Segmenter(LoadedBundle):
         src: Source, # as in `predict`
         n: int = 20, # samples
         seed: int = 0, # same seed, same samples
-    ) -> Uncertainty: # maps of the model's size
+    ) -> Uncertainty: # maps of the model's size; `resized()` gives those of the photograph's
         "MC dropout: what the network says with channels of its decoder switched off at random."
-        pixels = prepare_input(src, self.bundle.size).pixels
-        return Uncertainty.from_samples(self.backend.samples(pixels, n, seed), self.bundle.threshold)
+        prepared = prepare_input(src, self.bundle.size)
+        samples = self.backend.samples(prepared.pixels, n, seed)
+        return Uncertainty.from_samples(samples, self.bundle.threshold, size=prepared.size)
