@@ -425,7 +425,7 @@ def read_state(
         rows, columns = state['rows'], state['rows'][0].keys()
         whole = all(isinstance(state[k], dict) for k in ('settings', 'data')) and len(rows) == state['epoch'] > 0
         numbers = all(r.keys() == columns and all(isinstance(v, float | int) for v in r.values()) for r in rows)
-    except (ValueError, LookupError, TypeError, AttributeError) as e:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as e:
         raise InputError(path, f'is not a checkpoint ({type(e).__name__})', remedy) from e
     if not (whole and numbers): raise InputError(path, 'is not a checkpoint (it contradicts itself)', remedy)
     return state

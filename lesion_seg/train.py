@@ -22,7 +22,8 @@ from fastai.torch_core import num_distrib, rank_distrib
 from torch import nn
 from .bundle import METADATA, Bundle, save_bundle
 from .callbacks import BEST, BUNDLE, CHECKPOINT, HISTORY, TENSORBOARD
-from .callbacks import Checkpoint, CPUBFloat16, Distil, History, KeepBest, PerImage, Run, SeedEpoch, ThawEncoder, WeightAverage
+from .callbacks import Checkpoint, CPUBFloat16, Distil, History, KeepBest, PerImage
+from .callbacks import Run, SeedEpoch, ThawEncoder, WeightAverage
 from .callbacks import load_best, precision_callbacks, read_state, schedule_callbacks
 from .core import InputError, cores, sha256, writing
 from .loaders import MEAN, STD, lesion_dls
@@ -143,7 +144,7 @@ def announce(
     weights: str, # where the learner's weights come from
 ) -> None:
     "Say what is going to happen, and which settings will have no effect."
-    if run.done: return run.tell('finished; nothing to do')
+    if run.done: return # `finish` will say so
     run.tell(headline(learn, weights))
     if run.start: run.tell(f'going on at epoch {run.start + 1} of {run.epochs}')
     idle = ', '.join(sorted({'patience', 'min_delta', 'lr_patience', 'lr_factor', 'min_lr'} & run.settings.keys()))
@@ -248,7 +249,9 @@ def has_bundle(
     "Whether the folder holds the bundle of this very run."
     path = run.folder / BUNDLE
     if not (path / METADATA).is_file(): return False
-    stored = Bundle.load(path).info['training']
+    try: stored = Bundle.load(path).info['training']
+    except InputError as e:
+        raise InputError(path, f'is damaged ({e.problem})', 'delete it; the same command writes it again') from e
     return all(stored.get(k) == v for k, v in training_record(run).items())
 
 def finish(
@@ -259,11 +262,13 @@ def finish(
     "The bundle of a run that has ended, written only where it is not there."
     there = has_bundle(run)
     wait() # all have looked before one writes
-    own = None if hasattr(learn.model, 'architecture') else learn.model
+    if len(run.rows) == run.start:
+        run.tell('finished; nothing to do' if there else 'finished; only its bundle was missing')
     if not there and run.writes:
         load_best(learn.model, run.folder)
         save_run(learn, run)
     wait()
+    own = None if hasattr(learn.model, 'architecture') else learn.model
     return Bundle.open(run.folder / BUNDLE, own)
 
 # %% ../nbs/15_train.ipynb #8735d899
@@ -350,7 +355,13 @@ def train_model(
     origin = None if start is None else Bundle.open(start)
     before = origin.info['training'] if origin else {}
     architecture = dict(model or (origin.architecture if origin else {}))
-    pretrained = architecture.get('pretrained', False)
+    pretrained, without_effect = architecture.get('pretrained', False), []
+    if pretrained and architecture.get('name') == 'unet':
+        raise InputError('pretrained', "is not for the model 'unet', which has no such encoder",
+                         "leave it out, or choose 'lesion_unet'")
+    if pretrained and origin:
+        architecture['pretrained'] = pretrained = False
+        without_effect.append('without effect, since the training starts from a trained model: pretrained')
     size, augs = size or (origin.size if origin else 256), augs or before.get('augs', 'strong')
     dls = lesion_dls(manifest, size, bs, augs, seed, num_workers)
     learn = lesion_learner(dls, build_model(architecture, seed), loss, precision)
@@ -362,8 +373,10 @@ def train_model(
         start_weights(learn.model, origin)
         metadata['start'] = origin.info['weights_sha256']
         weights = f'weights of {"the shipped model" if start == "shipped" else origin.path}'
-    if bs > dls.train.bs and not rank_distrib():
-        say(f'the batch size {bs} is larger than the {len(dls.train_ds)} training photographs; {dls.train.bs} is used')
+    if bs > dls.train.bs:
+        one = f'the {dls.train.bs} training photographs, which are one batch'
+        without_effect.append(f'the batch size {bs} is larger than {one}')
+    for sentence in without_effect if not rank_distrib() else []: say(sentence)
     if not progress: learn.remove_cbs(learn.cbs.filter(lambda cb: isinstance(cb, ProgressCallback)))
     with learn.no_logging() if not progress else learn.added_cbs([]):
         return fit(learn, epochs, folder, seed=seed, metadata=metadata, weights=weights, say=say, **fit_args)

@@ -174,7 +174,14 @@ def test_a_bundle_that_is_missing_or_of_an_earlier_run_is_written(manifest, tmp_
     first = fit_small(manifest, tmp_path / 'run', epochs=2)
     digest = first.info['weights_sha256']
     for p in (tmp_path / 'run' / BUNDLE).iterdir(): p.unlink()
-    assert fit_small(manifest, tmp_path / 'run', epochs=2, seed=3).info['weights_sha256'] == digest
+    said: list[str] = []
+    again = fit_small(manifest, tmp_path / 'run', epochs=2, seed=3, say=said.append)
+    assert again.info['weights_sha256'] == digest
+    assert said == ['finished; only its bundle was missing']
+    weights = tmp_path / 'run' / BUNDLE / 'model.safetensors'
+    weights.write_bytes(weights.read_bytes()[:-9])
+    sentence = refuses(fit_small, manifest, tmp_path / 'run', epochs=2)
+    assert sentence.endswith('delete it; the same command writes it again')
     # another run in the same folder, killed before it wrote its bundle
     with pytest.raises(RuntimeError, match='killed'):
         with pytest.MonkeyPatch.context() as m:
@@ -328,7 +335,16 @@ def test_settings_without_effect_are_named(manifest, tmp_path):
                 say=said.append)
     assert "without effect under the schedule 'one_cycle': min_delta, patience" in said
     train_model(manifest, tmp_path / 'b', **TINY | dict(epochs=1, bs=99), say=said.append)
-    assert 'the batch size 99 is larger than the 16 training photographs; 16 is used' in said
+    assert 'the batch size 99 is larger than the 16 training photographs, which are one batch' in said
+    unet = TINY | dict(model=TINY['model'] | dict(pretrained=True))
+    assert refuses(train_model, manifest, tmp_path / 'c', **unet) == \
+        "pretrained: is not for the model 'unet', which has no such encoder; leave it out, or choose 'lesion_unet'"
+    said.clear()
+    tiny = dict(name='lesion_unet', decoder=[8, 8, 8, 8])
+    first = train_model(manifest, tmp_path / 'd', **TINY | dict(model=tiny, epochs=1, say=quiet))
+    again = TINY | dict(model=tiny | dict(pretrained=True), epochs=1, say=said.append)
+    assert train_model(manifest, tmp_path / 'e', start=first, **again).info['training']['pretrained'] == 'False'
+    assert said[0] == 'without effect, since the training starts from a trained model: pretrained'
 
 
 @pytest.mark.parametrize('model', [dict(name='unet', pretrained=True), dict(name='unet', encoder='resnet18')])
