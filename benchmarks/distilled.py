@@ -14,13 +14,8 @@ import weights
 
 from lesion_seg.bundle import Bundle, code_commit, save_bundle, versions
 from lesion_seg.manifest import Manifest
-<<<<<<< HEAD
 from lesion_seg.report import calibrate_bundle
-from lesion_seg.train import train
-=======
-from lesion_seg.report import calibrate
 from lesion_seg.train import train_model
->>>>>>> e
 
 RESULT = Path(__file__).resolve().parent / "results" / "distilled.json"
 TEACHERS = {42: False, 43: True}  # seed, and whether its temperature was fitted before it taught

@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 import importlib
 import io
+import itertools
 import logging
 import math
 import re
@@ -18,15 +19,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, NamedTuple
 import numpy as np
-from PIL import Image
-from .core import DICOM, HEAD, InputError, Reader, open_source, sniff, source_name
+from PIL import Image, JpegImagePlugin
+from .core import DICOM, HEAD, InputError, Reader, open_source, printable, safe_markdown, sniff, source_name
 from .data import MAX_PIXELS, check_size, to_srgb
 
 # %% auto #0
-__all__ = ['SAMPLES', 'PICTURE_FIELDS', 'IDENTIFYING_FIELDS', 'READER', 'dicom_library', 'discreet', 'is_dicom', 'header_number',
-           'uid_name', 'DicomHeader', 'inflate_dicom', 'is_dataset', 'parse_dicom', 'stream_size', 'apply_window',
-           'to_eight_bits', 'apply_table', 'json_value', 'Summary', 'DicomPhotograph', 'dicom_summary', 'read_dicom',
-           'dicom_size']
+__all__ = ['SAMPLES', 'MAX_ELEMENTS', 'PICTURE_FIELDS', 'IDENTIFYING_FIELDS', 'READER', 'dicom_library', 'discreet', 'is_dicom',
+           'header_number', 'uid_name', 'DicomHeader', 'inflate_dicom', 'is_dataset', 'parse_dicom', 'stream_segments',
+           'stream_size', 'stream_colours', 'is_ordinary_jpeg', 'looks_like_ybr', 'apply_window', 'to_eight_bits',
+           'apply_table', 'json_value', 'Summary', 'DicomPhotograph', 'dicom_summary', 'read_dicom', 'dicom_size']
 
 # %% ../nbs/07_dicom.ipynb #3272e0f2
 def dicom_library(
@@ -138,6 +139,22 @@ class DicomHeader(NamedTuple):
         frames = header_number(ds, 'NumberOfFrames', name, 1, 2**31 - 1, default=1)
         return cls(rows, columns, frames, photometric, allocated, stored, signed)
 
+# %% ../nbs/07_dicom.ipynb #7eaeceb7
+MAX_ELEMENTS = 20_000 # of a file, and as many items of sequences; a photograph has about a hundred
+
+def _parse(f: BinaryIO, name: str, pixels: bool) -> Any: # f at its beginning; a pydicom data set
+    start = f.tell()
+    items = sum(block.count(b'\xfe\xff\x00\xe0') for block in iter(lambda: f.read(1 << 20), b''))
+    f.seek(start)
+    counter = itertools.count()
+    is_pixels = {0x7FE00008, 0x7FE00009, 0x7FE00010} if not pixels else set()
+    def stop(tag: int, vr: Any, length: int) -> bool:
+        if next(counter) > MAX_ELEMENTS or items > MAX_ELEMENTS:
+            remedy = 'it is damaged or made to take long; export it again'
+            raise InputError(name, f'holds more than {MAX_ELEMENTS:,} elements', remedy)
+        return tag in is_pixels
+    return dicom_library('pydicom.filereader').read_partial(f, stop, force=True)
+
 # %% ../nbs/07_dicom.ipynb #aae4d9f1
 _DEFLATED = b'\x02\0\x10\0UI\x16\x001.2.840.10008.1.2.1.99' # the element that says so
 
@@ -150,13 +167,13 @@ def inflate_dicom(
     meta = meta.replace(_DEFLATED, _DEFLATED[:-3] + bytes(3))
     inflate = zlib.decompressobj(-15)
     start = inflate.decompress(packed, 1 << 20)
-    parse = dicom_library('pydicom').dcmread
-    header = DicomHeader.read(parse(io.BytesIO(meta + start), force=True, stop_before_pixels=True), name)
+    header = DicomHeader.read(_parse(io.BytesIO(meta + start), name, pixels=False), name)
     if header.rows * header.columns * header.frames > MAX_PIXELS:
         problem = f'holds more than {MAX_PIXELS:,} deflated pixels'
         raise InputError(name, problem, 'export it under another transfer syntax')
     check_size(header.columns, header.rows * header.frames, len(packed), name)
-    rest = inflate.decompress(inflate.unconsumed_tail, header.n_bytes + (1 << 20))
+    most = header.rows * header.columns * header.frames * 4 * (header.allocated + 7) // 8
+    rest = inflate.decompress(inflate.unconsumed_tail, most + (1 << 20))
     return io.BytesIO(meta + start + rest)
 
 # %% ../nbs/07_dicom.ipynb #95f85229
@@ -187,9 +204,8 @@ def parse_dicom(
         end = 144 + int.from_bytes(group_2[1], 'little') if group_2 else 0
         is_deflated = _DEFLATED in head[:end]
         f.seek(end if is_deflated else 0)
-        parse = dicom_library('pydicom').dcmread
         content = inflate_dicom(head[:end], f.read(), name) if is_deflated else f
-        ds = parse(content, force=True, stop_before_pixels=not pixels)
+        ds = _parse(content, name, pixels)
     if is_deflated: ds.file_meta.TransferSyntaxUID = dicom_library('pydicom.uid').DeflatedExplicitVRLittleEndian
     return ds
 
@@ -204,6 +220,7 @@ class _File:
         with discreet(self.name):
             self.ds = parse_dicom(src, pixels)
             self.header = DicomHeader.read(self.ds, self.name)
+        self.corrections: list[str] = [] # where the header was not believed, in words
 
     def frame_index(self,
         frame: int | None, # from 1; None: the only one
@@ -241,25 +258,74 @@ class _File:
 # %% ../nbs/07_dicom.ipynb #2b0af470
 _FRAME_HEADERS = {*range(0xc0, 0xd0), 0xf7} - {0xc4, 0xc8, 0xcc} # of JPEG and JPEG-LS
 
+def stream_segments(
+    stream: bytes, # one compressed frame
+) -> Iterator[tuple[int, bytes]]: # the second byte of each marker, and its content
+    "The parts before the pixels of a JPEG, JPEG-LS or JPEG 2000 stream; nothing for other streams."
+    start = 0 if stream[:2] == b'\xff\xd8' else stream[:4096].find(b'\xff\x4f\xff\x51')
+    if start < 0: return
+    at = start + 2
+    for _ in range(10_000):
+        if stream[at:at + 1] != b'\xff' or len(stream) < at + 4: return
+        marker = stream[at + 1]
+        if marker in (0xda, 0x90, 0x93): return # the pixels begin
+        if marker == 0xff: # a byte to fill up
+            at += 1
+            continue
+        length = int.from_bytes(stream[at + 2:at + 4], 'big')
+        yield marker, stream[at + 4:at + 2 + length]
+        at += 2 + length
+
 def stream_size(
     stream: bytes, # one compressed frame
 ) -> tuple[int, int] | None: # (height, width); None where it is none of these formats
     "The size that a JPEG, JPEG-LS or JPEG 2000 stream announces."
-    if stream[:2] != b'\xff\xd8':
-        at = stream[:4096].find(b'\xff\x4f\xff\x51')
-        if at < 0: return None
-        x1, y1, x0, y0 = struct.unpack_from('>4I', stream, at + 8)
-        return y1 - y0, x1 - x0
-    at = 2
-    while stream[at:at + 1] == b'\xff':
-        marker = stream[at + 1]
-        if marker in _FRAME_HEADERS:
-            height, width = struct.unpack_from('>HH', stream, at + 5)
+    for marker, content in stream_segments(stream):
+        if marker == 0x51 and len(content) >= 18: # of JPEG 2000
+            x1, y1, x0, y0 = struct.unpack_from('>4I', content, 2)
+            return y1 - y0, x1 - x0
+        if marker in _FRAME_HEADERS and len(content) >= 5:
+            height, width = struct.unpack_from('>HH', content, 1)
             return height, width
-        at += 1 if marker == 0xff else 2 + int.from_bytes(stream[at + 2:at + 4], 'big')
     return None
 
-# %% ../nbs/07_dicom.ipynb #4f4f72ae
+# %% ../nbs/07_dicom.ipynb #23c52ac4
+def stream_colours(
+    stream: bytes, # one compressed frame
+) -> str: # 'RGB' or 'YBR_FULL'; '' where it does not say
+    "The colours that a JPEG or JPEG 2000 stream of three channels stands for."
+    is_jfif, adobe, channels, is_subsampled = False, None, b'', False
+    for marker, content in stream_segments(stream):
+        if marker == 0x52 and stream[:2] != b'\xff\xd8': # coding style of JPEG 2000
+            return 'RGB' if content[4:5] == b'\x01' else ''
+        if marker == 0xe0 and content[:4] == b'JFIF': is_jfif = True
+        if marker == 0xee and content[:5] == b'Adobe' and len(content) >= 12: adobe = content[11]
+        if marker in _FRAME_HEADERS:
+            channels = content[6::3]
+            is_subsampled = len(set(content[7::3])) > 1
+    if is_jfif or is_subsampled: return 'YBR_FULL'
+    if adobe is not None: return 'RGB' if adobe == 0 else 'YBR_FULL'
+    return 'RGB' if channels == b'RGB' else ''
+
+def is_ordinary_jpeg(
+    stream: bytes, # one compressed frame
+) -> bool: # True for lossy JPEG with three channels of 8 bits
+    "Is this a JPEG as any camera writes it?"
+    for marker, content in stream_segments(stream):
+        if marker in _FRAME_HEADERS: return marker in (0xc0, 0xc1, 0xc2) and content[0] == 8 and content[5] == 3
+    return False
+
+# %% ../nbs/07_dicom.ipynb #163f26c4
+def looks_like_ybr(
+    values: np.ndarray, # numbers (H, W, 3)
+) -> bool: # True where the detail is in the first channel
+    "Are these three channels brightness and two differences of colour, rather than RGB?"
+    numbers = values.astype(np.float32)
+    detail = np.zeros(3)
+    for axis in (0, 1): detail += (np.diff(numbers, axis=axis) ** 2).sum((0, 1))
+    return bool(detail[1:].mean() < 0.25 * detail[0])
+
+# %% ../nbs/07_dicom.ipynb #d904b8cc
 class _Frames(_File):
     "A DICOM file with the numbers of its frames."
     def stream(self,
@@ -294,16 +360,49 @@ class _Frames(_File):
                 problem = 'holds no pixels that can be shown'
                 raise InputError(self.name, problem, 'it is cut off or not a photograph; export it again')
             decoder = self.decoder()
-            if not decoder.is_native: self.stream(index)
-            elif len(ds.PixelData) < h.n_bytes:
-                problem = f'is cut off ({len(ds.PixelData):,} of {h.n_bytes:,} bytes of its pixels are there)'
+            layout, meaning = self._layout(decoder)
+            stream = b'' if decoder.is_native else self.stream(index)
+            needed = h._replace(photometric=layout or h.photometric).n_bytes
+            if decoder.is_native and len(ds.PixelData) < needed:
+                problem = f'is cut off ({len(ds.PixelData):,} of {needed:,} bytes of its pixels are there)'
                 raise InputError(self.name, problem, 'copy or export it again')
-            try: values, pixels = decoder.as_array(ds, index=index, raw=True)
+            own = stream_colours(stream) if layout and stream else ''
+            if own and own != meaning: self._correct(f'is compressed as {own}', own)
+            meaning = own or meaning
+            if is_ordinary_jpeg(stream) and layout:
+                im = JpegImagePlugin.JpegImageFile(io.BytesIO(stream))
+                keep = not own and meaning == 'RGB' # libjpeg takes a JPEG that does not say for YBR
+                if keep: im.draft('YCbCr', im.size)
+                return np.array(im), 'RGB'
+            options = dict(photometric_interpretation=layout) if layout else {}
+            try: values, _ = decoder.as_array(ds, index=index, raw=True, **options)
             except (MemoryError, KeyboardInterrupt, SystemExit): raise
             except BaseException: # a decoder written in Rust panics past Exception
-                problem = f'is damaged, no decoder can read its picture ({decoder.UID.name})'
-                raise InputError(self.name, problem, 'export it again') from None
-        return values, str(pixels['photometric_interpretation'])
+                problem = f'holds a picture that no decoder here can read ({decoder.UID.name})'
+                raise InputError(self.name, problem, 'export it uncompressed, or again if it is damaged') from None
+        if layout and not own and h.photometric == 'YBR_FULL_422' and layout == 'YBR_FULL':
+            meaning = 'YBR_FULL' if looks_like_ybr(values) else 'RGB'
+            self._correct('holds three numbers a pixel', meaning)
+        return values, meaning or h.photometric
+
+    def _layout(self, decoder: Any) -> tuple[str, str]:
+        "How the numbers lie, and what they should mean; both empty for one number a pixel."
+        h = self.header
+        if SAMPLES[h.photometric] == 1: return '', ''
+        if h.photometric in ('YBR_RCT', 'YBR_ICT') and '2000' in decoder.UID.name: return 'RGB', 'RGB'
+        if not h.photometric.startswith('YBR_FULL'): return h.photometric, h.photometric
+        if decoder.is_native:
+            one_number = h.rows * h.columns * h.frames * h.allocated // 8
+            n_bytes = len(self.ds.PixelData)
+            if h.photometric == 'YBR_FULL' and n_bytes in (2 * one_number, 2 * one_number + 1):
+                self._correct('holds two numbers a pixel', 'YBR_FULL_422')
+                return 'YBR_FULL_422', 'YBR_FULL'
+            if h.photometric == 'YBR_FULL_422' and n_bytes < 3 * one_number: return 'YBR_FULL_422', 'YBR_FULL'
+        return 'YBR_FULL', 'YBR_FULL'
+
+    def _correct(self, seen: str, meaning: str) -> None:
+        sentence = f'says {self.header.photometric} but {seen}: read as {meaning}'
+        if sentence not in self.corrections: self.corrections.append(sentence)
 
 # %% ../nbs/07_dicom.ipynb #02b55083
 def apply_window(
@@ -443,12 +542,13 @@ class Summary(dict):
             if value is None: return 'not given'
             if isinstance(value, bool): return 'yes' if value else 'no'
             return ', '.join(map(str, value)) if isinstance(value, list) else str(value)
-        return [(k.replace('_', ' '), words(v)) for k, v in self.items()]
+        return [(k.replace('_', ' '), printable(words(v))) for k, v in self.items()]
 
     def __str__(self) -> str: return '\n'.join(f'{name}: {value}' for name, value in self.lines())
 
     def _repr_markdown_(self) -> str:
-        return '\n'.join(['| | |', '|---|---|', *(f'| {name} | {value} |' for name, value in self.lines())])
+        rows = [f'| {safe_markdown(name)} | {safe_markdown(value)} |' for name, value in self.lines()]
+        return '\n'.join(['| | |', '|---|---|', *rows])
 
 # %% ../nbs/07_dicom.ipynb #031d01e4
 class DicomPhotograph(_Colour):
@@ -482,7 +582,9 @@ class DicomPhotograph(_Colour):
         identifying: bool = False, # patient, date, descriptions and serial number as well
     ) -> Summary: # a dict for JSON that prints for people; None stands for absent
         "What the file holds."
-        with discreet(self.name): return _summarise(self.ds, identifying)
+        with discreet(self.name): summary = _summarise(self.ds, identifying)
+        if self.corrections: summary['corrections'] = list(self.corrections)
+        return summary
 
 def _spacing(ds: Any) -> list[float] | None:
     shared = ds.get('SharedFunctionalGroupsSequence') or [{}]

@@ -21,8 +21,8 @@ from .reliability import fit_review
 from .core import InputError, atomic_path, encode_jpeg, writing
 from .data import contact_sheet, draw_contour, read_image, read_mask, resize_image, resize_mask
 from .manifest import Manifest
-from .evaluate import evaluate, plot_distribution, save_report, save_summary, save_table, summarise, worst
-from .metrics import DISTANCES
+from .evaluate import evaluate_predictions, plot_distribution, save_report, save_summary, save_table, summarise, worst
+from .metrics import METRICS
 from .onnx import export_onnx
 from .contours import clean_map
 from .predict import REVIEW_SCORE, Segmentation, Segmenter
@@ -65,7 +65,7 @@ def evaluate_manifest(
             truth = true_mask(pair, result.mask.shape)
             if report: report(i + 1)
             yield pair.id, pair.group, result.mask, truth
-    return evaluate(answers(), distances=distances)
+    return evaluate_predictions(answers(), distances=distances)
 
 # %% ../nbs/28_report.ipynb #fc774f24
 def exported_again(
@@ -249,7 +249,7 @@ def score_section(
     def interval(ci: list[float | None]) -> str: return 'n/a' if None in ci else f'{ci[0]:.3f} to {ci[1]:.3f}'
     rows = []
     for name, m in summary['metrics'].items():
-        unit = f' [{summary["unit"]}]' if name in DISTANCES else ''
+        unit = f' [{summary["unit"]}]' if name in METRICS and METRICS[name].is_length else ''
         rows.append([name.replace('_', ' ') + unit, number(m['mean']), number(m['std']), interval(m['ci']), interval(m['bootstrap_ci'])])
     low, high = summary['failure_rate_ci']
     head = ['metric', 'mean', 'standard deviation', f'{summary["level"]:.0%} t-interval', 'bootstrap by group']
