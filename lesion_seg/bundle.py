@@ -145,7 +145,7 @@ def check_metadata(
                          problems)
     return metadata
 
-# %% ../nbs/12_bundle.ipynb #210b6bbe
+# %% ../nbs/12_bundle.ipynb #3a3fb932
 @dataclass(frozen=True)
 class _Metadata:
     "What bundle.json says, by name."
@@ -217,7 +217,7 @@ class _Network(_Metadata):
             reason = str(e).splitlines()[0][:200]
             raise InputError(weights, f'does not fit the architecture in {METADATA} ({reason})',
                              'save the bundle again') from e
-        return (model if network is None else OwnNetwork(model)).eval()
+        return (model if network is None else OwnNetwork(model, self.size)).eval()
 
 # %% ../nbs/12_bundle.ipynb #86a735f5
 class Bundle(_Network):
@@ -357,9 +357,9 @@ def save_bundle(
     ours = {METADATA, WEIGHTS, MODEL_CARD, ONNX, ONNX_DECODER, ONNX_INT8}
     if folder.is_dir() and {p.name for p in folder.iterdir()} - ours:
         raise InputError(folder, 'holds other files', 'choose a new folder for the bundle')
-    if not hasattr(model, 'architecture'): model = OwnNetwork(model)
+    if not hasattr(model, 'architecture'): model = OwnNetwork(model, size)
     own = model.network if isinstance(model, OwnNetwork) else None
-    if own is not None: model.check_logits(size)
+    if isinstance(model, OwnNetwork): model.check_logits()
     state = {k: v.detach().cpu().contiguous().clone() for k, v in (own or model).state_dict().items()}
     if half: state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
     with writing(folder):

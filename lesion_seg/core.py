@@ -345,19 +345,27 @@ def safe_stem(
 # %% ../nbs/00_core.ipynb #bf00f505
 def unique_stems(
     paths: Iterable[Any], # the inputs of one run
-) -> list[str]: # one stem each, no two equal, upper and lower case taken as equal
+    endings: Iterable[str] = (), # of the files that are written for each, such as '.json' and '_coco.json'
+) -> list[str]: # one stem each; no two files equal, upper and lower case taken as equal
     "Stems for output files that do not collide."
-    paths = list(paths)
+    paths, endings = list(paths), [e.casefold() for e in endings]
+    between = {a.removesuffix(b) for a in endings for b in endings if a.endswith(b) and a != b}
+    def shorter(stem: str) -> list[str]: # names that write the same file when they get an ending
+        return [stem.removesuffix(b) for b in between if stem.endswith(b)]
     plain = [safe_stem(p) for p in paths]
     count = Counter(s.casefold() for s in plain)
-    used = {s for s, n in count.items() if n == 1} # names that only one input has stay as they are
+    kept = {s for s, n in count.items() if n == 1 and not any(t in count for t in shorter(s))}
+    used = set(kept)
+    def taken(stem: str) -> bool:
+        return not used.isdisjoint([stem, *shorter(stem), *(stem + b for b in between)])
+
     tried: Counter[str] = Counter()
     out = []
     for path, stem in zip(paths, plain, strict=True):
-        if count[stem.casefold()] > 1:
+        if stem.casefold() not in kept:
             base = f'{stem}{Path(str(path)).suffix.replace(".", "_")}' if isinstance(path, (str, Path)) else stem
             stem = base
-            while stem.casefold() in used:
+            while taken(stem.casefold()):
                 tried[base] += 1
                 stem = f'{base}_{tried[base] + 1}'
             used.add(stem.casefold())

@@ -12,6 +12,8 @@ import logging
 import math
 import re
 import struct
+import subprocess
+import sys
 import threading
 import warnings
 import zlib
@@ -26,8 +28,9 @@ from .data import MAX_PIXELS, check_size, to_srgb
 # %% auto #0
 __all__ = ['SAMPLES', 'MAX_ELEMENTS', 'PICTURE_FIELDS', 'IDENTIFYING_FIELDS', 'READER', 'dicom_library', 'discreet', 'is_dicom',
            'header_number', 'uid_name', 'DicomHeader', 'inflate_dicom', 'is_dataset', 'parse_dicom', 'stream_segments',
-           'stream_size', 'stream_colours', 'is_ordinary_jpeg', 'looks_like_ybr', 'apply_window', 'to_eight_bits',
-           'apply_table', 'json_value', 'Summary', 'DicomPhotograph', 'dicom_summary', 'read_dicom', 'dicom_size']
+           'stream_size', 'stream_colours', 'is_ordinary_jpeg', 'looks_like_ybr', 'decode_apart', 'apply_window',
+           'to_eight_bits', 'apply_table', 'json_value', 'Summary', 'is_segmentation', 'DicomPhotograph',
+           'dicom_summary', 'read_dicom', 'dicom_size', 'is_dicom_photograph']
 
 # %% ../nbs/07_dicom.ipynb #3272e0f2
 def dicom_library(
@@ -326,8 +329,8 @@ def looks_like_ybr(
     return bool(detail[1:].mean() < 0.25 * detail[0])
 
 # %% ../nbs/07_dicom.ipynb #d904b8cc
-class _Frames(_File):
-    "A DICOM file with the numbers of its frames."
+class _Streams(_File):
+    "A DICOM file with its compressed frames."
     def stream(self,
         index: int, # of the frame, from 0
     ) -> bytes: # raises `InputError` where it is absent, cut, or of another size than the header says
@@ -349,6 +352,76 @@ class _Frames(_File):
             raise InputError(self.name, 'is cut off in its compressed picture', 'copy or export it again')
         return stream
 
+# %% ../nbs/07_dicom.ipynb #5d62c5d8
+class _Layouts(_Streams):
+    "A DICOM file whose header has been held against its length."
+    def _layout(self, decoder: Any) -> tuple[str, str]:
+        "How the numbers lie, and what they should mean; both empty for one number a pixel."
+        h = self.header
+        if SAMPLES[h.photometric] == 1: return '', ''
+        if h.photometric in ('YBR_RCT', 'YBR_ICT') and '2000' in decoder.UID.name: return 'RGB', 'RGB'
+        if not h.photometric.startswith('YBR_FULL'): return h.photometric, h.photometric
+        if decoder.is_native:
+            one_number = h.rows * h.columns * h.frames * h.allocated // 8
+            n_bytes = len(self.ds.PixelData)
+            if h.photometric == 'YBR_FULL' and n_bytes in (2 * one_number, 2 * one_number + 1):
+                self._correct('holds two numbers a pixel', 'YBR_FULL_422')
+                return 'YBR_FULL_422', 'YBR_FULL'
+            if h.photometric == 'YBR_FULL_422' and n_bytes < 3 * one_number: return 'YBR_FULL_422', 'YBR_FULL'
+        return 'YBR_FULL', 'YBR_FULL'
+
+    def _correct(self, seen: str, meaning: str) -> None:
+        sentence = f'says {self.header.photometric} but {seen}: read as {meaning}'
+        if sentence not in self.corrections: self.corrections.append(sentence)
+
+# %% ../nbs/07_dicom.ipynb #cf12ddb1
+_APART = """import io, sys
+import numpy, pydicom
+from pydicom.pixels import get_decoder
+ds = pydicom.dcmread(io.BytesIO(sys.stdin.buffer.read()))
+values, _ = get_decoder(ds.file_meta.TransferSyntaxUID).as_array(ds, index=0, raw=True, decoding_plugin='gdcm')
+numpy.save(sys.stdout.buffer, values, allow_pickle=False)"""
+
+def decode_apart(
+    header: DicomHeader, # of the file
+    syntax: Any, # its transfer syntax
+    stream: bytes, # one compressed frame
+    seconds: float = 60, # that it may take
+) -> np.ndarray: # integers (H, W) or (H, W, 3); raises what `subprocess.run` raises, and ValueError
+    "Decode a frame with GDCM in a process of its own."
+    pydicom = dicom_library('pydicom')
+    ds = pydicom.Dataset()
+    ds.SOPClassUID, ds.SOPInstanceUID = dicom_library('pydicom.uid').SecondaryCaptureImageStorage, '2.25.1'
+    ds.Rows, ds.Columns, ds.SamplesPerPixel = header.rows, header.columns, SAMPLES[header.photometric]
+    ds.PhotometricInterpretation = 'RGB' if ds.SamplesPerPixel == 3 else 'MONOCHROME2'
+    if ds.SamplesPerPixel == 3: ds.PlanarConfiguration = 0
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit = header.allocated, header.stored, header.stored - 1
+    ds.PixelRepresentation = int(header.signed)
+    ds.PixelData = pydicom.encaps.encapsulate([stream])
+    ds.file_meta = pydicom.dataset.FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = syntax
+    ds.save_as(f := io.BytesIO(), enforce_file_format=True)
+    done = subprocess.run([sys.executable, '-c', _APART], input=f.getvalue(), capture_output=True, timeout=seconds, check=True)
+    values = np.load(io.BytesIO(done.stdout), allow_pickle=False)
+    if values.shape[:2] != (header.rows, header.columns): raise ValueError('another size')
+    return values
+
+# %% ../nbs/07_dicom.ipynb #a1488dea
+class _Decoded(_Layouts):
+    "A DICOM file whose frames can be decoded."
+    def _decoded(self, decoder: Any, index: int, stream: bytes, options: dict[str, str]) -> np.ndarray:
+        if decoder.is_native: return decoder.as_array(self.ds, index=index, raw=True, **options)[0]
+        safe = [plugin for plugin in decoder.available_plugins if plugin != 'gdcm']
+        for plugin in safe:
+            try: return decoder.as_array(self.ds, index=index, raw=True, decoding_plugin=plugin, **options)[0]
+            except (MemoryError, KeyboardInterrupt, SystemExit): raise
+            except BaseException:
+                if plugin == safe[-1] and 'Lossless, Non' not in decoder.UID.name: raise
+        return decode_apart(self.header, decoder.UID, stream)
+
+# %% ../nbs/07_dicom.ipynb #be68d581
+class _Frames(_Decoded):
+    "A DICOM file with the numbers of its frames."
     def values(self,
         frame: int | None = None, # from 1; needed where there are several
     ) -> tuple[np.ndarray, str]: # integers (H, W) or (H, W, 3), and the photometric interpretation that they now have
@@ -375,34 +448,17 @@ class _Frames(_File):
                 if keep: im.draft('YCbCr', im.size)
                 return np.array(im), 'RGB'
             options = dict(photometric_interpretation=layout) if layout else {}
-            try: values, _ = decoder.as_array(ds, index=index, raw=True, **options)
+            try: values = self._decoded(decoder, index, stream, options)
             except (MemoryError, KeyboardInterrupt, SystemExit): raise
             except BaseException: # a decoder written in Rust panics past Exception
                 problem = f'holds a picture that no decoder here can read ({decoder.UID.name})'
                 raise InputError(self.name, problem, 'export it uncompressed, or again if it is damaged') from None
-        if layout and not own and h.photometric == 'YBR_FULL_422' and layout == 'YBR_FULL':
+        is_full = h.photometric == 'YBR_FULL_422' and layout == 'YBR_FULL'
+        is_plain = h.photometric in ('YBR_RCT', 'YBR_ICT') and layout == 'RGB'
+        if (is_full or is_plain) and not own:
             meaning = 'YBR_FULL' if looks_like_ybr(values) else 'RGB'
-            self._correct('holds three numbers a pixel', meaning)
+            self._correct('holds three numbers a pixel' if is_full else 'is compressed without a transform', meaning)
         return values, meaning or h.photometric
-
-    def _layout(self, decoder: Any) -> tuple[str, str]:
-        "How the numbers lie, and what they should mean; both empty for one number a pixel."
-        h = self.header
-        if SAMPLES[h.photometric] == 1: return '', ''
-        if h.photometric in ('YBR_RCT', 'YBR_ICT') and '2000' in decoder.UID.name: return 'RGB', 'RGB'
-        if not h.photometric.startswith('YBR_FULL'): return h.photometric, h.photometric
-        if decoder.is_native:
-            one_number = h.rows * h.columns * h.frames * h.allocated // 8
-            n_bytes = len(self.ds.PixelData)
-            if h.photometric == 'YBR_FULL' and n_bytes in (2 * one_number, 2 * one_number + 1):
-                self._correct('holds two numbers a pixel', 'YBR_FULL_422')
-                return 'YBR_FULL_422', 'YBR_FULL'
-            if h.photometric == 'YBR_FULL_422' and n_bytes < 3 * one_number: return 'YBR_FULL_422', 'YBR_FULL'
-        return 'YBR_FULL', 'YBR_FULL'
-
-    def _correct(self, seen: str, meaning: str) -> None:
-        sentence = f'says {self.header.photometric} but {seen}: read as {meaning}'
-        if sentence not in self.corrections: self.corrections.append(sentence)
 
 # %% ../nbs/07_dicom.ipynb #02b55083
 def apply_window(
@@ -542,13 +598,41 @@ class Summary(dict):
             if value is None: return 'not given'
             if isinstance(value, bool): return 'yes' if value else 'no'
             return ', '.join(map(str, value)) if isinstance(value, list) else str(value)
-        return [(k.replace('_', ' '), printable(words(v))) for k, v in self.items()]
+        return [(printable(k.replace('_', ' ')), printable(words(v))) for k, v in self.items()]
 
     def __str__(self) -> str: return '\n'.join(f'{name}: {value}' for name, value in self.lines())
 
     def _repr_markdown_(self) -> str:
         rows = [f'| {safe_markdown(name)} | {safe_markdown(value)} |' for name, value in self.lines()]
         return '\n'.join(['| | |', '|---|---|', *rows])
+
+# %% ../nbs/07_dicom.ipynb #3b04fcf6
+def is_segmentation(
+    ds: Any, # a pydicom data set
+) -> bool: # True for a Segmentation
+    "Is this an object that holds a mask?"
+    uid = dicom_library('pydicom.uid')
+    return ds.get('Modality') == 'SEG' or ds.get('SOPClassUID') == uid.SegmentationStorage
+
+def _spacing(ds: Any) -> list[float] | None:
+    shared = ds.get('SharedFunctionalGroupsSequence') or [{}]
+    measures = shared[0].get('PixelMeasuresSequence') or [{}]
+    mm = json_value(ds.get('PixelSpacing') or measures[0].get('PixelSpacing'))
+    is_pair = isinstance(mm, list) and len(mm) == 2
+    return mm if is_pair and all(isinstance(s, float) and s > 0 for s in mm) else None
+
+def _summarise(ds: Any, identifying: bool) -> Summary:
+    summary = {k: json_value(ds.get(v)) for k, v in IDENTIFYING_FIELDS.items()} if identifying else {}
+    summary |= {k: json_value(ds.get(v)) for k, v in PICTURE_FIELDS.items()}
+    region = ds.get('AnatomicRegionSequence') or [{}]
+    return Summary(summary | dict(
+        pixel_spacing=_spacing(ds),
+        laterality=summary['laterality'] or json_value(ds.get('ImageLaterality')),
+        body_part=summary['body_part'] or json_value(region[0].get('CodeMeaning')),
+        frames=json_value(ds.get('NumberOfFrames')) or 1,
+        sop_class=uid_name(ds, 'SOPClassUID'),
+        transfer_syntax=uid_name(getattr(ds, 'file_meta', {}), 'TransferSyntaxUID'),
+        icc_profile=any(part.get('ICCProfile') for part in (ds, *(ds.get('OpticalPathSequence') or [])))))
 
 # %% ../nbs/07_dicom.ipynb #031d01e4
 class DicomPhotograph(_Colour):
@@ -573,6 +657,23 @@ class DicomPhotograph(_Colour):
         return self.header.frames
 
     @property
+    def is_segmentation(self) -> bool:
+        "Is this a mask and not a photograph?"
+        return is_segmentation(self.ds)
+
+    def mask(self) -> np.ndarray: # bool or float32 in [0, 1] (H, W); uint8 (H, W, 3) where it is not a Segmentation
+        "What the file says as a mask; raises `InputError` for several segments or frames."
+        if not self.is_segmentation: return self.rgb()
+        segments = len(self.ds.get('SegmentSequence') or [])
+        several = f'{segments} segments' if segments > 1 else f'{self.frames} frames' if self.frames > 1 else ''
+        if several:
+            raise InputError(self.name, f'holds {several}', 'export the one of the lesion as a file of its own')
+        values, _ = self.values()
+        if self.ds.get('SegmentationType') != 'FRACTIONAL': return values > 0
+        highest = header_number(self.ds, 'MaximumFractionalValue', self.name, 1, 65535, default=255)
+        return np.minimum(values / np.float32(highest), 1)
+
+    @property
     def spacing(self) -> tuple[float, float] | None:
         "Millimetres from row to row and from column to column; None where they are not given or make no sense."
         mm = _spacing(self.ds)
@@ -585,26 +686,6 @@ class DicomPhotograph(_Colour):
         with discreet(self.name): summary = _summarise(self.ds, identifying)
         if self.corrections: summary['corrections'] = list(self.corrections)
         return summary
-
-def _spacing(ds: Any) -> list[float] | None:
-    shared = ds.get('SharedFunctionalGroupsSequence') or [{}]
-    measures = shared[0].get('PixelMeasuresSequence') or [{}]
-    mm = json_value(ds.get('PixelSpacing') or measures[0].get('PixelSpacing'))
-    is_pair = isinstance(mm, list) and len(mm) == 2
-    return mm if is_pair and all(isinstance(s, float) and s > 0 for s in mm) else None
-
-def _summarise(ds: Any, identifying: bool) -> Summary:
-    summary = {k: json_value(ds.get(v)) for k, v in IDENTIFYING_FIELDS.items()} if identifying else {}
-    summary |= {k: json_value(ds.get(v)) for k, v in PICTURE_FIELDS.items()}
-    region = ds.get('AnatomicRegionSequence') or [{}]
-    return Summary(summary | dict(
-        pixel_spacing=_spacing(ds),
-        laterality=summary['laterality'] or json_value(ds.get('ImageLaterality')),
-        body_part=summary['body_part'] or json_value(region[0].get('CodeMeaning')),
-        frames=json_value(ds.get('NumberOfFrames')) or 1,
-        sop_class=uid_name(ds, 'SOPClassUID'),
-        transfer_syntax=uid_name(getattr(ds, 'file_meta', {}), 'TransferSyntaxUID'),
-        icc_profile=any(part.get('ICCProfile') for part in (ds, *(ds.get('OpticalPathSequence') or [])))))
 
 # %% ../nbs/07_dicom.ipynb #e35da7c3
 def dicom_summary(
@@ -621,6 +702,8 @@ def read_dicom(
 ) -> tuple[np.ndarray, dict[str, Any]]: # RGB uint8 (H, W, 3) in sRGB, and the summary with the frame's number
     "Read a photograph from a DICOM file; raises `InputError` for one that cannot be read."
     photograph = DicomPhotograph(src)
+    if photograph.is_segmentation:
+        raise InputError(photograph.name, 'is a DICOM Segmentation, not a photograph', 'use it as a mask')
     index = photograph.frame_index(frame)
     return photograph.rgb(frame), {**photograph.summary(), 'frame': index + 1}
 
@@ -633,4 +716,11 @@ def dicom_size(
     photograph.frame_index(None)
     return photograph.header.rows, photograph.header.columns
 
-READER = Reader(lambda src: read_dicom(src)[0], dicom_size) # named in the table of formats in `core`
+def is_dicom_photograph(
+    src: Any, # a path, bytes, or anything that `read_dicom` takes
+) -> bool: # False for a Segmentation, a report, an ECG, and for a file that is not DICOM
+    "Does a DICOM file hold a picture that is not a mask? Its header alone decides."
+    try: return not DicomPhotograph(src, pixels=False).is_segmentation
+    except InputError: return False
+
+READER = Reader(lambda src: read_dicom(src)[0], dicom_size, lambda src: DicomPhotograph(src).mask()) # for `core`
