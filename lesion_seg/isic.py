@@ -360,7 +360,7 @@ class ArchivePages:
             return take({'answer': page}, dict, 'answer')
         return self.network.patiently(shown_address(url), attempt)
 
-# %% ../nbs/04_isic.ipynb #643cb6cf
+# %% ../nbs/04_isic.ipynb #2ae46f05
 class Search(ArchivePages):
     "The images of a search, one after the other."
     def follow(self,

@@ -432,7 +432,7 @@ def test_a_run_has_a_deadline(tmp_path, kind):
         began = time.monotonic()
         says = refuses(dl.download_files, todo, tmp_path, dl.Patience(workers=3, deadline=.7))
         assert time.monotonic() - began < 3
-    assert says.startswith('9 of 10 files: could not be fetched') and says.count('the download: has taken 1 s, its deadline; do the same again') == 1
+    assert says.startswith('9 of 10 files: could not be fetched') and says.count('the download: has taken 0.7 s, its deadline; do the same again') == 1
     assert (tmp_path / 'good').read_bytes() == b'abc'
 
 
