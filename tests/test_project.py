@@ -14,7 +14,7 @@ NOTEBOOKS = sorted((ROOT / "nbs").rglob("*.ipynb"))
 
 # The order of the sidebar is the order of the data flow: a module imports only from modules before it.
 SIDEBAR = re.findall(r"([\w/]+\.ipynb)", (ROOT / "_quarto.yml").read_text().partition("sidebar:")[2])
-ORDER = [name[3:-6] for name in SIDEBAR if re.match(r"\d\d_", name)]
+ORDER = [name.partition("_")[2][:-6] for name in SIDEBAR if re.match(r"\d\d[a-z]?_", name)]
 
 
 def imports(path: Path) -> set[str]:
@@ -42,7 +42,7 @@ def test_only_the_command_line_reads_the_configuration():
     assert [m for m in ORDER if "config" in imports(ROOT / "lesion_seg" / f"{m}.py")] == ["cli"]
 
 
-LIGHT = ["core", "data", "manifest", "isic", "records", "audit", "dicom", "bundle", "mc_dropout", "contours", "onnx", "quantize", "predict", "benchmark", "session", "app",
+LIGHT = ["core", "data", "manifest", "isic", "records", "audit", "dicom", "untrusted", "bundle", "mc_dropout", "contours", "onnx", "quantize", "predict", "benchmark", "session", "app",
          "batch", "config", "cli"]
 
 
