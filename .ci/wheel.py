@@ -111,7 +111,7 @@ def alone() -> None:
 
     from lesion_seg.benchmark import openvino_float
     from lesion_seg.bundle import SHIPPED, Bundle
-    from lesion_seg.dicom import photo_to_dicom
+    from lesion_seg.dicom_seg import photo_to_dicom
     from lesion_seg.unet import lesion_unet
     import_all(NEEDS_EXTRA)
     segment()

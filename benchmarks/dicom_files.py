@@ -128,7 +128,7 @@ def main():
     warnings.simplefilter("ignore")
     logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
     rows = [r for r in (row(c, p) for c, p in files()) if r]
-    tools = ("pydicom", "pylibjpeg", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle", "pyjpegls", "pillow", "numpy")
+    tools = ("pydicom", "python-gdcm", "pylibjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle", "pyjpegls", "pillow", "numpy")
     result = dict(command="python benchmarks/dicom_files.py", python=platform.python_version(), versions={t: version(t) for t in tools}, files=rows)
     out = ROOT / "benchmarks/results/dicom_files.json"
     out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

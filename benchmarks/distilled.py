@@ -14,7 +14,7 @@ import weights
 
 from lesion_seg.bundle import Bundle, code_commit, save_bundle, versions
 from lesion_seg.manifest import Manifest
-from lesion_seg.report import calibrate
+from lesion_seg.report import calibrate_bundle
 from lesion_seg.train import train_model
 
 RESULT = Path(__file__).resolve().parent / "results" / "distilled.json"
@@ -29,7 +29,7 @@ def taught(manifest: Manifest, out: Path) -> dict[str, Bundle]:
     found = {}
     for seed, warm in TEACHERS.items():
         found[f"teacher, seed {seed}"] = bundle = fit(out / f"teacher{seed}", seed=seed)
-        if warm: calibrate(bundle, manifest.subset("valid"), "selection", share=None)
+        if warm: calibrate_bundle(bundle, manifest.subset("valid"), "selection", share=None)
     found["student"] = fit(out / "run", teachers=[b.path for b in found.values()], **STUDENT)
     net, student = found["teacher, seed 42"].model(), found["student"].model().state_dict()
     net.load_state_dict({k: torch.lerp(v, student[k], 0.5) if v.is_floating_point() else v for k, v in net.state_dict().items()})
@@ -44,7 +44,7 @@ def main():
     manifest, rows = weights.split(args.folder), {}
     for name, bundle in taught(manifest, args.out).items():
         copy = save_bundle(args.out / "compared" / bundle.path.parent.name / bundle.path.name, bundle.model(), bundle.size)
-        rows[name] = calibrate(copy, manifest.subset("valid"), "selection", share=None).info["metrics"]["calibration"]
+        rows[name] = calibrate_bundle(copy, manifest.subset("valid"), "selection", share=None).info["metrics"]["calibration"]
     found = dict(command="python benchmarks/distilled.py FOLDER", commit=code_commit(), versions=versions(), selection=rows)
     RESULT.write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(rows, indent=1))

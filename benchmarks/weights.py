@@ -10,13 +10,13 @@ Writes lesion_seg/shipped (float16 weights and ONNX files); benchmarks/model_car
 import argparse
 from pathlib import Path
 
-from lesion_seg.audit import audit
+from lesion_seg.audit import audit_manifest
 from lesion_seg.bundle import SHIPPED, save_bundle
 from lesion_seg.loss import BCELoss, SumLoss, TverskyLoss
 from lesion_seg.manifest import Manifest, make_split
 from lesion_seg.onnx import export_onnx
 from lesion_seg.quantize import quantize_onnx, training_images
-from lesion_seg.report import calibrate
+from lesion_seg.report import calibrate_bundle
 from lesion_seg.train import train_model
 
 RECIPE = dict(model=dict(name="lesion_unet", encoder="tf_efficientnet_lite2", pretrained=True, decoder=[128, 64, 48, 24], dropout=0.1),
@@ -32,7 +32,7 @@ def row(r): print({k: round(v, 4) for k, v in r.items()}, flush=True)
 def split(folder: Path) -> Manifest:
     "The official training photographs as 'train' and 'valid', the official validation set as 'test'."
     listed = Manifest.load(folder).join(folder / "splits.csv")
-    found = audit(listed, "official_isic2017_split")
+    found = audit_manifest(listed, "official_isic2017_split")
     return make_split(found.merge(listed), fractions=(0.9, 0.1, 0), official="official_isic2017_split", as_split={"val": "test"},
                       duplicates=folder / "near_duplicates.csv")[0]
 
@@ -48,7 +48,7 @@ def main():
     bundle = train_model(manifest, args.out / "run", loss=loss(), **RECIPE, progress=False, report=row)
     facts = dict(data="ISIC 2017 Part 1, official training set without near-duplicates of its validation set", command="make weights DATA=FOLDER")
     shipped = save_bundle(SHIPPED, bundle.model(), bundle.size, training=bundle.info["training"] | facts, metrics=bundle.info["metrics"], half=True)
-    calibrated = calibrate(shipped, manifest.subset("valid"), "selection")
+    calibrated = calibrate_bundle(shipped, manifest.subset("valid"), "selection")
     export_onnx(calibrated)
     quantize_onnx(SHIPPED, training_images(manifest), source="training photographs", say=print)
     print(calibrated.info["metrics"], calibrated.info["review"])

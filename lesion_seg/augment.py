@@ -72,7 +72,7 @@ def reference(
         A.VerticalFlip(p=0.5 * vertical_flip),
         A.ElasticTransform(alpha=alpha, sigma=sigma, p=0.3),
         A.GridDistortion(num_steps=steps, distort_limit=(-limit, limit), p=0.3),
-        A.RandomBrightnessContrast(brightness_limit=(-brightness, brightness), contrast_limit=(-contrast, contrast), p=0.5),
+        A.RandomBrightnessContrast((-brightness, brightness), (-contrast, contrast), p=0.5),
         A.RandomResizedCrop(size=(size, size), scale=tuple(crop), ratio=(0.9, 1.1), p=0.3),
     ]
 
@@ -176,8 +176,8 @@ def robust(
     return [
         Artefacts(p=artefacts),
         A.SquareSymmetry(p=1.0),
-        A.Affine(scale=tuple(scale), keep_ratio=False, balanced_scale=True, translate_percent=(-0.12, 0.12), rotate=(-45, 45),
-                 shear=(-8, 8), border_mode=cv2.BORDER_REFLECT_101, p=0.8),
+        A.Affine(scale=tuple(scale), keep_ratio=False, balanced_scale=True, translate_percent=(-0.12, 0.12),
+                 rotate=(-45, 45), shear=(-8, 8), border_mode=cv2.BORDER_REFLECT_101, p=0.8),
         A.GridDistortion(num_steps=5, distort_limit=(-0.2, 0.2), border_mode=cv2.BORDER_REFLECT_101, p=0.15),
         WhiteBalance(p=0.7),
         A.RandomBrightnessContrast(brightness_limit=(-0.25, 0.25), contrast_limit=(-0.35, 0.35), p=0.7),
@@ -200,13 +200,14 @@ def train_augs(
     size: int = 256, # side of the square training images, pixels
     preset: str = 'strong', # one of `PRESETS`
     seed: int | None = None, # None: another run, other images
-    **values: Any, # further arguments of the preset, such as `rotation_limit=10` of 'reference' or `scale=(0.5, 2)` of 'robust'
+    **values: Any, # more arguments of the preset: `rotation_limit=10` of 'reference', `scale=(0.5, 2)` of 'robust'
 ) -> A.Compose: # takes and gives `image` uint8 (size, size, 3) and `mask` uint8 (size, size)
     "The training pipeline of a preset; raises `InputError` for an unknown one."
     about = f'augmentation preset {preset!r}'
     if preset not in PRESETS: raise InputError(about, 'is not known', f'choose one of {", ".join(PRESETS)}')
     try: transforms = PRESETS[preset](size, **values)
-    except TypeError as e: raise InputError(about, f'does not take these values ({e})', 'leave out or mend the one that is named') from e
+    except TypeError as e:
+        raise InputError(about, f'does not take these values ({e})', 'leave out or mend the one that is named') from e
     return strict_pipeline(transforms, seed)
 
 # %% ../nbs/08_augment.ipynb #44cd7192

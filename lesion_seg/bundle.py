@@ -86,8 +86,9 @@ def _is_number(x: Any) -> bool: return isinstance(x, (int, float)) and not isins
 
 # %% ../nbs/12_bundle.ipynb #6b16fa5e
 REQUIRED: dict[str, tuple[type, ...]] = {
-    'schema': (int,), 'architecture': (dict,), 'size': (int,), 'mean': (list,), 'std': (list,), 'threshold': (int, float),
-    'temperature': (int, float), 'weights_sha256': (str,), 'training': (dict,), 'metrics': (dict,), 'versions': (dict,)}
+    'schema': (int,), 'architecture': (dict,), 'size': (int,), 'mean': (list,), 'std': (list,),
+    'threshold': (int, float), 'temperature': (int, float), 'weights_sha256': (str,),
+    'training': (dict,), 'metrics': (dict,), 'versions': (dict,)}
 OPTIONAL: dict[str, tuple[type, ...]] = {'onnx': (dict,), 'review': (dict,), 'largest': (bool,), 'calibration': (dict,)}
 
 # %% ../nbs/12_bundle.ipynb #3c291b28
@@ -99,9 +100,13 @@ def _within(values: Any, low: float, high: float) -> bool:
 
 def _is_modest(value: Any) -> bool:
     "A number, a short text, or a short list of them; nothing that takes long to build."
-    if isinstance(value, list): return len(value) <= MAX_LIST and all(not isinstance(v, list) and _is_modest(v) for v in value)
+    if isinstance(value, list):
+        return len(value) <= MAX_LIST and all(not isinstance(v, list) and _is_modest(v) for v in value)
     if isinstance(value, str): return len(value) <= MAX_TEXT
     return value is None or isinstance(value, (bool, int, float)) and 0 <= value <= MAX_NUMBER
+
+def _is_rule(review: dict[str, Any]) -> bool:
+    return isinstance(review.get('score'), str) and _is_number(review.get('threshold'))
 
 RULES: dict[str, Callable[[dict[str, Any]], bool]] = { # each sentence is true of metadata in order
     f'schema must be {SCHEMA}, which is what this release reads': lambda m: m['schema'] == SCHEMA,
@@ -112,13 +117,12 @@ RULES: dict[str, Callable[[dict[str, Any]], bool]] = { # each sentence is true o
     'temperature must be finite and above 0': lambda m: 0 < m['temperature'] < math.inf,
     'architecture must have a name': lambda m: isinstance(m['architecture'].get('name'), str),
     'architecture must not name a file of pretrained weights': lambda m: 'pretrained' not in m['architecture'],
-    f'architecture must hold lists of at most {MAX_LIST}, texts of at most {MAX_TEXT} and numbers of at most {MAX_NUMBER}':
+    f'architecture must hold lists up to {MAX_LIST}, texts up to {MAX_TEXT} and numbers up to {MAX_NUMBER}':
         lambda m: len(m['architecture']) <= MAX_LIST and all(_is_modest(v) for v in m['architecture'].values()),
     'calibration must hold power, scale, doubt, usual and span, finite and above 0':
         lambda m: Calibration.is_curve(m.get('calibration', {})),
     'onnx must name the sha256 of its files': lambda m: isinstance(m.get('onnx', {'sha256': {}}).get('sha256'), dict),
-    'review must name a score and a threshold':
-        lambda m: 'review' not in m or isinstance(m['review'].get('score'), str) and _is_number(m['review'].get('threshold'))}
+    'review must name a score and a threshold': lambda m: _is_rule(m.get('review', {'score': '', 'threshold': 0}))}
 
 # %% ../nbs/12_bundle.ipynb #f1a478fa
 def check_metadata(
@@ -127,7 +131,8 @@ def check_metadata(
 ) -> dict[str, Any]: # the same metadata; raises `InputError` with every fault at once
     "Check the keys, types and ranges of a bundle's metadata."
     if not isinstance(metadata, dict):
-        raise InputError(path, "is not a bundle's metadata (a JSON object)", 'choose a folder that `lesion_seg train` wrote')
+        raise InputError(path, "is not a bundle's metadata (a JSON object)",
+                         'choose a folder that `lesion_seg train` wrote')
     problems = [f'{k} is missing' for k in REQUIRED if k not in metadata]
     for key, types in (REQUIRED | OPTIONAL).items():
         if key not in metadata: continue
@@ -135,10 +140,12 @@ def check_metadata(
         if not isinstance(value, types) or isinstance(value, bool) and bool not in types:
             problems.append(f'{key} is a {type(value).__name__}')
     if not problems: problems = [rule for rule, holds in RULES.items() if not holds(metadata)]
-    if problems: raise InputError(path, '; '.join(problems), 'save the bundle again with this release, or mend the file', problems)
+    if problems:
+        raise InputError(path, '; '.join(problems), 'save the bundle again with this release, or mend the file',
+                         problems)
     return metadata
 
-# %% ../nbs/12_bundle.ipynb #1f587942
+# %% ../nbs/12_bundle.ipynb #3a3fb932
 @dataclass(frozen=True)
 class _Metadata:
     "What bundle.json says, by name."
@@ -199,16 +206,18 @@ class _Network(_Metadata):
         weights = self.path/WEIGHTS
         network = network or self.network
         if self.architecture['name'] == OWN and network is None:
-            raise InputError(self.path, f'holds a network that this package cannot build ({self.architecture.get("network")})',
-                             'give the module itself, Bundle.open(path, network=...), or predict with the exported model.onnx')
+            kind = self.architecture.get('network', 'unknown')
+            raise InputError(self.path, f'holds a network that this package cannot build ({kind})',
+                             'give the module itself with `network=...`, or predict with the exported model.onnx')
         try:
             model = build_model(self.architecture) if network is None else copy.deepcopy(network)
             state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(weights).items()}
             model.load_state_dict(state, strict=True)
         except (SafetensorError, RuntimeError, TypeError, ValueError) as e:
             reason = str(e).splitlines()[0][:200]
-            raise InputError(weights, f'does not fit the architecture in {METADATA} ({reason})', 'save the bundle again') from e
-        return (model if network is None else OwnNetwork(model)).eval()
+            raise InputError(weights, f'does not fit the architecture in {METADATA} ({reason})',
+                             'save the bundle again') from e
+        return (model if network is None else OwnNetwork(model, self.size)).eval()
 
 # %% ../nbs/12_bundle.ipynb #86a735f5
 class Bundle(_Network):
@@ -216,7 +225,7 @@ class Bundle(_Network):
 
     @classmethod
     def open(cls,
-        src: Bundle | str | Path | None = None, # a bundle, its folder, a run folder with a `bundle` inside, or 'shipped'; None: shipped
+        src: Bundle | str | Path | None = None, # a bundle, its folder, a run folder, or 'shipped'; None: shipped
         network: nn.Module | None = None, # your own module, see `save_bundle`
     ) -> Bundle: # raises `InputError` when it is not there, or damaged
         "Open a bundle, however it is named."
@@ -237,16 +246,19 @@ class Bundle(_Network):
         "Open a bundle folder; nothing in it is executed."
         folder = Path(folder)
         path, weights = folder/METADATA, folder/WEIGHTS
-        if not path.is_file(): raise InputError(folder, f'no {METADATA} in this folder', 'give the folder that `lesion_seg train` wrote')
+        if not path.is_file():
+            raise InputError(folder, f'no {METADATA} in this folder', 'give the folder that `lesion_seg train` wrote')
         if path.stat().st_size > MAX_METADATA_BYTES:
-            raise InputError(path, f"is larger than {MAX_METADATA_BYTES} bytes, so it is not a bundle's metadata", 'copy the bundle again')
+            raise InputError(path, f"is larger than {MAX_METADATA_BYTES} bytes, so it is not a bundle's metadata",
+                             'copy the bundle again')
         try: metadata = json.loads(path.read_text(encoding='utf-8'))
         except (ValueError, RecursionError) as e:
             raise InputError(path, f'cannot be read as JSON ({type(e).__name__})', 'copy the bundle again') from e
         check_metadata(metadata, path)
         if not weights.is_file(): raise InputError(weights, 'is missing', 'copy the bundle again')
         if verify and sha256(weights) != metadata['weights_sha256']:
-            raise InputError(weights, f'differs from the digest in {METADATA} (cut or swapped)', 'copy the bundle again')
+            raise InputError(weights, f'differs from the digest in {METADATA} (cut or swapped)',
+                             'copy the bundle again')
         return cls(folder, metadata)
 
     @classmethod
@@ -262,7 +274,8 @@ class Bundle(_Network):
         digest = self.info.get('onnx', {}).get('sha256', {}).get(name)
         if digest is None or not path.is_file():
             how = ' --quantize static' if name == ONNX_INT8 else ''
-            raise InputError(path, f'is missing, this bundle has no {name}', f'make it with `lesion_seg export {self.path}{how}`')
+            raise InputError(path, f'is missing, this bundle has no {name}',
+                             f'make it with `lesion_seg export {self.path}{how}`')
         if sha256(path) != digest:
             raise InputError(path, f'differs from the digest in {METADATA} (cut or swapped)', 'copy the bundle again')
         return path
@@ -273,11 +286,18 @@ class Bundle(_Network):
 
     def _repr_html_(self) -> str:
         training = self.info['training']
+        exported = self.info.get('onnx', {}).get('sha256', {})
         arguments = ', '.join(f'{k}={v}' for k, v in self.architecture.items() if k != 'name')
-        rows = {'architecture': f'{self.architecture["name"]} ({arguments})', 'input': f'{self.size} x {self.size} pixels',
-                'threshold': f'{self.threshold:g}', 'temperature': f'{self.temperature:g}', 'trained on': training.get('data', 'not said'),
-                'licence': training.get('licence', 'unknown'), 'exported': ', '.join(self.info.get('onnx', {}).get('sha256', {})) or 'no',
-                'weights': f'{self.info["weights_sha256"][:12]}...', 'folder': self.path}
+        rows = {
+            'architecture': f'{self.architecture["name"]} ({arguments})',
+            'input': f'{self.size} x {self.size} pixels',
+            'threshold': f'{self.threshold:g}',
+            'temperature': f'{self.temperature:g}',
+            'trained on': training.get('data', 'not said'),
+            'licence': training.get('licence', 'unknown'),
+            'exported': ', '.join(exported) or 'no',
+            'weights': f'{self.info["weights_sha256"][:12]}...',
+            'folder': self.path}
         cells = (f'<tr><th>{k}</th><td>{html.escape(printable(str(v)))}</td></tr>' for k, v in rows.items())
         return f'<table>{"".join(cells)}</table>'
 
@@ -326,7 +346,7 @@ def save_bundle(
     std: Iterable[float] = (0.5, 0.5, 0.5), # and divided by
     threshold: float = 0.5, # probability from which a pixel is lesion
     temperature: float = 1.0, # the logit is divided by it before the sigmoid
-    training: dict[str, Any] | None = None, # data, licence, split digest, seed, settings, and where the first weights come from
+    training: dict[str, Any] | None = None, # data, licence, split digest, seed, settings, source of the first weights
     metrics: dict[str, Any] | None = None, # summaries on held-out images
     half: bool = False, # store float16: half the bytes
 ) -> Bundle: # the bundle as it stands on disk
@@ -337,13 +357,15 @@ def save_bundle(
     ours = {METADATA, WEIGHTS, MODEL_CARD, ONNX, ONNX_DECODER, ONNX_INT8}
     if folder.is_dir() and {p.name for p in folder.iterdir()} - ours:
         raise InputError(folder, 'holds other files', 'choose a new folder for the bundle')
-    if not hasattr(model, 'architecture'): model = OwnNetwork(model)
+    if not hasattr(model, 'architecture'): model = OwnNetwork(model, size)
     own = model.network if isinstance(model, OwnNetwork) else None
-    if own is not None: model.check_logits(size)
+    if isinstance(model, OwnNetwork): model.check_logits()
     state = {k: v.detach().cpu().contiguous().clone() for k, v in (own or model).state_dict().items()}
     if half: state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
-    with writing(folder): folder.parent.mkdir(parents=True, exist_ok=True)
-    with writing(folder), tempfile.TemporaryDirectory(dir=folder.parent, prefix=f'.{folder.name}.', ignore_cleanup_errors=True) as tmp:
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        hidden = tempfile.TemporaryDirectory(dir=folder.parent, prefix=f'.{folder.name}.', ignore_cleanup_errors=True)
+    with writing(folder), hidden as tmp:
         new = Path(tmp)/'new'
         new.mkdir()
         (new/WEIGHTS).write_bytes(save(state)) # `save_file` would hide it from other users (mode 0600)
@@ -363,7 +385,9 @@ def revise(
     "Write something new into a bundle's metadata."
     path = bundle.path/METADATA
     unknown = [k for k in changes if k not in (*bundle.info, *OPTIONAL)]
-    if unknown: raise InputError(path, f'has no key {unknown[0]!r} to change', f'choose one of {", ".join(REQUIRED | OPTIONAL)}')
+    if unknown:
+        raise InputError(path, f'has no key {unknown[0]!r} to change',
+                         f'choose one of {", ".join(REQUIRED | OPTIONAL)}')
     merged = {k: bundle.info[k] | v if k in ('training', 'metrics') else v for k, v in changes.items()}
     revised = replace(bundle, info=check_metadata(bundle.info | merged, path))
     if revised.calibration != bundle.calibration and 'onnx' not in changes: revised.info.pop('onnx', None)

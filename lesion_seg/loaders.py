@@ -43,7 +43,7 @@ def load_pairs(
     pairs: Sequence[LesionPair], # image and mask files
     size: int, # side of the square, pixels
     cache_mb: int = 2048, # memory for them, MiB; the pairs at the end that do not fit are left out
-) -> tuple[np.ndarray, np.ndarray, list[LesionPair]]: # uint8 (n, size, size, 3), bool (n, size, size), and pairs whose lesion vanished
+) -> tuple[np.ndarray, np.ndarray, list[LesionPair]]: # images uint8, masks bool, and pairs whose lesion vanished
     "As many pairs at model size as the budget holds, decoded by threads."
     n = min(len(pairs), cache_mb * 2**20 // (4 * size * size))
     images, masks = np.empty((n, size, size, 3), np.uint8), np.empty((n, size, size), bool)
@@ -54,7 +54,7 @@ def load_pairs(
     with ThreadPoolExecutor(cores()) as pool: vanished = list(pool.map(fill, range(n)))
     return images, masks, [p for p, gone in zip(pairs, vanished, strict=False) if gone]
 
-# %% ../nbs/09_loaders.ipynb #4498bb30
+# %% ../nbs/09_loaders.ipynb #2800ab65
 MEAN = STD = (0.5, 0.5, 0.5) # of every model that is trained here
 
 class LesionDataset:
@@ -101,7 +101,7 @@ def epoch_order(
     "The shuffled order of an epoch, independent of all earlier ones."
     return [idxs[i] for i in np.random.default_rng((seed, epoch)).permutation(len(idxs))]
 
-# %% ../nbs/09_loaders.ipynb #6ed26c92
+# %% ../nbs/09_loaders.ipynb #62c21a8b
 TRUTH, ANSWER = (0, 230, 255), (255, 150, 0) # colours of the borders, RGB
 
 class LesionDL(TfmdDL):
@@ -135,7 +135,7 @@ class LesionDL(TfmdDL):
         images, masks = b
         if show: self._show(images[:max_n], [(masks, TRUTH), (out, ANSWER)], cols)
 
-    def _show(self, images: torch.Tensor, layers: list[tuple[Any, tuple[int, int, int]]], cols: int, tile: int = 192) -> None:
+    def _show(self, images: torch.Tensor, layers: Sequence[tuple[Any, tuple]], cols: int, tile: int = 192) -> None:
         "A grid of images (N, 3, H, W) with the borders of some masks each."
         mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (MEAN, STD))
         pixels = ((images.cpu().as_subclass(torch.Tensor) * std + mean) * 255).round().clamp(0, 255).byte()
@@ -152,12 +152,12 @@ class LesionDL(TfmdDL):
 
 # %% ../nbs/09_loaders.ipynb #bde0e147
 def default_workers() -> int: # at least 1
-    "One loading process for each two cores, eight at the most; several training processes on a machine share its cores."
+    "One loading process for each two cores, eight at the most; training processes on one machine share its cores."
     return min(8, max(1, cores() // 2 // int(os.environ.get('LOCAL_WORLD_SIZE', 1))))
 
 # %% ../nbs/09_loaders.ipynb #187a3704
 def lesion_dls(
-    manifest: Manifest | RecordReader | str | os.PathLike, # with splits 'train' and 'valid'; a path: a folder of records
+    manifest: Manifest | RecordReader | str | os.PathLike, # with splits 'train' and 'valid'; a path: of records
     size: int = 256, # side of the square model input, pixels
     bs: int = 16, # images in a batch
     augs: str | dict[str, Any] | A.Compose = 'strong', # a preset, the arguments of `train_augs`, or a pipeline
@@ -172,11 +172,13 @@ def lesion_dls(
     data = RecordReader(manifest) if isinstance(manifest, (str, os.PathLike)) else manifest
     parts = {split: data.subset(split) for split in ('train', 'valid')}
     for split, part in parts.items():
-        if not len(part): raise InputError(f'split {split!r}', 'has no image', 'run `lesion_seg split` on the table first')
+        if not len(part):
+            raise InputError(f'split {split!r}', 'has no image', 'run `lesion_seg split` on the table first')
     groups = [{p.group for p in (part if isinstance(part, Manifest) else part.pairs)} for part in parts.values()]
     shared = groups[0] & groups[1]
     if shared:
-        raise InputError('splits', f'{len(shared)} groups are in both train and valid (such as {min(shared)})', 'split again with `lesion_seg split`')
+        raise InputError('splits', f'{len(shared)} groups are in both train and valid (such as {min(shared)})',
+                         'split again with `lesion_seg split`')
     if isinstance(augs, str): augs = dict(preset=augs)
     pipeline = train_augs(size, **augs) if isinstance(augs, dict) else augs
 

@@ -115,7 +115,7 @@ class SumLoss(ImageLoss):
     "A weighted sum of losses."
     def __init__(
         self,
-        losses: Sequence[Any] = ('dice_bce', 'boundary'), # the parts: losses, or names, or dicts of a name and its options, see `make_loss`
+        losses: Sequence[Any] = ('dice_bce', 'boundary'), # losses, names, or dicts of a name and its options
         weights: Sequence[float] | None = None, # one weight a part; None: equal ones that add up to 1
         reduction: str = 'mean', # see `ImageLoss`
     ):
@@ -124,12 +124,14 @@ class SumLoss(ImageLoss):
         if not parts: raise InputError('a sum of losses', 'has no parts', 'give at least one')
         self.weights = [1 / len(parts)] * len(parts) if weights is None else [float(w) for w in weights]
         if len(parts) != len(self.weights):
-            raise InputError(f'{len(parts)} losses', f'do not go with {len(self.weights)} weights', 'give one weight for each')
+            raise InputError(f'{len(parts)} losses', f'do not go with {len(self.weights)} weights',
+                             'give one weight for each')
         self.losses = nn.ModuleList(parts)
 
     def per_image(self, logits: Tensor, target: Tensor) -> Tensor:
-        parts = [w * loss.per_image(logits, target) for w, loss in zip(self.weights, self.losses, strict=True)] # type: ignore[operator]
-        return torch.stack(parts).sum(0)
+        parts: list[Any] = list(self.losses)
+        values = [w * loss.per_image(logits, target) for w, loss in zip(self.weights, parts, strict=True)]
+        return torch.stack(values).sum(0)
 
 # %% ../nbs/11_loss.ipynb #1e790942
 class DiceBCELoss(SumLoss):
@@ -196,9 +198,9 @@ class BoundaryLoss(ImageLoss):
         phi = np.stack([signed_distance(m) for m in masks]) / np.hypot(*masks.shape[1:])
         return (torch.from_numpy(phi).to(logits) * (logits.sigmoid() - target)).flatten(1).mean(1)
 
-# %% ../nbs/11_loss.ipynb #72e4c950
+# %% ../nbs/11_loss.ipynb #233637a8
 class TverskyBCELoss(SumLoss):
-    "Half Tversky, half cross-entropy; as it stands (soft Jaccard and cross-entropy) what the shipped model was trained with."
+    "Half Tversky, half cross-entropy; as it stands, with a soft Jaccard, what the shipped model was trained with."
     def __init__(
         self,
         alpha: float = 1.0, # price of a false positive pixel
@@ -210,7 +212,7 @@ class TverskyBCELoss(SumLoss):
     ):
         super().__init__([TverskyLoss(alpha, beta, smooth), BCELoss()], [tversky_weight, bce_weight], reduction)
 
-# %% ../nbs/11_loss.ipynb #3981a898
+# %% ../nbs/11_loss.ipynb #39f35081
 LOSSES: dict[str, type[ImageLoss]] = dict(
     dice_bce=DiceBCELoss, tversky_bce=TverskyBCELoss, dice=DiceLoss, bce=BCELoss, tversky=TverskyLoss,
     focal_tversky=FocalTverskyLoss, boundary=BoundaryLoss, sum=SumLoss)
@@ -222,4 +224,6 @@ def make_loss(
     "A loss by its name."
     if name not in LOSSES: raise InputError(f'loss {name!r}', 'is not known', f'choose one of {", ".join(LOSSES)}')
     try: return LOSSES[name](**options)
-    except TypeError as e: raise InputError(f'loss {name!r}', f'does not take these options ({e})', 'leave out or mend the one that is named') from e
+    except TypeError as e:
+        raise InputError(f'loss {name!r}', f'does not take these options ({e})',
+                         'leave out or mend the one that is named') from e

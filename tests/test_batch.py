@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lesion_seg.batch import decode_rle, encode_rle, list_inputs, make_plan, segment_folder
+from lesion_seg.batch import decode_rle, encode_rle, list_inputs, make_plan, place_to_work, segment_folder
 from lesion_seg.bundle import Bundle, save_bundle
 from lesion_seg.core import InputError
 from lesion_seg.onnx import export_onnx
@@ -41,7 +41,7 @@ def work(tmp_path_factory):
 
 
 def start(work, out, *args, **kw):
-    command = [sys.executable, "-W", "ignore", "-m", "lesion_seg.cli", "segment", work / "photos", "-b", work / "bundle", "-o", out, "--batch", *args,
+    command = [sys.executable, "-W", "ignore", "-m", "lesion_seg", "segment", work / "photos", "-b", work / "bundle", "-o", out, "--batch", *args,
                "--workers", "2", "--set", "batch.shard_size=1"]
     return subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, **kw)
 
@@ -121,11 +121,9 @@ def test_twins_share_the_work(work, tmp_path):
 
 def test_places_to_work_come_and_go(tmp_path):
     "Whoever leaves takes the empty folder along, which must not trip those who are just coming."
-    from lesion_seg.batch import _locked
-
     def work(k):
         for i in range(300):
-            with _locked(tmp_path, f"{k}-{i}") as place: (place / "x").touch()
+            with place_to_work(tmp_path, f"{k}-{i}") as place: (place / "x").touch()
     with ThreadPoolExecutor(4) as pool: list(pool.map(work, range(4)))
     assert not list(tmp_path.iterdir())
 
@@ -162,7 +160,7 @@ def test_odd_names_and_links(work, tmp_path):
 
 def test_a_swapped_bundle_is_refused(work, tmp_path):
     make_plan(work / "photos", tmp_path / "out", Bundle.load(work / "bundle"))
-    with pytest.raises(ValueError, match="another bundle"): make_plan(work / "photos", tmp_path / "out", Bundle.shipped())
+    with pytest.raises(ValueError, match="differs in bundle"): make_plan(work / "photos", tmp_path / "out", Bundle.shipped())
 
 
 def test_shards_of_another_batch_are_refused(work, tmp_path):
@@ -178,7 +176,7 @@ def test_parquet_table_and_millimetres(work, tmp_path):
     pytest.importorskip("pydicom")
     import pyarrow as pa
 
-    from lesion_seg.dicom import photo_to_dicom
+    from lesion_seg.dicom_seg import photo_to_dicom
     photo_to_dicom(make_phantom(3, (48, 64)).image, tmp_path / "x.dcm", spacing=(0.1, 0.2))
     pq.write_table(pa.table({"image": ["x.dcm", str(work / "photos" / "day0" / "000.jpg")]}), tmp_path / "table.parquet")
     segment_folder(tmp_path / "table.parquet", tmp_path / "out", work / "bundle", masks="none", workers=1, threshold=0.3)
@@ -220,4 +218,4 @@ def test_a_damaged_list_of_inputs_is_written_again(tmp_path, work):
         (out / 'results' / '000001.parquet').unlink(missing_ok=True)
         assert go().counts.inputs == 3 and (out / 'inputs.jsonl').read_bytes() == whole
     (out / 'results' / '000001.parquet').write_bytes(b'PAR1')
-    with pytest.raises(InputError, match=r'000001.parquet is damaged \(no whole Parquet file\)'): go()
+    with pytest.raises(InputError, match=r'000001.parquet: is damaged \(no whole Parquet file\)'): go()

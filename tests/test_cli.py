@@ -21,7 +21,7 @@ from lesion_seg.unet import UNet
 
 def run(*args, cwd, **env):
     "A finished `lesion_seg` process."
-    return subprocess.run([sys.executable, "-W", "ignore", "-m", "lesion_seg.cli", *map(str, args)], cwd=cwd, capture_output=True, text=True,
+    return subprocess.run([sys.executable, "-W", "ignore", "-m", "lesion_seg", *map(str, args)], cwd=cwd, capture_output=True, text=True,
                           env={**os.environ, **env}, timeout=300)
 
 
@@ -66,7 +66,7 @@ def test_same_stem_twice_does_not_collide(work, tmp_path):
 @pytest.mark.parametrize("args,words", [
     (["segment", "x.jpg", "-b", "none"], "none"), (["trian"], "trian"), (["evaluate", "b", "--tta", "--bad"], "--bad"),
     (["--config", "absent.yaml", "info"], "absent.yaml"), (["info", "--set", "data.image_size=7"], "data.image_size"),
-    (["info", "absent.dcm"], "absent.dcm: there is no such file or folder"),
+    (["info", "absent.dcm"], "absent.dcm: does not exist"),
     pytest.param(["train", "absent.csv"], "absent.csv", marks=pytest.mark.slow),
 ])
 def test_mistakes_give_exit_code_2_and_a_sentence(args, words, tmp_path):
@@ -100,7 +100,7 @@ def test_ctrl_c_stops_with_130_and_the_training_can_go_on(tmp_path):
         "model.architecture=unet", "model.encoder_channels=[8,16]", "model.bottleneck_channels=32", "data.image_size=64", "data.batch_size=4",
         "data.num_workers=0", "training.epochs=60", "training.schedule=one_cycle", "training.tensorboard=false") for x in ("--set", s))]
     def listen(): signal.signal(signal.SIGINT, signal.SIG_DFL)  # a job in the background inherits deafness to Ctrl-C
-    process = subprocess.Popen([sys.executable, "-W", "ignore", "-m", "lesion_seg.cli", *args], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+    process = subprocess.Popen([sys.executable, "-W", "ignore", "-m", "lesion_seg", *args], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
                                preexec_fn=listen)
     checkpoint = tmp_path / "run" / "checkpoint.safetensors"
     for _ in range(15_000):
@@ -134,7 +134,7 @@ def test_download_of_what_is_not_there(tmp_path):
 def test_dicom_in_and_dicom_out(work, tmp_path):
     "The segmentation refers to its photograph; the header's pixel spacing gives millimetres; a photograph that is no DICOM has none."
     pydicom, highdicom = pytest.importorskip("pydicom"), pytest.importorskip("highdicom")
-    from lesion_seg.dicom import photo_to_dicom
+    from lesion_seg.dicom_seg import photo_to_dicom
     photo_to_dicom(make_phantom(3, (48, 64)).image, tmp_path / "in.dcm", spacing=(0.1, 0.2))
     done = run("segment", "in.dcm", "-b", work / "bundle", "-o", "out", "--seg", "seg.dcm", "--threshold", "0.4", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -148,7 +148,7 @@ def test_dicom_in_and_dicom_out(work, tmp_path):
 
 
 def test_info_of_a_dicom_file_keeps_the_patient_to_itself(tmp_path):
-    from lesion_seg.dicom import photo_to_dicom
+    from lesion_seg.dicom_seg import photo_to_dicom
     photo_to_dicom(make_phantom(3, (48, 64)).image, tmp_path / "in.dcm", patient="Doe")
     assert "Doe" not in (shown := run("info", "in.dcm", cwd=tmp_path).stdout) and "64" in shown
     assert "Doe" in run("info", "in.dcm", "--identifying", cwd=tmp_path).stdout
