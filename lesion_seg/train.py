@@ -260,10 +260,10 @@ def finish(
     wait: Callable[[], None] = lambda: None, # until all processes have come here
 ) -> Bundle: # as it stands on disk
     "The bundle of a run that has ended, written only where it is not there."
-    there = has_bundle(run)
+    idle = len(run.rows) == run.start # nothing was trained just now
+    there = idle and has_bundle(run)
     wait() # all have looked before one writes
-    if len(run.rows) == run.start:
-        run.tell('finished; nothing to do' if there else 'finished; only its bundle was missing')
+    if idle: run.tell('finished; nothing to do' if there else 'finished; only its bundle was missing')
     if not there and run.writes:
         load_best(learn.model, run.folder)
         save_run(learn, run)

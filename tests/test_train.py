@@ -179,9 +179,11 @@ def test_a_bundle_that_is_missing_or_of_an_earlier_run_is_written(manifest, tmp_
     assert again.info['weights_sha256'] == digest
     assert said == ['finished; only its bundle was missing']
     weights = tmp_path / 'run' / BUNDLE / 'model.safetensors'
-    weights.write_bytes(weights.read_bytes()[:-9])
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-9])
     sentence = refuses(fit_small, manifest, tmp_path / 'run', epochs=2)
     assert sentence.endswith('delete it; the same command writes it again')
+    weights.write_bytes(whole)
     # another run in the same folder, killed before it wrote its bundle
     with pytest.raises(RuntimeError, match='killed'):
         with pytest.MonkeyPatch.context() as m:
