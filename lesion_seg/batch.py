@@ -29,19 +29,32 @@ from typing import IO, Any
 import numpy as np
 from filelock import FileLock
 from .bundle import METADATA, Bundle
-from .core import DICOM, HEAD, InputError, atomic_path, cores, is_readable, open_file, read_rows, safe_stem, sha256, sniff, writing
+from lesion_seg.core import (
+    DICOM,
+    HEAD,
+    InputError,
+    atomic_path,
+    cores,
+    is_readable,
+    open_file,
+    read_rows,
+    safe_stem,
+    sha256,
+    sniff,
+    writing,
+)
 from .predict import KINDS, Segmentation, Segmenter
 
 # %% auto #0
-__all__ = ['MASK_FORMATS', 'COLUMNS', 'Finder', 'list_inputs', 'Counts', 'Plan', 'write_list', 'shard_offsets', 'even_size',
-           'place_to_work', 'read_plan', 'make_plan', 'encode_rle', 'decode_rle', 'write_rows', 'name_as_text',
-           'with_spacing', 'failure_row', 'result_row', 'Watch', 'predict_shard', 'opened', 'deaf_children',
-           'begin_work', 'Job', 'run_in_processes', 'RayWorker', 'run_on_ray', 'parse_share', 'BatchResult',
-           'segment_folder']
+__all__ = ['MASK_FORMATS', 'COLUMNS', 'FolderWalk', 'Finder', 'list_inputs', 'Counts', 'Shards', 'Plan', 'write_list',
+           'shard_offsets', 'even_size', 'place_to_work', 'read_plan', 'check_same', 'make_plan', 'encode_rle',
+           'decode_rle', 'write_rows', 'name_as_text', 'with_spacing', 'failure_row', 'result_row', 'Watch',
+           'predict_shard', 'opened', 'deaf_children', 'begin_work', 'Job', 'run_in_processes', 'RayWorker',
+           'run_on_ray', 'parse_share', 'BatchResult', 'segment_folder']
 
 # %% ../nbs/27_batch.ipynb #127028ac
-class Finder:
-    "Finds photographs, folder after folder, always in the same order."
+class FolderWalk:
+    "Goes through folders by name and remembers where it was."
     def __init__(self,
         skip: str | Path = '', # a folder to leave out, such as that of the results
         wanted: Callable[[str], bool] = is_readable, # which files of a folder are photographs
@@ -55,8 +68,10 @@ class Finder:
     ) -> list[os.DirEntry]: # by name, without hidden ones
         "What lies in a folder."
         try:
-            with os.scandir(folder) as entries: return sorted((e for e in entries if not e.name.startswith('.')), key=lambda e: e.name)
-        except OSError as e: raise InputError(folder, f'cannot be listed ({e.strerror})', 'check the path and its permissions') from e
+            with os.scandir(folder) as entries:
+                return sorted((e for e in entries if not e.name.startswith('.')), key=lambda e: e.name)
+        except OSError as e:
+            raise InputError(folder, f'cannot be listed ({e.strerror})', 'check the path and its permissions') from e
 
     def enters(self,
         folder: str, # about to be walked through
@@ -77,9 +92,13 @@ class Finder:
         if not self.enters(folder): return
         for e in self.entries(folder):
             if e.is_dir(): yield from self.in_folder(e.path)
-            elif self.wanted(e.path) or not os.path.exists(e.path): yield e.path # a link into nowhere is an input that fails
+            elif self.wanted(e.path) or not os.path.exists(e.path):
+                yield e.path # a link into nowhere is an input that fails
             else: self.passed_over[os.path.splitext(e.name)[1].lower() or 'without a suffix'] += 1
 
+# %% ../nbs/27_batch.ipynb #3e92d0b8
+class Finder(FolderWalk):
+    "Finds photographs in folders, by globs and in tables, always in the same order."
     def by_pattern(self,
         pattern: str, # with *, ? or [ ], and perhaps one **
     ) -> Iterator[str]: # paths, in an order that depends on names alone
@@ -106,12 +125,13 @@ class Finder:
     ) -> Iterator[str]: # paths; relative ones start at the table's folder
         "The photographs that a table names."
         for row in read_rows(table):
-            if 'image' not in row: raise InputError(table, 'has no column "image"', 'call the column with the file names so')
+            if 'image' not in row:
+                raise InputError(table, 'has no column "image"', 'call the column with the file names so')
             yield str(table.parent/str(row['image']))
 
 # %% ../nbs/27_batch.ipynb #77c60d97
 def list_inputs(
-    sources: str | Path | Iterable[str | Path], # folders, globs, tables (.csv, .parquet) with a column `image`, photographs
+    sources: str | Path | Iterable[str | Path], # folders, globs, tables with a column `image`, photographs
     skip: str | Path = '', # a folder to leave out
     passed_over: Counter[str] | None = None, # gets the files of folders that are not photographs, by suffix
 ) -> Iterator[str]: # as they were named; raises `InputError` for what does not exist
@@ -136,8 +156,8 @@ class Counts:
     def __add__(self, other: Counts) -> Counts: return Counts(self.inputs + other.inputs, self.failed + other.failed)
 
 @dataclass(frozen=True)
-class Plan:
-    "What a batch is to do, and in which parts."
+class Shards:
+    "The inputs of a batch, divided."
     folder: Path # of the results
     inputs: int # how many
     digest: str # of the list of inputs
@@ -162,8 +182,14 @@ class Plan:
         "The inputs of a shard."
         with open(self.folder/'inputs.jsonl', encoding='ascii') as f:
             f.seek(self.offsets[index])
-            return [json.loads(f.readline()) for _ in range(min(self.shard_size, self.inputs - index * self.shard_size))]
+            return [
+                json.loads(f.readline()) for _ in range(min(self.shard_size, self.inputs - index * self.shard_size))
+            ]
 
+# %% ../nbs/27_batch.ipynb #a6f1d842
+@dataclass(frozen=True)
+class Plan(Shards):
+    "What a batch is to do, and in which parts."
     def finished(self,
         index: int, # of a shard, from 0
     ) -> Counts | None: # None: it is still to do
@@ -174,9 +200,11 @@ class Plan:
         again = 'delete it and run again'
         try: head = {k.decode(): v.decode() for k, v in (pq.read_metadata(path).metadata or {}).items()}
         except (OSError, ValueError) as e: raise InputError(path, 'is damaged (no whole Parquet file)', again) from e
-        if head.get('digest') != self.digest: raise InputError(path, 'belongs to another batch', 'choose another folder for the results')
+        if head.get('digest') != self.digest:
+            raise InputError(path, 'belongs to another batch', 'choose another folder for the results')
         try: return Counts(int(head['inputs']), int(head['failed']))
-        except (KeyError, ValueError) as e: raise InputError(path, 'does not say how many inputs it holds', again) from e
+        except (KeyError, ValueError) as e:
+            raise InputError(path, 'does not say how many inputs it holds', again) from e
 
     def publish(self,
         index: int, # of a shard, from 0
@@ -244,8 +272,13 @@ def place_to_work(
         except OSError as e:
             problem = e
             if not isinstance(e, (FileNotFoundError, FileExistsError)):
-                raise InputError(folder, f'cannot be written into ({e.strerror})', 'choose another folder for the results') from e
-    else: raise InputError(folder, f'cannot be written into ({problem.strerror})', 'choose another folder for the results') from problem
+                raise InputError(
+                    folder, f'cannot be written into ({e.strerror})', 'choose another folder for the results'
+                ) from e
+    else:
+        raise InputError(
+            folder, f'cannot be written into ({problem.strerror})', 'choose another folder for the results'
+        ) from problem
     try:
         with held:
             shutil.rmtree(place, ignore_errors=True) # what a killed run left
@@ -265,11 +298,25 @@ def read_plan(
 ) -> dict[str, Any] | None: # None: there is none
     "What an earlier run planned."
     if not path.exists(): return None
+    again = 'delete the folder to begin again'
     try: plan = json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError, RecursionError) as e: raise InputError(path, f'cannot be read ({e})', 'delete the folder to begin again') from e
+    except (OSError, ValueError, RecursionError) as e: raise InputError(path, f'cannot be read ({e})', again) from e
     if not isinstance(plan, dict): raise InputError(path, 'is not the plan of a batch', 'choose another folder')
     return plan
 
+def check_same(
+    old: dict[str, Any], # the plan in force
+    new: dict[str, Any], # what is asked for now
+    folder: Path, # of the results
+) -> None: # raises `InputError` with what differs
+    "Refuse another plan than the one in force."
+    names = dict(digest='inputs', bundle='bundle', precision='precision', options='options')
+    names |= dict(masks='kind of masks', shard_size='shard size')
+    differ = ' and '.join(name for key, name in names.items() if old.get(key) != new[key])
+    again = 'choose another folder, or delete it to begin again'
+    if differ: raise InputError(folder, f'holds a batch that differs in {differ}', again)
+
+# %% ../nbs/27_batch.ipynb #4c0e9f7b
 def make_plan(
     sources: str | Path | Iterable[str | Path], # see `list_inputs`
     out: str | Path, # folder of the results; a plan that is there already must be the same
@@ -282,27 +329,31 @@ def make_plan(
     **options: Any, # of `Segmenter.predict`
 ) -> Plan: # raises `InputError` where nothing is to be done, or another plan is in force
     "List the inputs and divide them into shards."
-    if shard_size is not None and shard_size < 1: raise InputError(f'shard_size {shard_size}', 'is too small', 'give at least 1')
-    if masks not in MASK_FORMATS: raise InputError(f'masks {masks!r}', 'is not a way to keep them', f'choose from {", ".join(MASK_FORMATS)}')
+    if shard_size is not None and shard_size < 1:
+        raise InputError(f'shard_size {shard_size}', 'is too small', 'give at least 1')
+    if masks not in MASK_FORMATS:
+        raise InputError(f'masks {masks!r}', 'is not a way to keep them', f'choose from {", ".join(MASK_FORMATS)}')
     folder = Path(out)
     listing = folder/'inputs.jsonl'
     sources = [sources] if isinstance(sources, (str, Path)) else list(sources)
-    settings = dict(masks=masks, bundle=sha256(bundle.path/METADATA), precision=precision, options=json.loads(json.dumps(options)))
+    digest = sha256(bundle.path/METADATA)
+    plan = dict(masks=masks, bundle=digest, precision=precision, options=json.loads(json.dumps(options)))
     with place_to_work(folder, 'plan'):
         old = read_plan(folder/'plan.json')
         if old:
-            new = write_list(list_inputs(sources, folder, passed_over), None) | settings | dict(shard_size=shard_size or old.get('shard_size'))
-            names = dict(digest='inputs', bundle='bundle', precision='precision', options='options', masks='kind of masks', shard_size='shard size')
-            differ = [text for key, text in names.items() if old.get(key) != new[key]]
-            if differ:
-                raise InputError(folder, f'holds a batch with another {" and ".join(differ)}', 'choose another folder, or delete it to begin again')
-        if not old or not listing.is_file() or sha256(listing) != new['digest']:
+            plan |= write_list(list_inputs(sources, folder, passed_over), None)
+            plan['shard_size'] = shard_size or old.get('shard_size')
+            check_same(old, plan, folder)
+        if not old or not listing.is_file() or sha256(listing) != plan['digest']:
+            strangers = None if old else passed_over # counted above
             with atomic_path(listing) as tmp:
-                seen = passed_over if not old else None
-                with open(tmp, 'w', encoding='ascii', newline='\n') as f: counts = write_list(list_inputs(sources, folder, seen), f)
-                if not counts['inputs']: raise InputError(', '.join(map(str, sources)), 'holds no photograph', 'check the folder, the glob or the table')
-            new = counts | settings | dict(shard_size=shard_size or (old or {}).get('shard_size') or even_size(counts['inputs'], parts))
-        plan = new | dict(offsets=shard_offsets(listing, new['shard_size']))
+                with open(tmp, 'w', encoding='ascii', newline='\n') as f:
+                    plan |= write_list(list_inputs(sources, folder, strangers), f)
+                if not plan['inputs']:
+                    names = ', '.join(map(str, sources))
+                    raise InputError(names, 'holds no photograph', 'check the folder, the glob or the table')
+        if not old: plan['shard_size'] = shard_size or even_size(plan['inputs'], parts)
+        plan['offsets'] = shard_offsets(listing, plan['shard_size'])
         if not old:
             with atomic_path(folder/'plan.json') as tmp: tmp.write_text(json.dumps(plan) + '\n', encoding='utf-8')
     return Plan(folder, **(plan | dict(offsets=tuple(plan['offsets']))))
@@ -326,10 +377,30 @@ def decode_rle(
 
 # %% ../nbs/27_batch.ipynb #10d3c25d
 COLUMNS = dict(
-    image='string', status='string', reason='string', height='int32', width='int32', threshold='double', area_px='int64', area_fraction='double',
-    centre='list<double>', bbox='list<int32>', touches_frame='bool', perimeter_px='double', equivalent_diameter_px='double', major_diameter_px='double',
-    mean_probability='double', area_mm2='double', perimeter_mm='double', equivalent_diameter_mm='double', major_diameter_mm='double',
-    spacing_mm='list<double>', doubt='double', needs_review='bool', mask='string', mask_rle='list<uint32>')
+    image='string',
+    status='string',
+    reason='string',
+    height='int32',
+    width='int32',
+    threshold='double',
+    area_px='int64',
+    area_fraction='double',
+    centre='list<double>',
+    bbox='list<int32>',
+    perimeter_px='double',
+    equivalent_diameter_px='double',
+    major_diameter_px='double',
+    mean_probability='double',
+    area_mm2='double',
+    perimeter_mm='double',
+    equivalent_diameter_mm='double',
+    major_diameter_mm='double',
+    spacing_mm='list<double>',
+    doubt='double',
+    needs_review='bool',
+    mask='string',
+    mask_rle='list<uint32>',
+)
 
 def write_rows(
     rows: list[dict[str, Any]], # with keys of `COLUMNS`
@@ -340,9 +411,11 @@ def write_rows(
     import pyarrow as pa
     import pyarrow.json as pj
     import pyarrow.parquet as pq
-    def typed(name: str) -> Any: return pa.list_(typed(name[5:-1])) if name.startswith('list') else pa.type_for_alias(name)
+    def typed(name: str) -> Any:
+        return pa.list_(typed(name[5:-1])) if name.startswith('list') else pa.type_for_alias(name)
     schema = pa.schema([(name, typed(kind)) for name, kind in COLUMNS.items()], metadata=head)
-    lines = '\n'.join(json.dumps(r, allow_nan=False) for r in rows).encode() # pyarrow looks at lists only after importing pandas
+    # pyarrow looks at lists only after importing pandas
+    lines = '\n'.join(json.dumps(r, allow_nan=False) for r in rows).encode()
     options = pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior='error')
     table = pj.read_json(BytesIO(lines), pj.ReadOptions(use_threads=False, block_size=len(lines) + 1), options)
     pq.write_table(table.cast(schema).replace_schema_metadata(head), path, compression='zstd')
@@ -380,7 +453,14 @@ def result_row(
     **mask: Any, # where the mask is: `mask` or `mask_rle`
 ) -> dict[str, Any]: # a row
     "What is known about one photograph."
-    row = dict(image=name_as_text(name), status='ok', height=result.size[0], width=result.size[1], threshold=result.threshold, **result.measure())
+    row = dict(
+        image=name_as_text(name),
+        status='ok',
+        height=result.size[0],
+        width=result.size[1],
+        threshold=result.threshold,
+        **result.measure(),
+    )
     if result.disagreement is not None: row |= dict(doubt=result.disagreement, needs_review=result.needs_review)
     return row | mask
 
@@ -435,10 +515,16 @@ def predict_shard(
         elif watch.limit: watch.limit *= batch_size
         names = plan.names(index)
         paths = [os.path.join(root, name) for name in names]
-        answers = segmenter.predict_many([p for i, p in enumerate(paths) if i not in watch.slow], batch_size, decoders, **plan.options)
+        answers = segmenter.predict_many(
+            [p for i, p in enumerate(paths) if i not in watch.slow], batch_size, decoders, **plan.options
+        )
         rows = []
         for i, (name, path) in enumerate(zip(names, paths, strict=True)):
-            too_slow = InputError(name, f'took longer than {time_limit:g} seconds', 'look at it by itself') if i in watch.slow else None
+            too_slow = (
+                InputError(name, f'took longer than {time_limit:g} seconds', 'look at it by itself')
+                if i in watch.slow
+                else None
+            )
             result = too_slow or next(answers)
             if isinstance(result, InputError): rows.append(failure_row(name, path, result))
             else:
@@ -451,7 +537,9 @@ def predict_shard(
                 rows.append(result_row(name, with_spacing(result, path), **mask))
             watch.step()
         counts = Counts(len(rows), sum(r['status'] == 'failed' for r in rows))
-        write_rows(rows, place/'rows.parquet', dict(digest=plan.digest, inputs=str(counts.inputs), failed=str(counts.failed)))
+        write_rows(
+            rows, place / 'rows.parquet', dict(digest=plan.digest, inputs=str(counts.inputs), failed=str(counts.failed))
+        )
         plan.publish(index, place)
         watch.stop()
     return counts
@@ -466,7 +554,7 @@ def opened(
     return Segmenter(Bundle.load(bundle, verify=False), threads=1, precision=precision)
 
 @contextmanager
-def deaf_children() -> Iterator[None]: # processes that start in the block do not hear Ctrl-C; this one hears it afterwards
+def deaf_children() -> Iterator[None]: # processes that start in the block never hear Ctrl-C
     "Hold back Ctrl-C while processes start."
     if not hasattr(signal, 'pthread_sigmask'): # Windows; there `begin_work` does what it can
         yield
@@ -496,7 +584,14 @@ class Job:
     time_limit: float | None = None # seconds for one photograph
 
     def __call__(self, index: int) -> Counts:
-        return predict_shard(opened(self.bundle, self.plan.precision), self.plan, index, self.root, self.batch_size, time_limit=self.time_limit)
+        return predict_shard(
+            opened(self.bundle, self.plan.precision),
+            self.plan,
+            index,
+            self.root,
+            self.batch_size,
+            time_limit=self.time_limit,
+        )
 
     def slow(self) -> set[str]: # what workers have noted
         "Notes about files that took too long."
@@ -563,14 +658,18 @@ def run_on_ray(
     "Shards by actors of Ray Data, in a cluster or on this machine."
     try: import ray
     except ImportError:
-        raise InputError('Ray', 'is not installed', "`pip install 'lesion_seg[ray]'`, or leave it out and use local processes") from None
+        raise InputError(
+            'Ray', 'is not installed', "`pip install 'lesion_seg[ray]'`, or leave it out and use local processes"
+        ) from None
     ours = not ray.is_initialized()
     here = {} if address else dict(num_cpus=workers, include_dashboard=False)
     if ours: ray.init(address, log_to_driver=False, logging_level='error', **here)
     try:
         ray.data.DataContext.get_current().enable_progress_bars = False
         shards = ray.data.from_items([dict(index=i) for i in todo], override_num_blocks=len(todo))
-        done = shards.map_batches(RayWorker, fn_constructor_args=(job,), batch_size=1, concurrency=min(workers, len(todo)), num_cpus=1)
+        done = shards.map_batches(
+            RayWorker, fn_constructor_args=(job,), batch_size=1, concurrency=min(workers, len(todo)), num_cpus=1
+        )
         for row in done.iter_rows(): yield Counts(int(row['inputs']), int(row['failed']))
     finally:
         if ours: ray.shutdown()
@@ -597,7 +696,8 @@ class BatchResult:
 
     def __str__(self) -> str:
         done = f'{self.counts.inputs - self.counts.failed} of {self.counts.inputs} segmented'
-        return f'{done}, {self.counts.failed} failed, {self.before.inputs} of them done before; the rows are {self.folder/"results"}'
+        done += f', {self.counts.failed} failed, {self.before.inputs} of them done before'
+        return f'{done}; the rows are {self.folder/"results"}'
 
 # %% ../nbs/27_batch.ipynb #8167277a
 def segment_folder(
@@ -622,7 +722,8 @@ def segment_folder(
     if workers is not None and workers < 1: raise InputError(f'workers {workers}', 'is too few', 'give at least 1')
     model = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle) if bundle else Bundle.shipped()
     home = model.path.resolve()
-    opened(home, precision).predict(np.zeros((32, 32, 3), np.uint8), **options) # what is wrong with model or options shows now
+    # what is wrong with model or options shows now
+    opened(home, precision).predict(np.zeros((32, 32, 3), np.uint8), **options)
     sources = [sources] if isinstance(sources, (str, Path)) else list(sources)
     strangers: Counter[str] = Counter()
     plan = make_plan(sources, out, model, shard_size, masks, precision, parts, strangers, **options)
@@ -640,7 +741,8 @@ def segment_folder(
     for one in shards:
         counts += one
         if report: report(counts.inputs, total)
-    if all(plan.result(k).exists() for k in range(len(plan))): shutil.rmtree(plan.folder/'.work', ignore_errors=True) # of a killed run
+    if all(plan.result(k).exists() for k in range(len(plan))):
+        shutil.rmtree(plan.folder/'.work', ignore_errors=True) # of a killed run
     n = sum(strangers.values())
     kinds = ', '.join(f'{m} {kind}' for kind, m in strangers.most_common())
     passed_over = f'{n} file{"s" * (n > 1)} passed over: {kinds}' if n else ''

@@ -61,10 +61,11 @@ class Data(Section):
     licence: str = setting('unknown', 'of the training images, written into the bundle')
 
     @model_validator(mode='after')
-    def fractions_add_up(self) -> Data:
+    def fractions_add_up(self) -> Data: # the same
         "A split has to use every image once."
         total = self.train_split + self.val_split + self.test_split
-        if abs(total - 1) > 1e-6: raise ValueError(f'train_split, val_split and test_split must add up to 1, not to {total:g}')
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f'train_split, val_split and test_split must add up to 1, not to {total:g}')
         return self
 
 # %% ../nbs/31_config.ipynb #9a73d98f
@@ -89,9 +90,10 @@ class Crop(Section):
     max_scale: float = setting(1.0, 'largest fraction kept', gt=0, le=1)
 
     @model_validator(mode='after')
-    def is_ordered(self) -> Crop:
+    def is_ordered(self) -> Crop: # the same
         "The smallest must not be above the largest."
-        if self.min_scale > self.max_scale: raise ValueError(f'min_scale {self.min_scale:g} is above max_scale {self.max_scale:g}')
+        if self.min_scale > self.max_scale:
+            raise ValueError(f'min_scale {self.min_scale:g} is above max_scale {self.max_scale:g}')
         return self
 
 # %% ../nbs/31_config.ipynb #aa66f8e5
@@ -129,20 +131,30 @@ class Augmentation(Section):
 # %% ../nbs/31_config.ipynb #1ade3f43
 class Model(Section):
     "The network."
-    architecture: Literal['lesion_unet', 'unet'] = setting('lesion_unet', 'lesion_unet (pretrained encoder) or unet (the classic)')
+    architecture: Literal['lesion_unet', 'unet'] = setting(
+        'lesion_unet', 'lesion_unet (pretrained encoder) or unet (the classic)'
+    )
     encoder: str = setting('tf_efficientnet_lite2', "timm name of lesion_unet's encoder")
     pretrained: bool | str = setting(False, 'true: ImageNet weights of the installed data package; or a weights file')
-    decoder: list[int] | None = setting([128, 64, 48, 24], "widths of lesion_unet's four lean blocks, deepest first; null: fastai's blocks")
+    decoder: list[int] | None = setting(
+        [128, 64, 48, 24], "widths of lesion_unet's four lean blocks, deepest first; null: fastai's blocks"
+    )
     dropout_rate: float | None = setting(None, 'null: 0.1 for lesion_unet, 0.5 for unet', ge=0, lt=1)
-    encoder_channels: list[int] = setting([64, 128, 256, 512], 'widths of unet, finest first', min_length=1, max_length=8)
+    encoder_channels: list[int] = setting(
+        [64, 128, 256, 512], 'widths of unet, finest first', min_length=1, max_length=8
+    )
     bottleneck_channels: int = setting(1024, "width of unet's deepest level", ge=1, le=65536)
 
     def arguments(self) -> dict[str, Any]: # for the function that builds a network by its name
         "The network as the training takes it."
         dropout = {} if self.dropout_rate is None else dict(dropout=self.dropout_rate)
         if self.architecture == 'unet':
-            return dict(name='unet', channels=tuple(self.encoder_channels), bottleneck=self.bottleneck_channels, **dropout)
-        return dict(name='lesion_unet', encoder=self.encoder, pretrained=self.pretrained, decoder=self.decoder, **dropout)
+            return dict(
+                name='unet', channels=tuple(self.encoder_channels), bottleneck=self.bottleneck_channels, **dropout
+            )
+        return dict(
+            name='lesion_unet', encoder=self.encoder, pretrained=self.pretrained, decoder=self.decoder, **dropout
+        )
 
     def fits(self,
         architecture: dict[str, Any], # of a bundle
@@ -158,7 +170,7 @@ class Loss(Section):
     bce: float = setting(0.5, 'weight of the binary cross-entropy', ge=0, le=1e6)
 
     @model_validator(mode='after')
-    def holds_something(self) -> Loss:
+    def holds_something(self) -> Loss: # the same
         "One of the parts must count."
         if self.dice + self.bce == 0: raise ValueError('dice and bce are both 0, which leaves no loss')
         return self
@@ -177,14 +189,18 @@ class ReduceLR(Section):
 # %% ../nbs/31_config.ipynb #a8c268d9
 class Training(Section):
     "How weights are found."
-    start: str | None = setting('auto', 'auto: the shipped weights where they fit; shipped; a bundle or run folder; null: fresh weights')
+    start: str | None = setting(
+        'auto', 'auto: the shipped weights where they fit; shipped; a bundle or run folder; null: fresh weights'
+    )
     epochs: int = setting(30, 'planned length', ge=1, le=100_000)
     learning_rate: float = setting(2e-3, 'highest rate', gt=0, le=100)
     schedule: Literal['plateau', 'one_cycle'] = setting('one_cycle', 'plateau (with early stopping) or one_cycle')
     encoder_lr: float = setting(0.3, 'the encoder learns at this fraction of the rate', gt=0, le=1)
     freeze_epochs: int = setting(0, 'first epochs with the encoder frozen', ge=0, le=100_000)
     average: float = setting(0.995, 'decay of the moving average of the weights; 0: none', ge=0, lt=1)
-    precision: Literal['auto', 'fp32', 'bf16', 'fp16'] = setting('auto', 'auto: fp16 on CUDA, bf16 on a CPU that has it, else fp32')
+    precision: Literal['auto', 'fp32', 'bf16', 'fp16'] = setting(
+        'auto', 'auto: fp16 on CUDA, bf16 on a CPU that has it, else fp32'
+    )
     tensorboard: bool = setting(True, 'write event files')
     resume: bool = setting(True, "go on from the run's checkpoint if there is one")
     loss_weights: Loss = setting(Loss, 'of Dice + BCE')
@@ -221,7 +237,9 @@ class Evaluation(Section):
 
 class Prediction(Section):
     "How a mask comes from a photograph."
-    confidence_threshold: float | None = setting(None, "probability from which a pixel is lesion; null: the bundle's", gt=0, lt=1)
+    confidence_threshold: float | None = setting(
+        None, "probability from which a pixel is lesion; null: the bundle's", gt=0, lt=1
+    )
     precision: Literal['float32', 'int8'] = setting('float32', 'int8: faster, for a bundle that was quantized')
     tta: bool = setting(False, 'average over the eight symmetries of the square (D4), at eight times the price')
     review: bool = setting(False, 'say whether a person should look, at eight times the price')
@@ -232,7 +250,9 @@ class Prediction(Section):
         **given: Any, # what the command line says instead; None: nothing
     ) -> dict[str, Any]: # of `Segmenter.predict`
         "The prediction as the segmenter takes it."
-        options = dict(threshold=self.confidence_threshold, tta=self.tta, largest=self.largest, fill_holes=self.fill_holes)
+        options = dict(
+            threshold=self.confidence_threshold, tta=self.tta, largest=self.largest, fill_holes=self.fill_holes
+        )
         return options | {k: v for k, v in given.items() if v is not None}
 
 # %% ../nbs/31_config.ipynb #b3a9d871
@@ -249,10 +269,14 @@ class Batch(Section):
     "Archives of photographs."
     masks: Literal['png', 'rle', 'none'] = setting('png', 'files, run lengths in the rows, or none')
     workers: int | None = setting(None, 'processes; null: one for each core', ge=1, le=4096)
-    shard_size: int | None = setting(None, 'photographs in a shard: what a kill may cost; null: at most 256', ge=1, le=1_000_000)
+    shard_size: int | None = setting(
+        None, 'photographs in a shard: what a kill may cost; null: at most 256', ge=1, le=1_000_000
+    )
     batch_size: int = setting(8, 'photographs in one pass of the network', ge=1, le=4096)
     ray_address: str | None = setting(None, 'of a Ray cluster; null: this machine')
-    time_limit: float | None = setting(120.0, 'seconds for one photograph, with two workers or more; null: none', gt=0, le=1e6)
+    time_limit: float | None = setting(
+        120.0, 'seconds for one photograph, with two workers or more; null: none', gt=0, le=1e6
+    )
 
 class Logging(Section):
     "What is told, and where."
@@ -261,7 +285,7 @@ class Logging(Section):
     log_file: str | None = setting(None, 'a file that gets the same as JSON lines; null: none')
 
     @model_validator(mode='after')
-    def has_a_format(self) -> Logging:
+    def has_a_format(self) -> Logging: # the same
         "A format that logging does not understand is an error now, not at the first line."
         try: logging.Formatter(self.format)
         except ValueError: raise ValueError(f'the format {self.format!r} has no field such as %(message)s') from None
@@ -287,12 +311,18 @@ class PlainLoader(yaml.SafeLoader):
     "YAML without aliases, repeated keys and guesses."
     yaml_implicit_resolvers: dict[str, Any] = {}
 
-    def compose_node(self, parent: Any, index: Any) -> Any:
+    def compose_node(self,
+        parent: Any, # the node that it belongs to
+        index: Any, # its place there
+    ) -> Any: # a node of PyYAML
         "A node, unless it is an alias."
         if self.check_event(yaml.AliasEvent): raise yaml.YAMLError('aliases (*name) are not allowed here')
         return super().compose_node(parent, index)
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+    def construct_mapping(self,
+        node: Any, # of PyYAML
+        deep: bool = False, # build what is inside at once
+    ) -> Any: # a dictionary
         "A mapping whose keys are all different."
         keys = [k.value for k, _ in node.value]
         repeated = sorted({k for k in keys if keys.count(k) > 1})
@@ -323,15 +353,27 @@ def read_config(
     path = Path(path)
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise InputError(path, f'is larger than {MAX_CONFIG_BYTES} bytes, so it is not a configuration', 'give a YAML file of settings')
+            raise InputError(
+                path,
+                f'is larger than {MAX_CONFIG_BYTES} bytes, so it is not a configuration',
+                'give a YAML file of settings',
+            )
         content = parse_yaml(path.read_text(encoding='utf-8'))
     except InputError: raise
-    except OSError as e: raise InputError(path, f'cannot be read ({e.strerror})', 'check --config and CONFIG_PATH') from e
-    except (yaml.YAMLError, ValueError, RecursionError) as e: # a ValueError: not UTF-8, or a number of thousands of digits
-        raise InputError(path, f'is not valid YAML ({" ".join(str(e).split())[:200]})', 'repair it, or write one with `lesion_seg info --set`') from e
+    except OSError as e:
+        raise InputError(path, f'cannot be read ({e.strerror})', 'check --config and CONFIG_PATH') from e
+    # a ValueError: not UTF-8, or a number of thousands of digits
+    except (yaml.YAMLError, ValueError, RecursionError) as e:
+        raise InputError(
+            path,
+            f'is not valid YAML ({" ".join(str(e).split())[:200]})',
+            'repair it, or write one with `lesion_seg info --set`',
+        ) from e
     if content is None: return {}
     if not isinstance(content, dict):
-        raise InputError(path, f'holds a {type(content).__name__}', 'write sections with keys, such as training: {epochs: 5}')
+        raise InputError(
+            path, f'holds a {type(content).__name__}', 'write sections with keys, such as training: {epochs: 5}'
+        )
     return content
 
 # %% ../nbs/31_config.ipynb #2226ede2
@@ -346,10 +388,20 @@ def explain(
         known = list(section.model_fields)
         near = difflib.get_close_matches(str(error['loc'][-1]), known, 1)
         return f'{key} is unknown, ' + (f'perhaps you mean {near[0]}' if near else f'known keys are {", ".join(known)}')
-    kinds = dict(int_type='a whole number', float_type='a number', bool_type='true or false', string_type='text', list_type='a list',
-                 model_type='a section with keys')
+    kinds = dict(
+        int_type='a whole number',
+        float_type='a number',
+        bool_type='true or false',
+        string_type='text',
+        list_type='a list',
+        model_type='a section with keys',
+    )
     expected = kinds.get(error['type'])
-    text = f'must be {expected}' if expected else error['msg'].removeprefix('Value error, ').replace('Input should be', 'must be')
+    text = (
+        f'must be {expected}'
+        if expected
+        else error['msg'].removeprefix('Value error, ').replace('Input should be', 'must be')
+    )
     return f'{key}: {text}' + ('' if isinstance(error['input'], dict) else f', not {error["input"]!r}')
 
 # %% ../nbs/31_config.ipynb #ea4c3bfe
@@ -361,13 +413,20 @@ def override(
     key, equals, text = assignment.partition('=')
     parts = key.strip().split('.')
     if not equals or len(parts) < 2 or not all(parts):
-        raise InputError(f'--set {assignment}', 'names no section, key and value', 'write section.key=value, such as training.epochs=5')
+        raise InputError(
+            f'--set {assignment}',
+            'names no section, key and value',
+            'write section.key=value, such as training.epochs=5',
+        )
     for part in parts[:-1]:
         values = values.setdefault(part, {})
-        if not isinstance(values, dict): raise InputError(f'--set {assignment}', f'{part} is a value, not a section', 'name a key of a section')
+        if not isinstance(values, dict):
+            raise InputError(f'--set {assignment}', f'{part} is a value, not a section', 'name a key of a section')
     try: values[parts[-1]] = parse_yaml(text)
     except (yaml.YAMLError, ValueError, RecursionError) as e:
-        raise InputError(f'--set {assignment}', f'{text!r} is not a YAML value', 'put text with special characters into quotes') from e
+        raise InputError(
+            f'--set {assignment}', f'{text!r} is not a YAML value', 'put text with special characters into quotes'
+        ) from e
 
 # %% ../nbs/31_config.ipynb #d1d5262e
 def load_config(
@@ -381,7 +440,12 @@ def load_config(
     try: return Config.model_validate(values)
     except ValidationError as e:
         problems = [explain(x) for x in e.errors()]
-        raise InputError(source or 'configuration', ', and '.join(problems), 'see `lesion_seg info --set project.seed=42` for every key', problems) from None
+        raise InputError(
+            source or 'configuration',
+            ', and '.join(problems),
+            'see `lesion_seg info --set project.seed=42` for every key',
+            problems,
+        ) from None
 
 # %% ../nbs/31_config.ipynb #b57b5a53
 def config_yaml(

@@ -160,7 +160,7 @@ def test_odd_names_and_links(work, tmp_path):
 
 def test_a_swapped_bundle_is_refused(work, tmp_path):
     make_plan(work / "photos", tmp_path / "out", Bundle.load(work / "bundle"))
-    with pytest.raises(ValueError, match="another bundle"): make_plan(work / "photos", tmp_path / "out", Bundle.shipped())
+    with pytest.raises(ValueError, match="differs in bundle"): make_plan(work / "photos", tmp_path / "out", Bundle.shipped())
 
 
 def test_shards_of_another_batch_are_refused(work, tmp_path):
@@ -218,4 +218,4 @@ def test_a_damaged_list_of_inputs_is_written_again(tmp_path, work):
         (out / 'results' / '000001.parquet').unlink(missing_ok=True)
         assert go().counts.inputs == 3 and (out / 'inputs.jsonl').read_bytes() == whole
     (out / 'results' / '000001.parquet').write_bytes(b'PAR1')
-    with pytest.raises(InputError, match=r'000001.parquet is damaged \(no whole Parquet file\)'): go()
+    with pytest.raises(InputError, match=r'000001.parquet: is damaged \(no whole Parquet file\)'): go()
