@@ -133,7 +133,7 @@ def fit_review_rule(
     "The uncertainty that the given fraction of held-out photographs exceeds."
     open_rule = Bundle(bundle.path, bundle.info | dict(review=dict(score=REVIEW_SCORE, threshold=0.0)))
     results = Segmenter(open_rule, runtime='torch').predict_many((p.image for p in manifest), review=True)
-    scores = np.array([r.doubt for r in results]) # type: ignore[union-attr]
+    scores = np.array([r.disagreement for r in results]) # type: ignore[union-attr]
     return dict(score=REVIEW_SCORE, threshold=fit_review(scores, share), share=share, n=len(scores), source=source)
 
 # %% ../nbs/28_report.ipynb #6e0ce806
