@@ -21,8 +21,8 @@ from .reliability import fit_review
 from .core import InputError, atomic_path, encode_jpeg, writing
 from .data import contact_sheet, draw_contour, read_image, read_mask, resize_image, resize_mask
 from .manifest import Manifest
-from .evaluate import evaluate_predictions, plot_distribution, save_report, save_summary, save_table, summarise, worst
-from .metrics import METRICS
+from .evaluate import (evaluate_predictions, metric_label, plot_distribution, save_report, save_summary, save_table,
+                                 summarise, worst)
 from .onnx import export_onnx
 from .contours import clean_map
 from .predict import REVIEW_SCORE, Segmentation, Segmenter
@@ -109,6 +109,7 @@ def calibrate_bundle(
         maps.append(result.small)
         masks.append(resize_mask(true_mask(pair, result.size), bundle.size))
     fit = fit_calibration(maps, masks)
+    for warning in fit['warnings']: say(warning)
     curve = Calibration(fit['temperature'], **fit['calibration'])
     probabilities = [calibrated(m, curve) for m in maps]
     largest_only = [clean_map(m, fit['threshold'], True, False) for m in probabilities]
@@ -132,7 +133,7 @@ def fit_review_rule(
     "The uncertainty that the given fraction of held-out photographs exceeds."
     open_rule = Bundle(bundle.path, bundle.info | dict(review=dict(score=REVIEW_SCORE, threshold=0.0)))
     results = Segmenter(open_rule, runtime='torch').predict_many((p.image for p in manifest), review=True)
-    scores = np.array([r.doubt for r in results]) # type: ignore[union-attr]
+    scores = np.array([r.disagreement for r in results]) # type: ignore[union-attr]
     return dict(score=REVIEW_SCORE, threshold=fit_review(scores, share), share=share, n=len(scores), source=source)
 
 # %% ../nbs/28_report.ipynb #6e0ce806
@@ -267,10 +268,9 @@ def score_section(
     def interval(ci: list[float | None]) -> str: return 'n/a' if None in ci else f'{ci[0]:.3f} to {ci[1]:.3f}'
     rows = []
     for name, m in summary['metrics'].items():
-        unit = f' [{summary["unit"]}]' if name in METRICS and METRICS[name].is_length else ''
         rows.append(
             [
-                name.replace('_', ' ') + unit,
+                metric_label(name, summary).replace('_', ' '),
                 number(m['mean']),
                 number(m['std']),
                 interval(m['ci']),
@@ -278,11 +278,14 @@ def score_section(
             ]
         )
     low, high = summary['failure_rate_ci']
+    empty = ''
+    if summary.get('empty_truths') or summary.get('empty_predictions'):
+        empty = f' Empty masks: {summary["empty_truths"]} true, {summary["empty_predictions"]} predicted.'
     head = ['metric', 'mean', 'standard deviation', f'{summary["level"]:.0%} t-interval', 'bootstrap by group']
     return (f'<p>{summary["n"]} images of {summary["groups"]} groups. '
             f'ISIC 2016/17 score {summary["isic_2017"]:.3f}, ISIC 2018 score {summary["isic_2018"]:.3f}. '
             f'{summary["failures"]} failures (Jaccard below {summary["threshold"]:g}), {summary["failure_rate"]:.1%} '
-            f'(interval {low:.1%} to {high:.1%}).</p>' + html_table(head, rows))
+            f'(interval {low:.1%} to {high:.1%}).{empty}</p>' + html_table(head, rows))
 
 # %% ../nbs/28_report.ipynb #5b7d20ea
 def case_section(

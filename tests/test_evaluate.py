@@ -442,6 +442,17 @@ def test_plots(table, tmp_path):
     assert (tmp_path/'d.png').stat().st_size > 1000 and not plt.get_fignums()      # returned, not left open
 
 
+def test_cases_of_different_sizes_are_not_drawn_over_each_other(table):
+    def load(id): return np.zeros((48, 60, 3), np.uint8), blobs(0)[0], blobs(0)[1][::2]
+    with pytest.raises(InputError, match='comes as an image of .48, 60. with masks of .48, 60. and .24, 60.'):
+        ev.plot_worst(table, load, n=1)
+
+
+@pytest.mark.parametrize('failures, n', [(5, 3), (-1, 3), (0, 0)])
+def test_failures_among_the_trials(failures, n):
+    with pytest.raises(InputError, match='is not a proportion'): ev.wilson_interval(failures, n)
+
+
 def test_evaluate_imports_neither_torch_nor_matplotlib():
     import subprocess
     import sys
