@@ -37,7 +37,7 @@ def search_seconds(n: int, queries: int = 512) -> float:
     "CPU seconds to compare `n` whole photographs, in 8 orientations, with 49 windows of each, from `queries` of them, on random descriptors."
     v = np.random.default_rng(0).standard_normal((49, n, 55), dtype=np.float32)
     start = time.process_time()
-    near = audit._best(v[:8, :queries], v)
+    near = audit.resemblance(v[:8, :queries], v)
     np.argpartition(-near, 11, axis=1)
     return (time.process_time() - start) * n / queries
 
@@ -45,19 +45,19 @@ def search_seconds(n: int, queries: int = 512) -> float:
 def main(folder: str, count: int = 10_000) -> None:
     data = Path(folder)
     manifest = Manifest.load(data / 'images').join(data / 'splits.csv')
-    for name in ('_thumbnails', '_candidates', '_confirm'): timed(name)
+    for name in ('thumbnails', 'candidates', 'confirm'): timed(name)
     start = time.process_time()
-    result = audit.audit(manifest, 'official_isic2017_split', threads=1)
+    result = audit.audit_manifest(manifest, 'official_isic2017_split', threads=1)
     total, n = time.process_time() - start, result.images
     known = {frozenset((r['image_a'], r['image_b'])) for r in csv.DictReader(open(data / 'near_duplicates.csv'))}
     found = {frozenset(x) for x in result.links()}
-    search, linear = search_seconds(count), (total - SECONDS['_candidates']) * count / n
+    search, linear = search_seconds(count), (total - SECONDS['candidates']) * count / n
     RESULT.write_text(json.dumps({
         'command': 'python benchmarks/audit.py isic2017', 'images': n, 'known': len(known), 'known_found': len(known & found),
         'leaks': [x._asdict() for x in result.leaks],
         'pairs': [{**x._asdict(), 'known': frozenset((x.image_a, x.image_b)) in known} for x in result.pairs],
-        'cpu_seconds': {'total': round(total, 1), 'decode': round(SECONDS['_thumbnails'], 1), 'search': round(SECONDS['_candidates'], 1),
-                        'align': round(SECONDS['_confirm'], 1)},
+        'cpu_seconds': {'total': round(total, 1), 'decode': round(SECONDS['thumbnails'], 1), 'search': round(SECONDS['candidates'], 1),
+                        'align': round(SECONDS['confirm'], 1)},
         'estimate': {'images': count, 'search': round(search, 1), 'everything_else_scaled': round(linear, 1), 'total': round(search + linear, 1)},
         'numpy': np.__version__, 'python': platform.python_version()}, indent=1) + '\n')
     print(RESULT.read_text())

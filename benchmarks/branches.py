@@ -7,6 +7,7 @@ compared on the selection split with the weights they started from, alone and as
 
 import argparse
 import json
+import sys
 from itertools import combinations
 from pathlib import Path
 
@@ -16,7 +17,10 @@ import weights
 from lesion_seg.bundle import Bundle, code_commit, save_bundle, versions
 from lesion_seg.evaluate import failure_rate, t_interval
 from lesion_seg.report import evaluate_manifest
-from lesion_seg.train import mean_weights, train
+from lesion_seg.train import train_model
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "model" / "trials"))  # beside it, once these programs have moved there
+from mean_weights import mean_weights  # noqa: E402
 
 RESULT = Path(__file__).resolve().parent / "results" / "branches.json"
 ARCHITECTURE = {k: v for k, v in weights.RECIPE["model"].items() if k != "pretrained"}
@@ -34,7 +38,7 @@ def main():
     manifest, shipped = weights.split(args.folder), Bundle.shipped()
     bundles = dict(shipped=shipped)
     for name in [args.only] if args.only else BRANCHES:
-        bundles[name] = train(manifest, args.out / name, loss=weights.loss(), **(FURTHER | BRANCHES[name]), start=shipped.path, progress=False)
+        bundles[name] = train_model(manifest, args.out / name, loss=weights.loss(), **(FURTHER | BRANCHES[name]), start=shipped.path, progress=False)
     if args.only: return
     scores = {}
     for names in (c for n in (1, 2, 3) for c in combinations(bundles, n)):

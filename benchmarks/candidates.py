@@ -21,7 +21,7 @@ from lesion_seg.evaluate import failure_rate, t_interval
 from lesion_seg.manifest import Manifest
 from lesion_seg.phantom import add_artefacts
 from lesion_seg.predict import Segmentation, Segmenter
-from lesion_seg.train import train
+from lesion_seg.train import train_model
 
 RESULT = Path(__file__).resolve().parent / "results" / "candidates.json"
 PHANTOMS, EPOCHS, AUGS = 1600, 4, dict(preset="robust", artefacts=0.7)
@@ -35,7 +35,7 @@ def phantoms_first(manifest: Manifest, out: Path) -> Bundle:
     plan = {k: v for k, v in weights.RECIPE.items() if k not in ("seed", "licence")} | dict(loss=weights.loss(), epochs=EPOCHS)
     start = on_phantoms(PHANTOMS, plan, weights.RECIPE["seed"], out / "first").path
     recipe = weights.RECIPE | dict(model=FURTHER["model"], augs=AUGS)
-    return train(manifest, out / "run", loss=weights.loss(), **recipe, start=start, progress=False, report=weights.row)
+    return train_model(manifest, out / "run", loss=weights.loss(), **recipe, start=start, progress=False, report=weights.row)
 
 
 def jaccards(bundle: Bundle, images: list[np.ndarray], truths: list[np.ndarray]) -> np.ndarray:
@@ -52,7 +52,7 @@ def main():
     manifest, shipped = weights.split(args.folder), Bundle.shipped()
     bundles = dict(shipped=shipped, phantoms_first=phantoms_first(manifest, args.out / "phantoms_first"))
     for name, change in ON.items():
-        bundles[name] = train(manifest, args.out / name, loss=weights.loss(), **FURTHER | change, start=shipped.path, progress=False, report=weights.row)
+        bundles[name] = train_model(manifest, args.out / name, loss=weights.loss(), **FURTHER | change, start=shipped.path, progress=False, report=weights.row)
     pairs = manifest.subset("valid")
     images, truths = [read_image(p.image) for p in pairs], [read_mask(p.mask) for p in pairs]
     worse = {name: [add_artefacts(i, t, n, **{name: GRADE}) for n, (i, t) in enumerate(zip(images, truths, strict=True))] for name in ARTEFACTS}

@@ -15,7 +15,7 @@ import weights
 from lesion_seg.bundle import Bundle, code_commit, save_bundle, versions
 from lesion_seg.manifest import Manifest
 from lesion_seg.report import calibrate_bundle
-from lesion_seg.train import train
+from lesion_seg.train import train_model
 
 RESULT = Path(__file__).resolve().parent / "results" / "distilled.json"
 TEACHERS = {42: False, 43: True}  # seed, and whether its temperature was fitted before it taught
@@ -24,7 +24,7 @@ STUDENT = dict(epochs=24, teacher_weight=0.5)
 
 def taught(manifest: Manifest, out: Path) -> dict[str, Bundle]:
     "The teachers, their student, and the mean of the first teacher's weights and the student's."
-    def fit(folder: Path, **changes): return train(manifest, folder, loss=weights.loss(), **(weights.RECIPE | changes), progress=False, report=weights.row)
+    def fit(folder: Path, **changes): return train_model(manifest, folder, loss=weights.loss(), **(weights.RECIPE | changes), progress=False, report=weights.row)
     found = {}
     for seed, warm in TEACHERS.items():
         found[f"teacher, seed {seed}"] = bundle = fit(out / f"teacher{seed}", seed=seed)

@@ -18,7 +18,7 @@ from scipy.ndimage import binary_dilation, rotate
 from lesion_seg.bundle import Bundle, MODEL_CARD, SHIPPED, code_commit, revise, versions
 from lesion_seg.core import atomic_path
 from lesion_seg.data import read_image, read_mask
-from lesion_seg.evaluate import evaluate, failure_rate, summarise, t_interval, wilson_interval
+from lesion_seg.evaluate import evaluate_predictions, failure_rate, summarise, t_interval, wilson_interval
 from lesion_seg.manifest import Manifest
 from lesion_seg.phantom import add_artefacts
 from lesion_seg.predict import Segmentation, Segmenter
@@ -41,7 +41,7 @@ def cut(bundle: Bundle, small: np.ndarray, shape: tuple[int, int]) -> np.ndarray
 
 def table_of(ids: list[str], maps: list[np.ndarray], truths: list[np.ndarray], bundle: Bundle) -> pd.DataFrame:
     "Scores of maps, each cut at the resolution of its truth."
-    return evaluate((i, None, cut(bundle, m, t.shape), t) for i, m, t in zip(ids, maps, truths, strict=True))
+    return evaluate_predictions((i, None, cut(bundle, m, t.shape), t) for i, m, t in zip(ids, maps, truths, strict=True))
 
 
 def brief(j: np.ndarray) -> dict:
@@ -209,7 +209,7 @@ def main():
     table = table_of(wanted, maps, truths, bundle)
     j = table.jaccard.to_numpy()
     facts = facts_of(folder, wanted, images, truths)
-    original = evaluate((i, None, cut(bundle, m, t.shape), t) for i, m in zip(wanted, maps, strict=True)
+    original = evaluate_predictions((i, None, cut(bundle, m, t.shape), t) for i, m in zip(wanted, maps, strict=True)
                         for t in [read_mask(folder / "masks_original_resolution" / f"{i}_segmentation.png")])
     cost = model_cost(bundle.model())
     order = np.argsort(j)[:12]

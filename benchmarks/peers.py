@@ -1,4 +1,4 @@
-"""Other people's networks, as contenders of `lesion_seg.benchmark`: python benchmarks/onnx_speed.py runs them.
+"""Other people's networks, as runtimes of `lesion_seg.benchmark`: python benchmarks/onnx_speed.py runs them.
 
 All have random weights, PyTorch in inference mode with channels_last, and are given the same photographs; the classic U-Net is our own.
 """
@@ -11,7 +11,7 @@ from lesion_seg.unet import UNet
 
 
 def _ready(net: torch.nn.Module, threads: int, bytes_each: int = 4) -> Ready:
-    "A network as a contender; its size is that of its float32 weights."
+    "A network as a runtime; its size is that of its float32 weights."
     torch.set_num_threads(threads)
     net = net.eval().to(memory_format=torch.channels_last)
     def predict(batch):

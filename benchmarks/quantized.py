@@ -14,7 +14,7 @@ import pandas as pd
 
 from lesion_seg.bundle import SHIPPED, code_commit, versions
 from lesion_seg.data import read_image, read_mask
-from lesion_seg.evaluate import bootstrap_interval, evaluate
+from lesion_seg.evaluate import bootstrap_interval, evaluate_predictions
 from lesion_seg.manifest import Manifest
 from lesion_seg.predict import Segmenter
 
@@ -35,10 +35,10 @@ def main():
     for precision in ("float32", "int8"):
         segmenter = Segmenter(args.bundle, precision=precision)
         masks[precision] = [s.mask for s in segmenter.predict_many(images)]
-        tables[precision] = evaluate((i, None, m, t) for i, m, t in zip(wanted, masks[precision], truths, strict=True))
+        tables[precision] = evaluate_predictions((i, None, m, t) for i, m, t in zip(wanted, masks[precision], truths, strict=True))
     j = {k: t.jaccard.to_numpy() for k, t in tables.items()}
     loss = j["float32"] - j["int8"]
-    between = evaluate((i, None, m, t) for i, m, t in zip(wanted, masks["int8"], masks["float32"], strict=True)).jaccard.to_numpy()
+    between = evaluate_predictions((i, None, m, t) for i, m, t in zip(wanted, masks["int8"], masks["float32"], strict=True)).jaccard.to_numpy()
     found = dict(
         command="python benchmarks/quantized.py DATA", commit=code_commit(), versions=versions(), weights_sha256=segmenter.bundle.info["weights_sha256"],
         int8=segmenter.bundle.info["onnx"]["int8"], n=len(loss), jaccard={k: float(v.mean()) for k, v in j.items()}, loss=float(loss.mean()),

@@ -21,8 +21,8 @@ from trials import held_out
 from lesion_seg.bundle import Bundle, code_commit, versions
 from lesion_seg.data import read_image, read_mask, resize_image
 from lesion_seg.manifest import Manifest
-from lesion_seg.mc_dropout import gather, lesion_scores, pairwise_dice
-from lesion_seg.predict import Segmentation, Segmenter, square_maps
+from lesion_seg.mc_dropout import Uncertainty, lesion_scores, pairwise_dice
+from lesion_seg.predict import Segmentation, Segmenter, d4_maps
 from lesion_seg.reliability import auroc, calibration_summary, failure_report, fit_review
 from lesion_seg.contours import resize_probability
 
@@ -33,12 +33,12 @@ ENTROPY, MIRROR = "one pass: entropy_per_area", "one mirrored pass: disagreement
 def doubts(segmenter: Segmenter, image: np.ndarray) -> tuple[np.ndarray, dict[str, float]]:
     "The map of the plain pass, and every doubt about it."
     bundle = segmenter.bundle
-    maps = square_maps(segmenter.backend.probabilities, image[None])[0]
+    maps = d4_maps(segmenter.backend.probabilities, image[None])[0]
     dropped = segmenter.backend.samples(image, 20, 0)
-    found = {ENTROPY: lesion_scores(gather(maps[[0, 0]], bundle.threshold), bundle.threshold)["entropy_per_area"],
+    found = {ENTROPY: lesion_scores(Uncertainty.from_samples(maps[[0, 0]], bundle.threshold), bundle.threshold)["entropy_per_area"],
              MIRROR: 1 - pairwise_dice(maps[:2] >= bundle.threshold)}
     for name, samples in (("symmetries", maps), ("dropout", dropped)):
-        found |= {f"{name}: {k}": v for k, v in lesion_scores(gather(samples, bundle.threshold), bundle.threshold).items()}
+        found |= {f"{name}: {k}": v for k, v in lesion_scores(Uncertainty.from_samples(samples, bundle.threshold), bundle.threshold).items()}
     return maps[0], found
 
 

@@ -8,6 +8,7 @@ Appends to benchmarks/results/trials.json.
 
 import argparse
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +26,10 @@ from lesion_seg.loss import BCELoss, DiceBCELoss, ImageLoss, SumLoss, TverskyLos
 from lesion_seg.manifest import LesionPair, Manifest
 from lesion_seg.phantom import write_phantoms
 from lesion_seg.report import evaluate_manifest
-from lesion_seg.train import mean_weights, train
+from lesion_seg.train import train_model
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "model" / "trials"))  # beside it, once these programs have moved there
+from mean_weights import mean_weights  # noqa: E402
 
 RESULT = Path(__file__).resolve().parent / "results" / "trials.json"
 LEAN = dict(name="lesion_unet", encoder="tf_efficientnet_lite0", pretrained=True, decoder=[128, 64, 48, 24])
@@ -94,7 +98,7 @@ def on_phantoms(n: int, plan: dict, seed: int, folder: Path) -> Bundle:
     "A network trained on `n` phantoms, with 100 more to watch."
     pairs = write_phantoms(folder / "phantoms", n + 100, size=plan["size"], seed=seed)
     seen = Manifest([replace(p, split="train" if i < n else "valid") for i, p in enumerate(pairs)])
-    return train(seen, folder / "run", **plan, seed=seed, progress=False, licence="CC0-1.0")
+    return train_model(seen, folder / "run", **plan, seed=seed, progress=False, licence="CC0-1.0")
 
 
 def settings(name: str) -> dict:
@@ -129,13 +133,13 @@ def mean_of_branches(parts: Manifest, first: Bundle, plan: dict, folder: Path) -
     for name, change in branches.BRANCHES.items():
         changes = plan | dict(epochs=plan["epochs"] // 2, lr=branches.FURTHER["lr"]) | change
         changes["model"] = {k: v for k, v in plan["model"].items() if k != "pretrained"}
-        members.append(train(parts, folder / name, **changes, start=first.path, progress=False, licence="CC0-1.0"))
+        members.append(train_model(parts, folder / name, **changes, start=first.path, progress=False, licence="CC0-1.0"))
     return save_bundle(folder / "mean", mean_weights(members), plan["size"])
 
 
 def trained(parts: Manifest, name: str, plan: dict, source: str, seed: int, out: Path) -> Bundle:
     "A trial's network; a finished one is not repeated."
-    return train(parts, out / f"{name}-{source}-{seed}", **plan, seed=seed, progress=False, licence="CC0-1.0")
+    return train_model(parts, out / f"{name}-{source}-{seed}", **plan, seed=seed, progress=False, licence="CC0-1.0")
 
 
 def run(name: str, manifest: Manifest, source: str, seed: int, out: Path, tta: bool) -> dict:

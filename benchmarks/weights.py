@@ -10,14 +10,14 @@ Writes lesion_seg/shipped (float16 weights and ONNX files); benchmarks/model_car
 import argparse
 from pathlib import Path
 
-from lesion_seg.audit import audit
+from lesion_seg.audit import audit_manifest
 from lesion_seg.bundle import SHIPPED, save_bundle
 from lesion_seg.loss import BCELoss, SumLoss, TverskyLoss
 from lesion_seg.manifest import Manifest, make_split
 from lesion_seg.onnx import export_onnx
 from lesion_seg.quantize import quantize_onnx, training_images
 from lesion_seg.report import calibrate_bundle
-from lesion_seg.train import train
+from lesion_seg.train import train_model
 
 RECIPE = dict(model=dict(name="lesion_unet", encoder="tf_efficientnet_lite2", pretrained=True, decoder=[128, 64, 48, 24], dropout=0.1),
               size=224, bs=16, epochs=30, augs="robust", lr=2e-3, schedule="one_cycle", encoder_lr=0.3, average=0.995, seed=42, licence="CC0-1.0")
@@ -32,7 +32,7 @@ def row(r): print({k: round(v, 4) for k, v in r.items()}, flush=True)
 def split(folder: Path) -> Manifest:
     "The official training photographs as 'train' and 'valid', the official validation set as 'test'."
     listed = Manifest.load(folder).join(folder / "splits.csv")
-    found = audit(listed, "official_isic2017_split")
+    found = audit_manifest(listed, "official_isic2017_split")
     return make_split(found.merge(listed), fractions=(0.9, 0.1, 0), official="official_isic2017_split", as_split={"val": "test"},
                       duplicates=folder / "near_duplicates.csv")[0]
 
@@ -45,7 +45,7 @@ def main():
     manifest = split(args.folder)
     args.out.mkdir(parents=True, exist_ok=True)
     manifest.save(args.out / "manifest.csv")
-    bundle = train(manifest, args.out / "run", loss=loss(), **RECIPE, progress=False, report=row)
+    bundle = train_model(manifest, args.out / "run", loss=loss(), **RECIPE, progress=False, report=row)
     facts = dict(data="ISIC 2017 Part 1, official training set without near-duplicates of its validation set", command="make weights DATA=FOLDER")
     shipped = save_bundle(SHIPPED, bundle.model(), bundle.size, training=bundle.info["training"] | facts, metrics=bundle.info["metrics"], half=True)
     calibrated = calibrate_bundle(shipped, manifest.subset("valid"), "selection")

@@ -4,74 +4,80 @@
 
 # %% ../nbs/08_augment.ipynb #d3c15e77
 from __future__ import annotations
-
 import os
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # importing a library must not open a connection
+os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1') # importing a library must not open a connection
 
 import albumentations as A
 import cv2
 import numpy as np
 from fasttransform import ItemTransform
-
 from .core import InputError
 from .phantom import add_artefacts
 
 # %% auto #0
-__all__ = ['Preset', 'PRESETS', 'seed_augs', 'WhiteBalance', 'Artefacts', 'train_augs', 'valid_augs', 'apply_augs',
+__all__ = ['ODDS', 'PRESETS', 'strict_pipeline', 'all_transforms', 'seed_augs', 'reference', 'geometry', 'colour', 'quality',
+           'strong', 'WhiteBalance', 'Artefacts', 'robust', 'unchanged', 'train_augs', 'valid_augs', 'apply_augs',
            'AlbumentationsTransform']
 
 # %% ../nbs/08_augment.ipynb #fd81ee83
-def _compose(transforms: list[A.BasicTransform | A.BaseCompose], seed: int | None) -> A.Compose:
-    "A strict pipeline with its own seed."
+def strict_pipeline(
+    transforms: list[Any], # of albumentations, in order
+    seed: int | tuple[int, ...] | None = None, # see `seed_augs`; None: another run, other images
+) -> A.Compose: # takes and gives `image` uint8 (H, W, 3) and `mask` uint8 (H, W)
+    "A pipeline that refuses arguments it does not know."
     augs = A.Compose(transforms, strict=True)
-    if seed is not None: seed_augs(augs, seed)
-    return augs
+    return augs if seed is None else seed_augs(augs, seed)
 
 # %% ../nbs/08_augment.ipynb #be148581
-def _leaves(t: Any) -> list[Any]:
-    "The transform and all that it holds, in a fixed order."
-    return [t, *(leaf for child in getattr(t, "transforms", []) for leaf in _leaves(child))]
+def all_transforms(
+    transform: Any, # a pipeline, or anything in one
+) -> list[Any]: # itself first, then what it holds, depth first
+    "A transform and all that it holds."
+    return [transform, *(t for child in getattr(transform, 'transforms', []) for t in all_transforms(child))]
 
 # %% ../nbs/08_augment.ipynb #88d6d22e
 def seed_augs(
-    augs: A.Compose,  # the pipeline, changed in place
-    seed: int | tuple[int, ...],  # e.g. (seed, epoch, index): one stream for each
-) -> A.Compose:  # the same pipeline
+    augs: A.Compose, # the pipeline, changed in place
+    seed: int | tuple[int, ...], # e.g. (seed, epoch, index): one stream for each
+) -> A.Compose: # the same pipeline
     "Give each transform of a pipeline its own stream of random numbers."
-    leaves = _leaves(augs)
-    words = np.random.SeedSequence(seed).generate_state(2 * len(leaves))
-    for leaf, a, b in zip(leaves, words[::2], words[1::2], strict=True):
-        leaf.py_random.seed(int(a))
-        leaf.random_generator = np.random.Generator(np.random.PCG64(int(b)))
+    transforms = all_transforms(augs)
+    words = np.random.SeedSequence(seed).generate_state(2 * len(transforms))
+    for t, a, b in zip(transforms, words[::2], words[1::2], strict=True):
+        t.py_random.seed(int(a))
+        t.random_generator = np.random.Generator(np.random.PCG64(int(b)))
     return augs
 
 # %% ../nbs/08_augment.ipynb #499ee74b
-def _reference(
-    size: int,  # side of the square images, pixels
-    rotation_limit: float = 30,  # degrees
-    horizontal_flip: bool = True,
-    vertical_flip: bool = True,
-    elastic: tuple[float, float] = (120, 6),  # alpha and sigma, pixels
-    grid: tuple[int, float] = (5, 0.3),  # steps and largest distortion
-    brightness_contrast: tuple[float, float] = (0.2, 0.2),  # largest changes
-    crop: tuple[float, float] = (0.8, 1.0),  # smallest and largest share of the image kept
-) -> list[A.BasicTransform]:
-    "The reference system's seven transforms; its defaults, its order, its probabilities."
-    (alpha, sigma), (steps, limit), (b, c) = elastic, grid, brightness_contrast
+def reference(
+    size: int, # side of the square images, pixels
+    rotation_limit: float = 30, # largest rotation, degrees
+    horizontal_flip: bool = True, # mirror left and right
+    vertical_flip: bool = True, # mirror top and bottom
+    elastic: tuple[float, float] = (120, 6), # alpha and sigma, pixels
+    grid: tuple[int, float] = (5, 0.3), # steps and largest distortion
+    brightness_contrast: tuple[float, float] = (0.2, 0.2), # largest changes
+    crop: tuple[float, float] = (0.8, 1.0), # smallest and largest fraction of the image kept
+) -> list[Any]: # seven transforms
+    "The reference system's transforms; its defaults, its order, its probabilities."
+    alpha, sigma = elastic
+    steps, limit = grid
+    brightness, contrast = brightness_contrast
     return [
         A.Rotate(limit=(-rotation_limit, rotation_limit), border_mode=cv2.BORDER_CONSTANT, p=0.5),
         A.HorizontalFlip(p=0.5 * horizontal_flip),
         A.VerticalFlip(p=0.5 * vertical_flip),
         A.ElasticTransform(alpha=alpha, sigma=sigma, p=0.3),
         A.GridDistortion(num_steps=steps, distort_limit=(-limit, limit), p=0.3),
-        A.RandomBrightnessContrast(brightness_limit=(-b, b), contrast_limit=(-c, c), p=0.5),
+        A.RandomBrightnessContrast((-brightness, brightness), (-contrast, contrast), p=0.5),
         A.RandomResizedCrop(size=(size, size), scale=tuple(crop), ratio=(0.9, 1.1), p=0.3),
     ]
 
 # %% ../nbs/08_augment.ipynb #4074f53b
-def _geometry() -> list[Any]:
+def geometry() -> list[Any]: # three transforms
     "Pose, magnification and a little elasticity: image and mask move together."
     return [
         A.SquareSymmetry(p=1.0),
@@ -81,7 +87,7 @@ def _geometry() -> list[Any]:
     ]
 
 # %% ../nbs/08_augment.ipynb #c51eaded
-def _colour() -> list[Any]:
+def colour() -> list[Any]: # four transforms
     "Light, white balance and pigment: only the image changes."
     return [
         A.RandomBrightnessContrast(brightness_limit=(-0.2, 0.2), contrast_limit=(-0.25, 0.25), p=0.6),
@@ -91,9 +97,9 @@ def _colour() -> list[Any]:
     ]
 
 # %% ../nbs/08_augment.ipynb #7134936d
-def _quality() -> A.OneOf:
+def quality() -> A.OneOf: # applied to three photographs of ten
     "What lenses and files take away, one at a time."
-    linear = {"downscale": cv2.INTER_AREA, "upscale": cv2.INTER_LINEAR}
+    linear = {'downscale': cv2.INTER_AREA, 'upscale': cv2.INTER_LINEAR}
     return A.OneOf([
         A.GaussianBlur(sigma_limit=(0.5, 2.0), p=1.0),
         A.Downscale(scale_range=(0.4, 0.8), interpolation_pair=linear, p=1.0),
@@ -101,13 +107,18 @@ def _quality() -> A.OneOf:
         A.GaussNoise(std_range=(0.01, 0.05), p=1.0),
     ], p=0.3)
 
+def strong(
+    size: int, # side of the square images, pixels; plays no part here
+) -> list[Any]: # eight transforms
+    "Any pose, light, colour and focus."
+    return [*geometry(), *colour(), quality()]
+
 # %% ../nbs/08_augment.ipynb #0dd14b88
 class WhiteBalance(A.ImageOnlyTransform):
     "Multiply each channel by its own random gain, the brightness as a whole kept."
-    def __init__(
-        self,
-        sigma: float = 0.12,  # standard deviation of the gain's logarithm
-        p: float = 0.5,  # probability of being applied
+    def __init__(self,
+        sigma: float = 0.12, # standard deviation of the gain's logarithm
+        p: float = 0.5, # probability of being applied
     ):
         super().__init__(p=p)
         self.sigma = sigma
@@ -116,102 +127,115 @@ class WhiteBalance(A.ImageOnlyTransform):
         gain = np.exp(self.random_generator.normal(0, self.sigma, 3))
         return dict(gain=gain / gain.mean())
 
-    def apply(self, img: np.ndarray, gain: np.ndarray, **params: Any) -> np.ndarray:
+    def apply(self,
+        img: np.ndarray, # uint8 (H, W, 3)
+        gain: np.ndarray, # one factor for each channel (3,)
+        **params: Any, # what albumentations adds; not used
+    ) -> np.ndarray: # uint8 (H, W, 3)
         table = np.clip(np.arange(256)[:, None] * gain, 0, 255).astype(np.uint8)
         return cv2.LUT(img, np.ascontiguousarray(table[None]))
 
 # %% ../nbs/08_augment.ipynb #062821cc
-_ODDS = dict(hair=0.5, ruler=0.25, gel=0.25, dark_corners=0.3, glare=0.2, ink=0.12)
+ODDS = dict(hair=0.5, ruler=0.25, gel=0.25, dark_corners=0.3, glare=0.2, ink=0.12) # probability of each artefact
 
 class Artefacts(A.ImageOnlyTransform):
-    "Lay the phantoms' artefacts over a photograph, each with its own odds, at a random grade."
-    def __init__(
-        self,
-        grades: tuple[float, float] = (0.15, 0.9),  # weakest and strongest
-        p: float = 0.5,  # probability of being applied
+    "Lay the phantoms' artefacts over a photograph, each with its own odds, at a random severity."
+    def __init__(self,
+        severity: tuple[float, float] = (0.15, 0.9), # weakest and strongest
+        p: float = 0.5, # probability of being applied
     ):
         super().__init__(p=p)
-        self.grades = grades
+        self.severity = severity
 
     @property
-    def targets_as_params(self) -> list[str]: return ["mask"]
+    def targets_as_params(self) -> list[str]:
+        "The mask is needed to place some of them."
+        return ['mask']
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
         rng = self.random_generator
-        drawn = {k: float(rng.uniform(*self.grades)) for k, odds in _ODDS.items() if rng.random() < odds}
-        return dict(drawn=drawn, place=int(rng.integers(2**31)), truth=data["mask"] > 0)
+        drawn = {k: float(rng.uniform(*self.severity)) for k, odds in ODDS.items() if rng.random() < odds}
+        return dict(drawn=drawn, place=int(rng.integers(2**31)), truth=data['mask'] > 0)
 
-    def apply(self, img: np.ndarray, drawn: dict[str, float], place: int, truth: np.ndarray, **params: Any) -> np.ndarray:
+    def apply(self,
+        img: np.ndarray, # uint8 (H, W, 3)
+        drawn: dict[str, float], # artefacts and their severity
+        place: int, # seed of where they lie
+        truth: np.ndarray, # bool (H, W)
+        **params: Any, # what albumentations adds; not used
+    ) -> np.ndarray: # uint8 (H, W, 3)
         return add_artefacts(img, truth, place, **drawn) if drawn else img
 
 # %% ../nbs/08_augment.ipynb #a12d242f
-def _robust(
-    scale: tuple[float, float] = (0.6, 1.5),  # smallest and largest magnification
-    artefacts: float = 0.5,  # share of photographs that get artefacts
-) -> list[Any]:
+def robust(
+    size: int, # side of the square images, pixels; plays no part here
+    scale: tuple[float, float] = (0.6, 1.5), # smallest and largest magnification
+    artefacts: float = 0.5, # fraction of photographs that get artefacts
+) -> list[Any]: # ten transforms
     "Artefacts, wide pose, white balance, light, and one fault of the file."
     return [
         Artefacts(p=artefacts),
         A.SquareSymmetry(p=1.0),
-        A.Affine(scale=tuple(scale), keep_ratio=False, balanced_scale=True, translate_percent=(-0.12, 0.12), rotate=(-45, 45), shear=(-8, 8),
-                 border_mode=cv2.BORDER_REFLECT_101, p=0.8),
+        A.Affine(scale=tuple(scale), keep_ratio=False, balanced_scale=True, translate_percent=(-0.12, 0.12),
+                 rotate=(-45, 45), shear=(-8, 8), border_mode=cv2.BORDER_REFLECT_101, p=0.8),
         A.GridDistortion(num_steps=5, distort_limit=(-0.2, 0.2), border_mode=cv2.BORDER_REFLECT_101, p=0.15),
         WhiteBalance(p=0.7),
         A.RandomBrightnessContrast(brightness_limit=(-0.25, 0.25), contrast_limit=(-0.35, 0.35), p=0.7),
         A.RandomGamma(gamma_limit=(60, 160), p=0.4),
         A.HueSaturationValue(hue_shift_limit=(-6, 6), sat_shift_limit=(-45, 45), val_shift_limit=(-10, 10), p=0.4),
         A.ToGray(p=0.03),
-        _quality(),
+        quality(),
     ]
 
 # %% ../nbs/08_augment.ipynb #77e3e465
-Preset = Literal["strong", "robust", "reference", "none"]
-PRESETS: tuple[str, ...] = ("strong", "robust", "reference", "none")
+def unchanged(
+    size: int, # side of the square images, pixels; plays no part here
+) -> list[Any]: # empty
+    "No transform at all."
+    return []
+
+PRESETS: dict[str, Callable[..., list[Any]]] = dict(strong=strong, robust=robust, reference=reference, none=unchanged)
 
 def train_augs(
-    size: int = 256,  # side of the square training images, pixels
-    preset: str = "strong",  # one of `PRESETS`
-    seed: int | None = None,  # None: another run, other images
-    **values: Any,  # of 'reference' (see `_reference`: rotation_limit, elastic, ...) or 'robust' (see `_robust`: scale, artefacts)
-) -> A.Compose:  # takes and gives `image` uint8 (size, size, 3) and `mask` uint8 (size, size)
-    "The training pipeline of a preset; raises InputError for an unknown one."
-    if preset not in PRESETS: raise InputError(f"augmentation preset {preset!r} is unknown; choose one of {', '.join(PRESETS)}.")
-    if values and preset not in ("reference", "robust"): raise InputError(f"the preset {preset!r} takes no values ({', '.join(values)}).")
-    if preset == "none": return valid_augs()
-    transforms = dict(reference=lambda: _reference(size, **values), strong=lambda: [*_geometry(), *_colour(), _quality()], robust=lambda: _robust(**values))
-    return _compose(transforms[preset](), seed)
+    size: int = 256, # side of the square training images, pixels
+    preset: str = 'strong', # one of `PRESETS`
+    seed: int | None = None, # None: another run, other images
+    **values: Any, # more arguments of the preset: `rotation_limit=10` of 'reference', `scale=(0.5, 2)` of 'robust'
+) -> A.Compose: # takes and gives `image` uint8 (size, size, 3) and `mask` uint8 (size, size)
+    "The training pipeline of a preset; raises `InputError` for an unknown one."
+    about = f'augmentation preset {preset!r}'
+    if preset not in PRESETS: raise InputError(about, 'is not known', f'choose one of {", ".join(PRESETS)}')
+    try: transforms = PRESETS[preset](size, **values)
+    except TypeError as e:
+        raise InputError(about, f'does not take these values ({e})', 'leave out or mend the one that is named') from e
+    return strict_pipeline(transforms, seed)
 
 # %% ../nbs/08_augment.ipynb #44cd7192
-def valid_augs() -> A.Compose:
+def valid_augs() -> A.Compose: # takes and gives `image` and `mask`
     "The empty pipeline of validation and test images."
-    return _compose([], None)
+    return strict_pipeline([])
 
 # %% ../nbs/08_augment.ipynb #d656f6e9
 def apply_augs(
-    augs: A.Compose,  # from `train_augs` or `valid_augs`
-    image: np.ndarray,  # uint8 (H, W, 3)
-    mask: np.ndarray,  # bool (H, W)
-    seed: int | tuple[int, ...] | None = None,  # same seed, same result, whatever came before
-) -> tuple[np.ndarray, np.ndarray]:  # uint8 (H, W, 3) and bool (H, W)
+    augs: A.Compose, # from `train_augs` or `valid_augs`
+    image: np.ndarray, # uint8 (H, W, 3)
+    mask: np.ndarray, # bool (H, W)
+    seed: int | tuple[int, ...] | None = None, # same seed, same result, whatever came before
+) -> tuple[np.ndarray, np.ndarray]: # uint8 (H, W, 3) and bool (H, W)
     "Move an image and its mask together."
-    if image.shape[:2] != mask.shape: raise ValueError(f"image {image.shape[:2]} and mask {mask.shape} differ in size")
+    if image.shape[:2] != mask.shape:
+        raise InputError(f'image {image.shape[:2]} and mask {mask.shape}', 'differ in size', 'resize one of them first')
     if seed is not None: seed_augs(augs, seed)
     out = augs(image=image, mask=mask.view(np.uint8))
-    return out["image"], out["mask"].astype(bool)
-
-# %% ../nbs/08_augment.ipynb #5103969c
-def _like(array: np.ndarray, original: Any) -> Any:
-    "The array in the type of what it came from: fastai's PIL classes, or an array."
-    return array if isinstance(original, np.ndarray) else type(original).create(array)
+    return out['image'], out['mask'].astype(bool)
 
 # %% ../nbs/08_augment.ipynb #0b5e7bd4
 class AlbumentationsTransform(ItemTransform):
     "An albumentations pipeline as a fastai item transform for (image, mask) tuples of the training set."
     split_idx, order = 0, 2
 
-    def __init__(
-        self,
-        augs: A.Compose,  # from `train_augs`
+    def __init__(self,
+        augs: A.Compose, # from `train_augs`
     ):
         super().__init__()
         self.augs = augs
@@ -220,4 +244,5 @@ class AlbumentationsTransform(ItemTransform):
         "Augment image and mask; keep their types and whatever follows them."
         image, mask, *rest = pair
         x, y = apply_augs(self.augs, np.asarray(image), np.asarray(mask) > 0)
-        return (_like(x, image), _like(y.astype(np.uint8), mask), *rest)
+        def alike(array, original): return array if isinstance(original, np.ndarray) else type(original).create(array)
+        return alike(x, image), alike(y.astype(np.uint8), mask), *rest

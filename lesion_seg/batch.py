@@ -28,7 +28,7 @@ from threading import Thread
 from typing import IO, Any
 import numpy as np
 from filelock import FileLock
-from .bundle import CARD, Bundle
+from .bundle import METADATA, Bundle
 from lesion_seg.core import (
     DICOM,
     HEAD,
@@ -336,7 +336,7 @@ def make_plan(
     folder = Path(out)
     listing = folder/'inputs.jsonl'
     sources = [sources] if isinstance(sources, (str, Path)) else list(sources)
-    digest = sha256(bundle.path/CARD)
+    digest = sha256(bundle.path/METADATA)
     plan = dict(masks=masks, bundle=digest, precision=precision, options=json.loads(json.dumps(options)))
     with place_to_work(folder, 'plan'):
         old = read_plan(folder/'plan.json')
@@ -387,6 +387,7 @@ COLUMNS = dict(
     area_fraction='double',
     centre='list<double>',
     bbox='list<int32>',
+    touches_frame='bool',
     perimeter_px='double',
     equivalent_diameter_px='double',
     major_diameter_px='double',
@@ -461,7 +462,7 @@ def result_row(
         threshold=result.threshold,
         **result.measure(),
     )
-    if result.doubt is not None: row |= dict(doubt=result.doubt, needs_review=result.needs_review)
+    if result.disagreement is not None: row |= dict(doubt=result.disagreement, needs_review=result.needs_review)
     return row | mask
 
 # %% ../nbs/27_batch.ipynb #f59a3ead
@@ -703,7 +704,7 @@ class BatchResult:
 def segment_folder(
     sources: str | Path | Iterable[str | Path], # see `list_inputs`
     out: str | Path, # folder of the results; one that holds an unfinished batch goes on
-    bundle: str | Path | Bundle | None = None, # a bundle or its folder; None: the one that comes with the package
+    bundle: str | Path | Bundle | None = None, # a bundle, its folder, or that of a run; None: the shipped one
     masks: str = 'png', # 'png': files; 'rle': in the rows; 'none'
     shard_size: int | None = None, # inputs in a shard: what a kill may cost; None: at most 256, even over the jobs
     shard: str = '1/1', # 'i/n': only each n-th shard, beginning with the i-th, for schedulers
@@ -720,7 +721,7 @@ def segment_folder(
     begin = time.perf_counter()
     part, parts = parse_share(shard)
     if workers is not None and workers < 1: raise InputError(f'workers {workers}', 'is too few', 'give at least 1')
-    model = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle) if bundle else Bundle.shipped()
+    model = Bundle.open(bundle)
     home = model.path.resolve()
     # what is wrong with model or options shows now
     opened(home, precision).predict(np.zeros((32, 32, 3), np.uint8), **options)

@@ -42,7 +42,7 @@ __all__ = ['app', 'ConfigOpt', 'SetOpt', 'JsonOpt', 'BundleArg', 'TableArg', 'Ve
            'PrecisionOpt', 'TtaOpt', 'LargestOpt', 'FillOpt', 'ImagesArg', 'ModelOpt', 'ResultsOpt', 'SaveOpt',
            'ReviewOpt', 'SegOpt', 'FractionalOpt', 'MillimetresOpt', 'BatchOpt', 'MasksOpt', 'WorkersOpt', 'ShardOpt',
            'RayOpt', 'say', 'answer', 'shown', 'progress_bar', 'complaint', 'main', 'show_version', 'keep_settings',
-           'settings', 'find_bundle', 'open_table', 'subset_of', 'parse_size', 'phantom', 'download', 'parse_values',
+           'settings', 'open_table', 'subset_of', 'parse_size', 'phantom', 'download', 'parse_values',
            'parse_fractions', 'keep_duplicates_together', 'split', 'records', 'log_epoch', 'starting_weights', 'train',
            'calibrate', 'check_threshold', 'evaluate', 'export', 'benchmark', 'find_photographs', 'parse_kinds',
            'dicom_header', 'Results', 'segment_archive', 'segment', 'check_port', 'web_app', 'demo', 'installation',
@@ -152,7 +152,7 @@ ConfigOpt = Annotated[Path | None, typer.Option('--config', show_default=False,
 SetOpt = Annotated[list[str] | None, typer.Option('--set', show_default=False,
     help='Override one setting: section.key=value. May be repeated.')]
 JsonOpt = Annotated[bool, typer.Option('--json', help='Print the result as JSON.')]
-BundleArg = Annotated[Path, typer.Argument(show_default=False,
+BundleArg = Annotated[str, typer.Argument(show_default=False,
     help="The folder that `lesion_seg train` wrote, a bundle, or 'shipped' for the package's own.")]
 TableArg = Annotated[Path | None, typer.Argument(show_default=False,
     help='Table with splits from `lesion_seg split`, or a folder of records; else paths.manifest.')]
@@ -194,16 +194,6 @@ def settings(
     cfg = load_config(config or before, [*earlier, *(overrides or [])])
     setup_logging(cfg.logging)
     return cfg
-
-# %% ../nbs/32_cli.ipynb #79455b3d
-def find_bundle(
-    path: Path | None, # a bundle, the folder of a run that holds one, or 'shipped'; None: the package's own
-) -> Path: # a folder that should hold a bundle
-    "The bundle that was asked for."
-    from lesion_seg.bundle import SHIPPED
-    if path is None or (str(path) == 'shipped' and not path.exists()): return SHIPPED
-    inside = path/'bundle'
-    return inside if inside.is_dir() and not (path/'bundle.json').exists() else path
 
 # %% ../nbs/32_cli.ipynb #255bc6e4
 def open_table(
@@ -342,8 +332,8 @@ def keep_duplicates_together(
     folder: Path, # gets the report for people
 ) -> tuple[Manifest, dict[str, Any]]: # near-duplicates in one group, and what was found
     "Look for photographs that are nearly the same, and make one group of them."
-    from lesion_seg.audit import audit, save_audit
-    with progress_bar('looking for near-duplicates'): audited = audit(manifest, column)
+    from lesion_seg.audit import audit_manifest, save_audit
+    with progress_bar('looking for near-duplicates'): audited = audit_manifest(manifest, column)
     page = save_audit(folder, audited, manifest, column)
     say(f'{audited}\nthe report, with thumbnails, is {shown(page)}')
     leaks = [leak._asdict() for leak in audited.leaks]
@@ -437,7 +427,7 @@ def starting_weights(
     "Where a training begins."
     from lesion_seg.bundle import Bundle
     start = cfg.training.start
-    if start not in ('auto', 'shipped', None): return find_bundle(Path(start)), f'the weights of {shown(start)}'
+    if start not in ('auto', 'shipped', None): return Bundle.open(start).path, f'the weights of {shown(start)}'
     shipped = Bundle.shipped()
     if start and cfg.model.fits(shipped.architecture): return shipped.path, 'the shipped weights'
     if start == 'shipped':
@@ -468,7 +458,7 @@ def train(
     if first: logging.getLogger('lesion_seg').info(f'training starts from {origin}')
     weights = cfg.training.loss_weights
     with redirect_stdout(sys.stderr): # fastai's callbacks print; stdout is for the result
-        bundle = training.train(
+        bundle = training.train_model(
             table,
             out or cfg.paths.run_dir,
             cfg.model.arguments(),
@@ -492,7 +482,7 @@ def train(
 @app.command()
 def calibrate(
     ctx: typer.Context,
-    bundle: Annotated[Path, typer.Argument(
+    bundle: Annotated[str, typer.Argument(
         show_default=False, help='The folder that `lesion_seg train` wrote, or a bundle; its metadata is revised.')],
     manifest: TableArg = None,
     part: Annotated[str, typer.Option('--split', help='The split to fit on; never the one to report on.')] = 'valid',
@@ -504,7 +494,7 @@ def calibrate(
     name = manifest or cfg.paths.manifest
     chosen = subset_of(open_table(name), part, name)
     with progress_bar('calibrating'):
-        fit = calibrate_bundle(find_bundle(bundle), chosen, part, say=say).info['metrics']['calibration']
+        fit = calibrate_bundle(bundle, chosen, part, say=say).info['metrics']['calibration']
     before, after = fit['jaccard']
     answer(
         fit,
@@ -552,12 +542,13 @@ def evaluate(
     config: ConfigOpt = None, set_: SetOpt = None, as_json: JsonOpt = False,
 ) -> None:
     "Score a bundle on images with masks: mean, intervals, failures, pictures of the worst cases."
+    from lesion_seg.bundle import Bundle
     from lesion_seg.evaluate import text_report
     from lesion_seg.report import evaluate_manifest, save_evaluation
     cfg = settings(ctx, config, set_)
     name = manifest or cfg.paths.manifest
     chosen = subset_of(open_table(name), part, name)
-    model = find_bundle(bundle)
+    model = Bundle.open(bundle)
     options = cfg.prediction.arguments(threshold=threshold, tta=tta, largest=largest, fill_holes=fill_holes)
     options['precision'] = precision or cfg.prediction.precision
     with_distances = cfg.evaluation.distances if distances is None else distances
@@ -594,7 +585,7 @@ def export(
         raise InputError('--floats', 'does not go with --quantize, whose files take uint8', 'leave one of them out')
     if calibration and not quantize:
         raise InputError('--calibration', 'is for --quantize only', 'give --quantize static as well, or leave it out')
-    model = Bundle.load(find_bundle(bundle))
+    model = Bundle.open(bundle)
     if quantize is None:
         with progress_bar(f'exporting at opset {opset}'): file = export_onnx(model, out, opset, floats)
     else:
@@ -615,7 +606,7 @@ def export(
 # %% ../nbs/32_cli.ipynb #bbb93f59
 @app.command()
 def benchmark(
-    bundle: Annotated[Path | None, typer.Argument(
+    bundle: Annotated[str | None, typer.Argument(
         show_default=False, help="A bundle, or the folder of a run; else the package's own.")] = None,
     only: Annotated[str | None, typer.Option(
         show_default=False, help="Names, with commas, such as 'torch eager,onnx float'; else all.")] = None,
@@ -629,12 +620,14 @@ def benchmark(
 ) -> None:
     "Time a bundle on every runtime that is installed, in turns: latency, throughput, load time, memory, size."
     from lesion_seg import benchmark as timing
-    names = [n.strip() for n in only.split(',')] if only else list(timing.CONTENDERS)
-    unknown = [n for n in names if n not in timing.CONTENDERS]
+    from lesion_seg.bundle import Bundle
+    names = [n.strip() for n in only.split(',')] if only else list(timing.ALL_RUNTIMES)
+    unknown = [n for n in names if n not in timing.ALL_RUNTIMES]
     if unknown:
-        raise InputError(f'--only {unknown[0]}', 'is not a runtime', f'choose from {", ".join(timing.CONTENDERS)}')
-    runtimes = {n: timing.CONTENDERS[n] for n in names}
-    with progress_bar('timing'): times = timing.benchmark(find_bundle(bundle), runtimes, threads, size, rounds, batch)
+        raise InputError(f'--only {unknown[0]}', 'is not a runtime', f'choose from {", ".join(timing.ALL_RUNTIMES)}')
+    runtimes = {n: timing.ALL_RUNTIMES[n] for n in names}
+    with progress_bar('timing'):
+        times = timing.benchmark_bundle(Bundle.open(bundle), runtimes, threads, size, rounds, batch)
     if out:
         with atomic_path(out) as file: file.write_text(json.dumps(times, indent=1) + '\n', encoding='utf-8')
     answer(times, as_json, timing.benchmark_table(times))
@@ -723,13 +716,13 @@ class Results:
         stem: str, # of the files
     ) -> None:
         "Write the files of one photograph, or remember why there are none."
-        from lesion_seg.dicom import write_seg
+        from lesion_seg.dicom_seg import write_seg
         if isinstance(result, InputError): return self.broken.append(as_options(str(result)))
         written = result.save(self.folder, stem, self.kinds)
         source = result.probability if self.fractional else result.mask
         if self.seg: written['seg'] = write_seg(self.seg, source, file, model=result.model)
         row = dict(file=str(file), **result.measure())
-        if result.doubt is not None: row |= dict(doubt=result.doubt, needs_review=result.needs_review)
+        if result.disagreement is not None: row |= dict(doubt=result.disagreement, needs_review=result.needs_review)
         self.rows.append(row | dict(written={kind: str(path) for kind, path in written.items()}))
 
     def __str__(self) -> str:
@@ -742,7 +735,7 @@ class Results:
 # %% ../nbs/32_cli.ipynb #b2557dd7
 ImagesArg = Annotated[list[Path], typer.Argument(show_default=False, readable=False, # each says so by itself
     help='Photographs, folders of them, globs in quotes, or tables (.csv, .parquet) with a column image.')]
-ModelOpt = Annotated[Path | None, typer.Option('-b', '--bundle', show_default=False,
+ModelOpt = Annotated[str | None, typer.Option('-b', '--bundle', show_default=False,
     help="The folder that `lesion_seg train` wrote, or a bundle; else the package's own.")]
 ResultsOpt = Annotated[
     Path | None, typer.Option('-o', '--out', show_default=False, help='Folder for the results; else paths.output_dir.')
@@ -779,7 +772,7 @@ RayOpt = Annotated[
 def segment_archive(
     images: Sequence[Path], # folders, globs, tables, photographs
     folder: Path, # for the results
-    bundle: Path, # of the model
+    bundle: str | None, # of the model
     cfg: Config, # its section `batch`
     options: dict[str, Any], # of `segment_folder`; None where the configuration decides
     as_json: bool, # print the result as JSON
@@ -827,6 +820,7 @@ def segment(
 ) -> None:
     "Draw the lesion's border in photographs: masks at their own resolution, measures, contours."
     from lesion_seg.batch import with_spacing
+    from lesion_seg.bundle import Bundle
     from lesion_seg.predict import Segmenter
     cfg = settings(ctx, config, set_)
     kinds = parse_kinds(save)
@@ -839,10 +833,10 @@ def segment(
         if seg or save != 'mask,json':
             raise InputError('--batch', 'writes rows and masks', 'leave out --save and --seg')
         options |= dict(masks=masks, workers=workers, shard=shard, ray=ray, precision=precision)
-        return segment_archive(images, folder, find_bundle(bundle), cfg, options, as_json)
+        return segment_archive(images, folder, bundle, cfg, options, as_json)
     files, remarks = find_photographs(images)
     results = Results(files, folder, kinds, seg, fractional)
-    segmenter = Segmenter(find_bundle(bundle), precision=precision)
+    segmenter = Segmenter(Bundle.open(bundle), precision=precision)
     with writing(folder): folder.mkdir(parents=True, exist_ok=True)
     with progress_bar('segmenting', len(files)) as step:
         for i, result in enumerate(segmenter.predict_many(files, **options)):
@@ -936,7 +930,7 @@ def installation() -> dict[str, str]: # by name, all of it text
 @app.command()
 def info(
     ctx: typer.Context,
-    bundle: Annotated[Path | None, typer.Argument(
+    bundle: Annotated[str | None, typer.Argument(
         show_default=False, help="A bundle or run to describe, or 'shipped', or a DICOM file.")] = None,
     identifying: Annotated[bool, typer.Option(
         '--identifying', help="Show a DICOM file's patient, dates and serial numbers as well.")] = False,
@@ -946,18 +940,17 @@ def info(
     from lesion_seg.bundle import Bundle
     asked_for_settings = config or set_ or any(ctx.obj or ())
     cfg = settings(ctx, config, set_)
-    if bundle and bundle.is_file():
-        header = dicom_header(bundle, identifying)
+    if bundle and os.path.isfile(bundle):
+        header = dicom_header(Path(bundle), identifying)
         if header is None:
             raise InputError(shown(bundle), 'is neither a bundle folder nor a DICOM file', 'give one of them')
         return answer(header, as_json, str(header))
     if bundle:
-        folder = find_bundle(bundle)
-        if not folder.exists():
+        if bundle != 'shipped' and not os.path.exists(bundle):
             raise InputError(
                 shown(bundle), 'does not exist', "give the folder of a run or a bundle, 'shipped', or a DICOM file"
             )
-        metadata = Bundle.load(folder).info
+        metadata = Bundle.open(bundle).info
         return answer(metadata, as_json, json.dumps(metadata, indent=2))
     if asked_for_settings: return answer(cfg.model_dump(), as_json, config_yaml(cfg))
     known = installation()

@@ -21,11 +21,19 @@ from .reliability import fit_review
 from .core import InputError, atomic_path, encode_jpeg, writing
 from .data import contact_sheet, draw_contour, read_image, read_mask, resize_image, resize_mask
 from .manifest import Manifest
-from .evaluate import evaluate, plot_distribution, save_report, save_summary, save_table, summarise, worst
-from .metrics import DISTANCES
+from lesion_seg.evaluate import (
+    evaluate_predictions,
+    plot_distribution,
+    save_report,
+    save_summary,
+    save_table,
+    summarise,
+    worst,
+)
+from .metrics import METRICS
 from .onnx import export_onnx
 from .contours import clean_map
-from .predict import DOUBT, Segmentation, Segmenter
+from .predict import REVIEW_SCORE, Segmentation, Segmenter
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,13 +72,13 @@ def evaluate_manifest(
     "Predict and score each image of a manifest at its own resolution."
     def answers() -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
         pairs = list(manifest)
-        predictions = Segmenter(bundle, precision=precision).predict_many([p.image for p in pairs], **options)
+        predictions = Segmenter(Bundle.open(bundle), precision=precision).predict_many([p.image for p in pairs], **options)
         for i, (pair, result) in enumerate(zip(pairs, predictions, strict=True)):
             if isinstance(result, InputError): raise result
             truth = true_mask(pair, result.mask.shape)
             if report: report(i + 1)
             yield pair.id, pair.group, result.mask, truth
-    return evaluate(answers(), distances=distances)
+    return evaluate_predictions(answers(), distances=distances)
 
 # %% ../nbs/28_report.ipynb #fc774f24
 def exported_again(
@@ -98,7 +106,7 @@ def calibrate_bundle(
     say: Callable[[str], None] = print, # told when exported files are written anew
 ) -> Bundle: # revised; the fits are in metrics['calibration'] of its metadata
     "Fit probabilities, threshold, rule for review, and whether to keep the largest region only, at the model's size."
-    bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
+    bundle = Bundle.open(bundle)
     if not len(manifest):
         raise InputError(bundle.path, 'there is no image to calibrate it with', "give a table with a 'valid' split")
     plain = Bundle(bundle.path, bundle.info | dict(temperature=1.0, calibration={}))
@@ -130,10 +138,10 @@ def fit_review_rule(
     share: float, # fraction of them that a person shall look at
 ) -> dict[str, Any]: # score, threshold and where they come from, as the metadata keeps them
     "The uncertainty that the given fraction of held-out photographs exceeds."
-    open_rule = Bundle(bundle.path, bundle.info | dict(review=dict(score=DOUBT, threshold=0.0)))
+    open_rule = Bundle(bundle.path, bundle.info | dict(review=dict(score=REVIEW_SCORE, threshold=0.0)))
     results = Segmenter(open_rule, runtime='torch').predict_many((p.image for p in manifest), review=True)
-    scores = np.array([r.doubt for r in results]) # type: ignore[union-attr]
-    return dict(score=DOUBT, threshold=fit_review(scores, share), share=share, n=len(scores), source=source)
+    scores = np.array([r.disagreement for r in results]) # type: ignore[union-attr]
+    return dict(score=REVIEW_SCORE, threshold=fit_review(scores, share), share=share, n=len(scores), source=source)
 
 # %% ../nbs/28_report.ipynb #6e0ce806
 TRUTH, PREDICTION = (0, 200, 120), (255, 140, 0)
@@ -267,7 +275,7 @@ def score_section(
     def interval(ci: list[float | None]) -> str: return 'n/a' if None in ci else f'{ci[0]:.3f} to {ci[1]:.3f}'
     rows = []
     for name, m in summary['metrics'].items():
-        unit = f' [{summary["unit"]}]' if name in DISTANCES else ''
+        unit = f' [{summary["unit"]}]' if name in METRICS and METRICS[name].is_length else ''
         rows.append(
             [
                 name.replace('_', ' ') + unit,
@@ -311,7 +319,7 @@ def save_evaluation(
     **options: Any, # those of the prediction, for the pictures
 ) -> dict[str, Any]: # the summary
     "Write what an evaluation found, for programs and for people."
-    folder, segmenter = Path(folder), Segmenter(bundle, precision=precision)
+    folder, segmenter = Path(folder), Segmenter(Bundle.open(bundle), precision=precision)
     with writing(folder): folder.mkdir(parents=True, exist_ok=True)
     summary = summarise(table, level=level)
     save_table(table, folder/'scores.csv')
@@ -372,7 +380,7 @@ def run_demo(
     "Phantoms, split, training, calibration, evaluation, prediction and a report, all in one folder."
     from lesion_seg.phantom import write_phantoms
     from lesion_seg.callbacks import HISTORY
-    from lesion_seg.train import train
+    from lesion_seg.train import train_model
     folder, begin = Path(folder), time.perf_counter()
     say(f'1/5 {n} phantoms of {n // 2} patients')
     manifest = write_phantoms(folder/'data', n=n, size=size, seed=seed).split(seed=seed)
@@ -384,7 +392,7 @@ def run_demo(
         say(f'    epoch {r["epoch"] + 1:2.0f}/{epochs}  loss {r["train_loss"]:.3f}  '
             f'validation Jaccard {r["jaccard"]:.3f}  {r["seconds"]:.0f} s')
     licence = 'none needed: synthetic'
-    bundle = train(manifest, folder/'run', model or DEMO_MODEL, size=model_size, epochs=epochs, lr=3e-3,
+    bundle = train_model(manifest, folder/'run', model or DEMO_MODEL, size=model_size, epochs=epochs, lr=3e-3,
                    schedule='one_cycle', seed=seed, licence=licence, progress=False, report=row)
     bundle = calibrate_bundle(bundle, manifest.subset('valid'), say=say)
     say(f'4/5 scores on {counts["test"]} phantoms of unseen patients, at the threshold of {bundle.threshold:g}')

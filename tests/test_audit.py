@@ -109,9 +109,9 @@ def test_unreadable_files_are_listed_and_the_others_go_on(originals, tmp_path):
     (tmp_path / 'empty.png').touch()
     rows = [LesionPair(tmp_path / 'bad.jpg'), files[0], LesionPair(tmp_path / 'empty.png'), save(tmp_path, 'c.png', images[0]),
             LesionPair(tmp_path / 'gone.jpg')]
-    found = d.audit(Manifest(rows), threads=2)
+    found = d.audit_manifest(Manifest(rows), threads=2)
     assert [p.id for p in found.unreadable] == ['bad', 'empty', 'gone'] and found.images == 2 and len(found.pairs) == 1
-    assert d.audit(Manifest()).pairs == []
+    assert d.audit_manifest(Manifest()).pairs == []
 
 
 def leaky(originals, folder):
@@ -123,20 +123,20 @@ def leaky(originals, folder):
 
 def test_leaks_are_pairs_in_different_splits(originals, tmp_path):
     m = leaky(originals, tmp_path)
-    assert d.audit(m, threads=1).leaks == [('c0', 'test', 'o00', 'train')]
-    assert d.audit(m, 'fold', threads=1).leaks == [('c1', '1', 'o01', '2')]
-    with pytest.raises(InputError, match='no column folder'): d.audit(m, 'folder')
+    assert d.audit_manifest(m, threads=1).leaks == [('c0', 'test', 'o00', 'train')]
+    assert d.audit_manifest(m, 'fold', threads=1).leaks == [('c1', '1', 'o01', '2')]
+    with pytest.raises(InputError, match='no column folder'): d.audit_manifest(m, 'folder')
 
 
 def test_a_chain_is_one_cluster_and_leaks_through_a_free_row():
-    clusters = d._clusters([('a', 'b'), ('b', 'c'), ('d', 'e')])
+    clusters = d.clusters_of([('a', 'b'), ('b', 'c'), ('d', 'e')])
     assert clusters == [('a', 'b', 'c'), ('d', 'e')]
-    assert d._leaks(clusters, dict(a='train', b='', c='test', d='', e='test')) == [('a', 'train', 'c', 'test')]
+    assert d.leaks_in(clusters, dict(a='train', b='', c='test', d='', e='test')) == [('a', 'train', 'c', 'test')]
 
 
 def test_split_keeps_clusters_together(originals, tmp_path):
     m = leaky(originals, tmp_path)
-    found = d.audit(m, threads=1)
+    found = d.audit_manifest(m, threads=1)
     for seed in range(8):
         for done in (make_split(m, (.5, .25, .25), seed, stratify=False, duplicates=found.links())[0],
                      found.merge(m).split((.5, .25, .25), seed, stratify=False)):
@@ -148,7 +148,7 @@ def test_report_is_escaped_and_stands_alone(originals, tmp_path):
     images, files = originals
     copy = save(tmp_path, 'c.png', images[0]).image
     m = Manifest([LesionPair(files[0].image, id='<script>alert(1)</script>', split='train'), LesionPair(copy, id='a,"b', split='valid')])
-    found = d.audit(m, threads=1)
+    found = d.audit_manifest(m, threads=1)
     page = d.save_audit(tmp_path / 'out', found, m).read_text()
     assert '<script' not in page and '&lt;script&gt;' in page and 'http' not in page and page.count('<img') == 2
     assert m.link_duplicates(tmp_path / 'out/duplicates.csv') == found.merge(m) and len({p.group for p in found.merge(m)}) == 1
@@ -165,7 +165,7 @@ def test_import_is_light():
 @pytest.mark.skipif(not ISIC.exists(), reason='no ISIC sample')
 def test_isic_2017():
     table = list(csv.DictReader(open(ISIC / 'near_duplicates.csv')))
-    found = d.audit(Manifest.load(ISIC / 'images').join(ISIC / 'splits.csv'), 'official_isic2017_split')
+    found = d.audit_manifest(Manifest.load(ISIC / 'images').join(ISIC / 'splits.csv'), 'official_isic2017_split')
     known, pairs = ({frozenset(x) for x in y} for y in ([(r['image_a'], r['image_b']) for r in table], found.links()))
     seen = {frozenset(f'ISIC_{i:07}' for i in ab) for ab in SAME_LESION}
     assert known | seen <= pairs and len(pairs - known - seen) <= 5 and found.images == 2150

@@ -176,7 +176,7 @@ def test_parquet_table_and_millimetres(work, tmp_path):
     pytest.importorskip("pydicom")
     import pyarrow as pa
 
-    from lesion_seg.dicom import photo_to_dicom
+    from lesion_seg.dicom_seg import photo_to_dicom
     photo_to_dicom(make_phantom(3, (48, 64)).image, tmp_path / "x.dcm", spacing=(0.1, 0.2))
     pq.write_table(pa.table({"image": ["x.dcm", str(work / "photos" / "day0" / "000.jpg")]}), tmp_path / "table.parquet")
     segment_folder(tmp_path / "table.parquet", tmp_path / "out", work / "bundle", masks="none", workers=1, threshold=0.3)

@@ -134,7 +134,7 @@ def test_download_of_what_is_not_there(tmp_path):
 def test_dicom_in_and_dicom_out(work, tmp_path):
     "The segmentation refers to its photograph; the header's pixel spacing gives millimetres; a photograph that is no DICOM has none."
     pydicom, highdicom = pytest.importorskip("pydicom"), pytest.importorskip("highdicom")
-    from lesion_seg.dicom import photo_to_dicom
+    from lesion_seg.dicom_seg import photo_to_dicom
     photo_to_dicom(make_phantom(3, (48, 64)).image, tmp_path / "in.dcm", spacing=(0.1, 0.2))
     done = run("segment", "in.dcm", "-b", work / "bundle", "-o", "out", "--seg", "seg.dcm", "--threshold", "0.4", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -148,7 +148,7 @@ def test_dicom_in_and_dicom_out(work, tmp_path):
 
 
 def test_info_of_a_dicom_file_keeps_the_patient_to_itself(tmp_path):
-    from lesion_seg.dicom import photo_to_dicom
+    from lesion_seg.dicom_seg import photo_to_dicom
     photo_to_dicom(make_phantom(3, (48, 64)).image, tmp_path / "in.dcm", patient="Doe")
     assert "Doe" not in (shown := run("info", "in.dcm", cwd=tmp_path).stdout) and "64" in shown
     assert "Doe" in run("info", "in.dcm", "--identifying", cwd=tmp_path).stdout

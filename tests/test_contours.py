@@ -1,11 +1,8 @@
 """lesion_seg.contours: oracles by hand and by scipy, properties of the way from a map to mask, border and measures."""
-import io
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from scipy import ndimage
 from scipy.spatial.distance import pdist
 
@@ -54,14 +51,6 @@ def test_clean_mask_agrees_with_scipy(seed):
 def test_feret_equals_the_largest_pair_distance(seed):
     pts = np.random.default_rng(seed).normal(size=(60, 2)) * [30, 5]
     assert S.feret_diameter(pts) == pytest.approx(pdist(pts).max(), rel=5e-6)
-
-
-def test_encoded_png_is_read_by_others(tmp_path):
-    a = np.random.default_rng(0).integers(0, 256, (37, 1), np.uint8)
-    for x in (a, a.T.copy(), np.tile(a, (1, 50))):
-        im = Image.open(io.BytesIO(S.encode_png(x)))
-        im.verify()
-        assert np.array_equal(np.array(Image.open(io.BytesIO(S.encode_png(x)))), x)
 
 
 def soft_disc(h, w, r, y0, x0):

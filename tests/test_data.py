@@ -1,6 +1,5 @@
 "lesion_seg.data against values by hand, Pillow, scipy and properties."
 import io
-import os
 import struct
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps
 
+from lesion_seg import core
 from lesion_seg import data as d
 
 ISIC = Path(__file__).parents[2] / 'shared/data'
@@ -69,29 +69,6 @@ class TestLight:
         code = ('from PIL import Image, ImageFile; a = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES; import lesion_seg.data; '
                 'print(a == (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES))')
         assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == 'True'
-
-
-class TestAtomic:
-    def test_replaces_and_keeps_suffix(self, tmp_path):
-        p = tmp_path / 'a.png'
-        p.write_text('old')
-        with d.atomic_path(p) as t:
-            assert t.parent == tmp_path and t.suffix == '.png' and t != p
-            t.write_text('new')
-            assert p.read_text() == 'old'
-        assert p.read_text() == 'new' and os.listdir(tmp_path) == ['a.png']
-
-    def test_failure_keeps_old_and_leaves_nothing(self, tmp_path):
-        p = tmp_path / 'a.png'
-        p.write_text('old')
-        with pytest.raises(KeyboardInterrupt), d.atomic_path(p) as t:
-            t.write_text('half')
-            raise KeyboardInterrupt
-        assert p.read_text() == 'old' and os.listdir(tmp_path) == ['a.png']
-
-    def test_folder_that_cannot_be_made(self, tmp_path):
-        (tmp_path / 'file').touch()
-        with pytest.raises(d.InputError, match='file is not a folder that can be made'), d.atomic_path(tmp_path / 'file' / 'a.png'): pass
 
 
 class TestOrientation:
@@ -311,7 +288,7 @@ class TestSources:
         noise = np.random.default_rng(0).integers(0, 255, photo.shape).astype(np.uint8)
         b = enc(noise, fmt)
         (tmp_path / 'cut').write_bytes(b[:int(len(b) * keep)])
-        with pytest.raises(d.InputError, match='cut is damaged or incomplete'): d.read_image(tmp_path / 'cut')
+        with pytest.raises(d.InputError, match='cut: is damaged or incomplete'): d.read_image(tmp_path / 'cut')
 
     def test_missing_folder_text_and_rubbish(self, tmp_path):
         with pytest.raises(d.InputError, match='does not exist'): d.read_image(tmp_path / 'no.jpg')
@@ -356,19 +333,19 @@ class TestSources:
         np.testing.assert_array_equal(d.read_image(b.getvalue()), photo)
 
     def test_registered_reader(self, monkeypatch, tmp_path):
-        monkeypatch.setattr(d, '_READERS', [])
+        monkeypatch.setattr(core, 'FORMATS', list(core.FORMATS))
         seen = []
         def read(src):
             seen.append(src)
             return np.full((2, 3), 7, np.uint8)
-        for _ in range(2): d.register_reader(lambda_sniff, read)
-        assert len(d._READERS) == 1
+        mine = core.FileFormat('a file of mine', b'MYFORMAT', ('.mine',), core.Reader(read))
+        for _ in range(2): core.register_format(mine)
+        assert core.FORMATS.count(mine) == 1
         (tmp_path / 'x').write_bytes(b'MYFORMAT')
         assert d.read_image(tmp_path / 'x').tolist() == [[[7] * 3] * 3] * 2 and seen == [tmp_path / 'x']
         assert d.read_image(b'MYFORMAT').shape == (2, 3, 3) and seen[1] == b'MYFORMAT'
         assert d.image_size(b'MYFORMAT') == (2, 3)
-        monkeypatch.setattr(d, '_READERS', [])
-        d.register_reader(lambda_sniff, read, lambda src: (20, 30))
+        core.FORMATS[0] = mine._replace(reader=core.Reader(read, lambda src: (20, 30)))
         assert d.image_size(b'MYFORMAT') == (20, 30)
 
     def test_threads(self, photo):
@@ -377,9 +354,6 @@ class TestSources:
         for t in ts: t.start()
         for t in ts: t.join()
         assert len(out) == 160 and all((o == out[0]).all() for o in out)
-
-
-def lambda_sniff(head): return head.startswith(b'MYFORMAT')
 
 
 class TestMask:

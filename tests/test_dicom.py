@@ -21,6 +21,7 @@ from lesion_seg import data
 from lesion_seg import dicom as d
 from lesion_seg.core import InputError
 from lesion_seg.data import image_size, read_image, read_mask
+from lesion_seg.dicom_seg import photo_to_dicom, write_seg
 from lesion_seg.phantom import make_phantom
 
 pydicom = pytest.importorskip('pydicom')
@@ -43,7 +44,7 @@ def photo(phantom): return phantom.image
 
 
 @pytest.fixture
-def path(tmp_path, photo): return d.photo_to_dicom(photo, tmp_path / 'photo.dcm', spacing=(0.02, 0.03), patient='DOE JANE')
+def path(tmp_path, photo): return photo_to_dicom(photo, tmp_path / 'photo.dcm', spacing=(0.02, 0.03), patient='DOE JANE')
 
 
 @pytest.fixture
@@ -239,7 +240,7 @@ def test_deflated_bomb_stays_small(ds):
     pack = zlib.compressobj(9, wbits=-15)
     bomb = pack.compress(zlib.decompress(whole[end:], -15) + bytes(30_000_000)) + pack.flush()
     assert len(bomb) < 60_000
-    assert len(d._inflated(whole[:end], bomb, 'x').getvalue()) < 3_000_000
+    assert len(d.inflate_dicom(whole[:end], bomb, 'x').getvalue()) < 3_000_000
     with pytest.raises(InputError, match='deflated pixels'):
         d.read_dicom(deflated(ds, NumberOfFrames=10**6))
 
@@ -280,7 +281,7 @@ def test_cut_files(ds, syntax):
         assert 'JANE' not in str(e.value)
 
 
-@pytest.mark.parametrize('name, says', [('MR_truncated.dcm', 'cut off: 8,130 of 8,192'), ('rtdose.dcm', 'no photograph'), ('rtplan.dcm', 'RT Plan Storage'),
+@pytest.mark.parametrize('name, says', [('MR_truncated.dcm', 'cut off .8,130 of 8,192'), ('rtdose.dcm', 'not a photograph'), ('rtplan.dcm', 'RT Plan Storage'),
                                         ('JPEG2000-embedded-sequence-delimiter.dcm', 'another size'), ('JPEG-lossy.dcm', 'no decoder can read'),
                                         ('waveform_ecg.dcm', '12-lead ECG'), ('test-SR.dcm', 'holds no picture')])
 def test_sentences_for_what_is_no_photograph(name, says):
@@ -305,7 +306,7 @@ def test_nothing_personal_is_said(ds, caplog, recwarn, capfd):
     with caplog.at_level(logging.DEBUG):
         d.read_dicom(bytes(blob))
         d.dicom_summary(bytes(blob))
-        with pytest.raises(InputError): d.write_seg('x.dcm', np.zeros((61, 83), bool), bytes(blob))
+        with pytest.raises(InputError): write_seg('x.dcm', np.zeros((61, 83), bool), bytes(blob))
         with pytest.raises(InputError): d.read_dicom(bytes(blob[:-200]))
     said = caplog.text + ''.join(str(w.message) for w in recwarn) + ''.join(capfd.readouterr())
     assert 'DOE' not in said and 'JANE' not in said
@@ -335,10 +336,11 @@ def test_import_is_light():
 
 @pytest.mark.parametrize('missing', ['pydicom', 'highdicom'])
 def test_missing_packages(path, missing):
-    call = dict(pydicom='d.read_dicom(sys.argv[1])', highdicom='d.write_seg("y.dcm", np.zeros((61, 83), bool), sys.argv[1])')[missing]
+    call = dict(pydicom='d.read_dicom(sys.argv[1])', highdicom='write_seg("y.dcm", np.zeros((61, 83), bool), sys.argv[1])')[missing]
     code = f'''import sys, numpy as np
 sys.modules[{missing!r}] = None
 from lesion_seg import dicom as d
+from lesion_seg.dicom_seg import write_seg
 sys.argv = ['', {str(path)!r}]
 try: {call}
 except d.InputError as e: print(e)'''
@@ -359,8 +361,8 @@ def test_seam(path, photo, phantom):
     assert np.array_equal(read_image(path), photo) and np.array_equal(read_image(path.read_bytes()), photo)
     with path.open('rb') as f: assert np.array_equal(read_image(f), photo)
     assert image_size(path) == (61, 83)
-    red = d.photo_to_dicom(np.full((4, 4, 3), (200, 10, 10), np.uint8), path.with_name('red.dcm'))
-    with pytest.raises(InputError, match='in colour, so it is no mask'): read_mask(red)
+    red = photo_to_dicom(np.full((4, 4, 3), (200, 10, 10), np.uint8), path.with_name('red.dcm'))
+    with pytest.raises(InputError, match='in colour, so it is not a mask'): read_mask(red)
 
 
 # Facts
@@ -373,7 +375,7 @@ def test_summary_is_json_and_names_nobody(path):
     assert who['patient_name'] == who['patient_id'] == 'DOE JANE' and who['study_date'] == '20260101'
     reference = {'patient_id', 'patient_name', 'study_date', 'modality', 'rows', 'columns', 'bits_allocated', 'bits_stored', 'photometric_interpretation',
                  'pixel_spacing', 'image_type', 'study_description', 'series_description', 'manufacturer'}
-    assert reference | {'laterality', 'body_part', 'device'} <= set(who) and set(who) - set(facts) == set(d._IDENTIFYING)
+    assert reference | {'laterality', 'body_part', 'device'} <= set(who) and set(who) - set(facts) == set(d.IDENTIFYING_FIELDS)
 
 
 def test_summary_of_what_is_absent(ds):
@@ -408,8 +410,8 @@ def missing(ds):
 
 @pytest.mark.parametrize('kind', ['dermoscopic', 'photographic'])
 def test_objects_hold_what_the_standard_requires(tmp_path, photo, phantom, kind):
-    p = d.photo_to_dicom(photo, tmp_path / 'p.dcm', kind)
-    s = d.write_seg(tmp_path / 's.dcm', phantom.mask, p)
+    p = photo_to_dicom(photo, tmp_path / 'p.dcm', kind)
+    s = write_seg(tmp_path / 's.dcm', phantom.mask, p)
     assert missing(pydicom.dcmread(p)) == set() and missing(pydicom.dcmread(s)) == set()
     pydicom.config.settings.reading_validation_mode = pydicom.config.RAISE
     try:
@@ -420,8 +422,8 @@ def test_objects_hold_what_the_standard_requires(tmp_path, photo, phantom, kind)
 @pytest.mark.parametrize('kind', ['dermoscopic', 'photographic'])
 @pytest.mark.parametrize('spacing', [None, (0.01, 0.02)])
 def test_binary_round_trip(tmp_path, photo, phantom, kind, spacing):
-    p = d.photo_to_dicom(photo, tmp_path / 'p.dcm', kind, spacing)
-    s = d.write_seg(tmp_path / 's.dcm', phantom.mask, p, model=dict(architecture='lesion_unet', weights_sha256='ab' * 32))
+    p = photo_to_dicom(photo, tmp_path / 'p.dcm', kind, spacing)
+    s = write_seg(tmp_path / 's.dcm', phantom.mask, p, model=dict(architecture='lesion_unet', weights_sha256='ab' * 32))
     source, seg = pydicom.dcmread(p), hd.seg.segread(s)
     assert np.array_equal(seg.get_pixels_by_source_instance([source.SOPInstanceUID])[0, ..., 0], phantom.mask)
     assert np.array_equal(read_mask(s), phantom.mask)
@@ -435,14 +437,14 @@ def test_binary_round_trip(tmp_path, photo, phantom, kind, spacing):
 @pytest.mark.parametrize('fill', [False, True])
 def test_empty_and_full_masks(tmp_path, path, fill):
     mask = np.full((61, 83), fill)
-    assert np.array_equal(read_mask(d.write_seg(tmp_path / 's.dcm', mask, path)), mask)
+    assert np.array_equal(read_mask(write_seg(tmp_path / 's.dcm', mask, path)), mask)
 
 
 def test_fractional_round_trip(tmp_path, path, ds):
     p = np.random.default_rng(0).random((61, 83), np.float32)
     p[0] = 0
     p[1] = 1
-    seg = hd.seg.segread(d.write_seg(tmp_path / 's.dcm', p, path))
+    seg = hd.seg.segread(write_seg(tmp_path / 's.dcm', p, path))
     got = seg.get_pixels_by_source_instance([ds.SOPInstanceUID])[0, ..., 0]
     assert seg.SegmentationType == 'FRACTIONAL' and seg.SegmentationFractionalType == 'PROBABILITY'
     assert np.abs(got - p).max() <= 0.5 / 255 + 1e-6 and (got[0] == 0).all() and (got[1] == 1).all()
@@ -452,30 +454,30 @@ def test_fractional_round_trip(tmp_path, path, ds):
 def test_frame_of_several(tmp_path, ds, photo, phantom, sop):
     pixels = photo.tobytes() * 3
     two = raw(ds, NumberOfFrames=3, PixelData=pixels + b'\0' * (len(pixels) % 2), SOPClassUID=getattr(uid, sop))
-    seg = hd.seg.segread(d.write_seg(tmp_path / 's.dcm', phantom.mask, two, frame=2))
+    seg = hd.seg.segread(write_seg(tmp_path / 's.dcm', phantom.mask, two, frame=2))
     origin = seg.PerFrameFunctionalGroupsSequence[0].DerivationImageSequence[0].SourceImageSequence[0]
     assert (origin.ReferencedFrameNumber, origin.ReferencedSOPClassUID) == (2, getattr(uid, sop))
     assert np.array_equal(seg.get_pixels_by_source_frame(ds.SOPInstanceUID, [2])[0, ..., 0], phantom.mask)
 
 
 def test_deterministic_and_atomic(tmp_path, path, phantom):
-    a, b = (d.write_seg(tmp_path / f'{k}.dcm', phantom.mask, path, when=WHEN) for k in 'ab')
+    a, b = (write_seg(tmp_path / f'{k}.dcm', phantom.mask, path, when=WHEN) for k in 'ab')
     assert a.read_bytes() == b.read_bytes()
-    other = d.write_seg(tmp_path / 'c.dcm', ~phantom.mask, path, when=WHEN)
+    other = write_seg(tmp_path / 'c.dcm', ~phantom.mask, path, when=WHEN)
     assert pydicom.dcmread(other).SOPInstanceUID != pydicom.dcmread(a).SOPInstanceUID
-    with pytest.raises(InputError, match=r'the mask is \(83, 61\)'): d.write_seg(a, phantom.mask.T, path)
+    with pytest.raises(InputError, match=r'the mask: is \(83, 61\)'): write_seg(a, phantom.mask.T, path)
     assert a.read_bytes() == b.read_bytes() and not list(tmp_path.glob('.*'))
 
 
 def test_sources_with_little_in_them(tmp_path, ds, phantom):
     for k in ('StudyID', 'AccessionNumber', 'PatientName', 'PatientBirthDate', 'StudyTime', 'Modality', 'Manufacturer', 'SpecificCharacterSet'): delattr(ds, k)
     ds['PixelSpacing']._value = ['0', '0']
-    s = d.write_seg(tmp_path / 's.dcm', phantom.mask, raw(ds, FrameOfReferenceUID='1.2.3'))
+    s = write_seg(tmp_path / 's.dcm', phantom.mask, raw(ds, FrameOfReferenceUID='1.2.3'))
     assert np.array_equal(read_mask(s), phantom.mask)
     for k in ('SOPInstanceUID', 'StudyInstanceUID', 'SeriesInstanceUID'):
         less = pydicom.dcmread(io.BytesIO(raw(ds)))
         delattr(less, k)
-        with pytest.raises(InputError, match=f'has no {k}'): d.write_seg(tmp_path / 't.dcm', phantom.mask, stripped(less))
+        with pytest.raises(InputError, match=f'has no {k}'): write_seg(tmp_path / 't.dcm', phantom.mask, stripped(less))
 
 
 def stripped(ds):
@@ -487,7 +489,7 @@ def stripped(ds):
 @pytest.mark.parametrize('mask, says', [(np.ones((61, 83), np.uint8), 'uint8'), (np.full((61, 83), 1.01), 'from 1.01'), (np.full((61, 83), np.nan), 'nan'),
                                         (np.ones((61, 83, 1), bool), r'\(61, 83, 1\)'), (np.ones((0, 0), bool), r'\(0, 0\)')])
 def test_masks_that_are_refused(tmp_path, path, mask, says):
-    with pytest.raises(InputError, match=says): d.write_seg(tmp_path / 's.dcm', mask, path)
+    with pytest.raises(InputError, match=says): write_seg(tmp_path / 's.dcm', mask, path)
     assert not (tmp_path / 's.dcm').exists()
 
 
@@ -498,7 +500,7 @@ def test_seg_of_clinical_files(tmp_path):
         size = d.read_dicom(src, 1)[0].shape[:2]
         mask = np.zeros(size, bool)
         mask[5:20, 7:30] = True
-        try: s = d.write_seg(tmp_path / 's.dcm', mask, src, frame=1)
+        try: s = write_seg(tmp_path / 's.dcm', mask, src, frame=1)
         except InputError as e: assert 'nothing can refer to it' in str(e), e
         else: assert np.array_equal(read_mask(s), mask)
 
@@ -508,11 +510,11 @@ def test_seg_of_clinical_files(tmp_path):
 def test_photo_round_trip(tmp_path, photo):
     jpeg = tmp_path / 'p.jpg'
     Image.fromarray(photo).save(jpeg, quality=80)
-    assert np.array_equal(read_image(d.photo_to_dicom(jpeg, tmp_path / 'p.dcm')), read_image(jpeg))
+    assert np.array_equal(read_image(photo_to_dicom(jpeg, tmp_path / 'p.dcm')), read_image(jpeg))
 
 
 @pytest.mark.parametrize('kw, says', [(dict(kind='x'), 'choose from'), (dict(spacing=(1,)), 'two positive'), (dict(spacing=(np.inf, 1)), 'two positive'),
                                       (dict(patient='a\\b'), '1 to 64'), (dict(patient='x' * 65), '1 to 64')])
 def test_photo_that_dicom_cannot_say(tmp_path, photo, kw, says):
-    with pytest.raises(InputError, match=says): d.photo_to_dicom(photo, tmp_path / 'p.dcm', **kw)
+    with pytest.raises(InputError, match=says): photo_to_dicom(photo, tmp_path / 'p.dcm', **kw)
     assert not list(tmp_path.iterdir())

@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
 from lesion_seg.core import InputError
-from lesion_seg.loss import BCELoss, BoundaryLoss, DiceBCELoss, DiceLoss, FocalTverskyLoss, ImageLoss, SumLoss, TverskyLoss, signed_distance
+from lesion_seg.loss import (
+    LOSSES, BCELoss, BoundaryLoss, DiceBCELoss, DiceLoss, FocalTverskyLoss, ImageLoss, SumLoss, TverskyLoss, make_loss, signed_distance)
 
-LOSSES = [DiceLoss(), BCELoss(), DiceBCELoss(), TverskyLoss(), FocalTverskyLoss(), BoundaryLoss(),
-          SumLoss([DiceBCELoss(), BoundaryLoss()], [1, .5])]
-each = pytest.mark.parametrize("loss", LOSSES, ids=lambda x: type(x).__name__)
+each = pytest.mark.parametrize("loss", [make_loss(name) for name in LOSSES], ids=list(LOSSES))
 
 
 def batch(n=3, h=12, w=10, seed=0):
@@ -220,8 +219,8 @@ class TestChoices:
         with pytest.raises(InputError, match="'mean', 'sum' or 'none'"): DiceLoss(reduction="batch")
 
     def test_sum_needs_a_weight_each(self):
-        with pytest.raises(InputError, match="one each"): SumLoss([DiceLoss()], [1, 2])
-        with pytest.raises(InputError, match="one each"): SumLoss([], [])
+        with pytest.raises(InputError, match="1 losses: do not go with 2 weights"): SumLoss([DiceLoss()], [1, 2])
+        with pytest.raises(InputError, match="has no parts"): SumLoss([], [])
 
     def test_base_says_what_is_missing(self):
         with pytest.raises(NotImplementedError, match="per_image"): ImageLoss()(*batch())
@@ -233,3 +232,27 @@ class TestChoices:
         dice = monai.DiceLoss(sigmoid=True, smooth_nr=1, smooth_dr=1)(x, t4)
         tversky = monai.TverskyLoss(sigmoid=True, alpha=.3, beta=.7, smooth_nr=1, smooth_dr=1)(x, t4)
         assert torch.allclose(DiceLoss()(x, t), dice, atol=1e-6) and torch.allclose(TverskyLoss()(x, t), tversky, atol=1e-6)
+
+
+class TestByName:
+    def test_the_shipped_loss(self):
+        "benchmarks/weights.py trained with half Tversky(1, 1), half cross-entropy."
+        x, t = batch()
+        assert torch.allclose(make_loss("tversky_bce")(x, t), SumLoss([TverskyLoss(1, 1), BCELoss()], [.5, .5])(x, t))
+
+    def test_options_reach_the_class(self):
+        loss = make_loss("tversky", alpha=.1, beta=.9, smooth=2., reduction="sum")
+        assert (loss.alpha, loss.beta, loss.smooth, loss.reduction) == (.1, .9, 2., "sum")
+
+    def test_a_sum_of_names(self):
+        x, t = batch()
+        loss = make_loss("sum", losses=["dice", dict(name="tversky", alpha=.2), BCELoss()], weights=[1, 2, 3])
+        assert torch.allclose(loss(x, t), DiceLoss()(x, t) + 2 * TverskyLoss(.2)(x, t) + 3 * BCELoss()(x, t), atol=1e-6)
+        assert make_loss("sum", losses=["dice", "bce"]).weights == [.5, .5]
+
+    @pytest.mark.parametrize("name, options, says", [
+        ("jaccard", {}, "loss 'jaccard': is not known; choose one of dice_bce, tversky_bce"), ("dice", dict(alpha=1), "loss 'dice': does not take.*alpha"),
+        ("sum", dict(losses=[]), "has no parts"), ("sum", dict(losses=["dice"], weights=[1, 2]), "1 losses: do not go with 2 weights"),
+        ("sum", dict(losses=["dice", "dise"]), "loss 'dise'"), ("sum", dict(losses=[dict(name="dice", beta=1)]), "loss 'dice': does not take")])
+    def test_refusals(self, name, options, says):
+        with pytest.raises(InputError, match=says): make_loss(name, **options)

