@@ -24,7 +24,8 @@ STUDENT = dict(epochs=24, teacher_weight=0.5)
 
 def taught(manifest: Manifest, out: Path) -> dict[str, Bundle]:
     "The teachers, their student, and the mean of the first teacher's weights and the student's."
-    def fit(folder: Path, **changes): return train_model(manifest, folder, loss=weights.loss(), **(weights.RECIPE | changes), progress=False, report=weights.row)
+    def fit(folder: Path, **changes):
+        return train_model(manifest, folder, loss=weights.loss(), **(weights.RECIPE | changes), progress=False, report=weights.row)
     found = {}
     for seed, warm in TEACHERS.items():
         found[f"teacher, seed {seed}"] = bundle = fit(out / f"teacher{seed}", seed=seed)

@@ -85,7 +85,8 @@ def openvino_float(
 ) -> Ready: # raises `InputError` where OpenVINO or the file is missing
     "OpenVINO on the same ONNX file."
     try: import openvino
-    except ImportError: raise InputError('OpenVINO', 'is not installed', "run pip install 'lesion_seg[openvino]'") from None
+    except ImportError:
+        raise InputError('OpenVINO', 'is not installed', "run pip install 'lesion_seg[openvino]'") from None
     options = dict(INFERENCE_NUM_THREADS=threads, PERFORMANCE_HINT='LATENCY', INFERENCE_PRECISION_HINT=precision)
     file = bundle.file(ONNX)
     request = openvino.Core().compile_model(file, 'CPU', options).create_infer_request()
@@ -142,11 +143,13 @@ class RuntimeProcess:
         threads: int, # of one prediction
         side: int, # of the photographs, pixels
     ):
-        call = f'from lesion_seg.benchmark import serve_runtime; serve_runtime({spec!r}, {str(bundle)!r}, {threads}, {side})'
-        environment = os.environ | dict(OMP_NUM_THREADS=str(threads), PYTHONPATH=os.pathsep.join(p for p in sys.path if p))
+        call = f'serve_runtime({spec!r}, {str(bundle)!r}, {threads}, {side})'
+        command = [sys.executable, '-W', 'ignore', '-c', f'from lesion_seg.benchmark import serve_runtime; {call}']
+        path = os.pathsep.join(p for p in sys.path if p)
         self.noise = tempfile.TemporaryFile('w+')
-        self.process = subprocess.Popen([sys.executable, '-W', 'ignore', '-c', call], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        stderr=self.noise, text=True, env=environment)
+        environment = os.environ | dict(OMP_NUM_THREADS=str(threads), PYTHONPATH=path)
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.noise,
+                                        text=True, env=environment)
         self.about = self.answer() # 'load' and 'size', or 'missing'; later also 'seconds' and 'memory'
 
     def answer(self) -> dict[str, Any]: # 'missing' when the process has ended
@@ -167,7 +170,8 @@ class RuntimeProcess:
             self.process.stdin.flush() # type: ignore[union-attr]
         except BrokenPipeError: pass # its answer says why
         self.about |= self.answer()
-        if 'missing' in self.about: raise InputError('a benchmarked network', f'failed ({self.about["missing"]})', 'leave its runtime out')
+        why = self.about.get('missing')
+        if why: raise InputError('a benchmarked network', f'failed ({why})', 'leave its runtime out')
         return self.about['seconds']
 
     def __enter__(self) -> RuntimeProcess: return self
@@ -206,8 +210,10 @@ def benchmark_row(
     batch: int, # photographs in it
 ) -> dict[str, Any]: # JSON-able
     "The figures of one runtime."
-    return dict(milliseconds=spread(one), images_per_second=round(batch / float(np.median(list(many))), 1), load_ms=round(about['load'] * 1e3, 1),
-                first_ms=round(first * 1e3, 1), peak_memory_mb=memory and round(memory, 1), file_mb=round(about['size'] / 1e6, 2))
+    throughput = batch / float(np.median(list(many)))
+    return dict(milliseconds=spread(one), images_per_second=round(throughput, 1),
+                load_ms=round(about['load'] * 1e3, 1), first_ms=round(first * 1e3, 1),
+                peak_memory_mb=memory and round(memory, 1), file_mb=round(about['size'] / 1e6, 2))
 
 # %% ../nbs/26_benchmark.ipynb #d2d6971b
 def benchmark_bundle(
@@ -244,9 +250,10 @@ def benchmark_bundle(
         first, one, many = turns(1, 1)[0], turns(warm_up + rounds, 1)[warm_up:], turns(batches, batch)[2:]
         rows = {name: dict(p.about) for name, p in processes.items()}
         for name, p in able.items():
-            rows[name] = benchmark_row(p.about, *first[name], [t[name][0] for t in one], [t[name][0] for t in many], batch)
-    return dict(processor=processor(), cores=cores(), threads=n, size=size, rounds=rounds, batch=batch, versions=versions(), rows=rows,
-                weights_sha256=opened.info['weights_sha256'])
+            warm, batched = [t[name][0] for t in one], [t[name][0] for t in many]
+            rows[name] = benchmark_row(p.about, *first[name], warm, batched, batch)
+    return dict(processor=processor(), cores=cores(), threads=n, size=size, rounds=rounds, batch=batch,
+                versions=versions(), rows=rows, weights_sha256=opened.info['weights_sha256'])
 
 # %% ../nbs/26_benchmark.ipynb #63abea02
 def benchmark_table(
@@ -256,8 +263,9 @@ def benchmark_table(
     names = list(result['rows']) or ['']
     width = max(map(len, names))
     size = result['size']
-    lines = [f'{size} x {size} pixels, {result["threads"]} of {result["cores"]} cores, {result["rounds"]} rounds; {result["processor"]}',
-             f'{"":{width}}    mean     std     min  median     p95     max ms  images/s   load ms  first ms  memory MB  file MB']
+    machine = f'{result["threads"]} of {result["cores"]} cores, {result["rounds"]} rounds; {result["processor"]}'
+    head = '   mean     std     min  median     p95     max ms  images/s   load ms  first ms  memory MB  file MB'
+    lines = [f'{size} x {size} pixels, {machine}', f'{"":{width}} {head}']
     for name, row in result['rows'].items():
         if 'missing' in row:
             lines.append(f'{name:{width}}  {row["missing"]}')

@@ -145,7 +145,7 @@ def check_metadata(
                          problems)
     return metadata
 
-# %% ../nbs/12_bundle.ipynb #210b6bbe
+# %% ../nbs/12_bundle.ipynb #2b4f73d0
 @dataclass(frozen=True)
 class _Metadata:
     "What bundle.json says, by name."
@@ -359,7 +359,7 @@ def save_bundle(
         raise InputError(folder, 'holds other files', 'choose a new folder for the bundle')
     if not hasattr(model, 'architecture'): model = OwnNetwork(model)
     own = model.network if isinstance(model, OwnNetwork) else None
-    if own is not None: model.check_logits(size)
+    if isinstance(model, OwnNetwork): model.check_logits(size)
     state = {k: v.detach().cpu().contiguous().clone() for k, v in (own or model).state_dict().items()}
     if half: state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
     with writing(folder):

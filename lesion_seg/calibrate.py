@@ -36,7 +36,8 @@ def check_maps(
 ) -> list[tuple[np.ndarray, np.ndarray]]: # each map with its mask as bool; raises `InputError`
     "Pairs of a map and its truth that belong together."
     if not len(probabilities) or len(probabilities) != len(masks):
-        raise InputError('the maps', f'are {len(probabilities)}, the masks {len(masks)}', 'give one mask for each map, at least one')
+        raise InputError('the maps', f'are {len(probabilities)}, the masks {len(masks)}',
+                         'give one mask for each map, at least one')
     for i, (p, m) in enumerate(zip(probabilities, masks, strict=True)):
         if np.shape(p) != np.shape(m):
             raise InputError(f'map {i}', f'has the shape {np.shape(p)}, its mask {np.shape(m)}', 'resize one of them')
@@ -54,7 +55,7 @@ def cross_entropy(
     losses = []
     for p, m in check_maps(probabilities, masks):
         z = to_logit(p) / temperature
-        losses.append(np.logaddexp(0, np.where(m, -z, z)).mean()) # log(1 + exp(-z)) where lesion, log(1 + exp(z)) elsewhere
+        losses.append(np.logaddexp(0, np.where(m, -z, z)).mean()) # log(1 + exp(-z)) where lesion, else log(1 + exp(z))
     return float(np.mean(losses))
 
 # %% ../nbs/18_calibrate.ipynb #65fb02ba
@@ -115,7 +116,8 @@ def fit_curve(
     entropies = np.array([entropy_per_area(expit(z)) for z in logits])
     usual = float(np.median(entropies))
     span = float(np.exp(np.quantile(abs(np.log(entropies / usual)), 0.98)))
-    seen = [(z[w], np.where(m[w], -1, 1), e) for z, (_, m), w, e in zip(logits, pairs, where, entropies, strict=True) if w.any()]
+    images = zip(logits, pairs, where, entropies, strict=True)
+    seen = [(z[w], np.where(m[w], -1, 1), e) for z, (_, m), w, e in images if w.any()]
     def calibration(x: np.ndarray) -> Calibration:
         return Calibration(temperature, float(np.exp(x[0])), float(np.exp(x[1])), float(x[2]), usual, span)
     def loss(x: np.ndarray) -> float:
@@ -134,7 +136,7 @@ def mean_jaccard(
     "Mean per-image Jaccard index at many thresholds, each map sorted once."
     scores = []
     for p, m in check_maps(probabilities, masks):
-        t = np.asarray(thresholds, float).astype(p.dtype) # compared as the maps are, so that `p >= t` means the same here and there
+        t = np.asarray(thresholds, float).astype(p.dtype) # so that `p >= t` means the same here and there
         inside = m.sum() - np.searchsorted(np.sort(p[m]), t)
         outside = (~m).sum() - np.searchsorted(np.sort(p[~m]), t)
         union = m.sum() + outside
@@ -166,19 +168,21 @@ def calibration_warnings(
     warnings = []
     if n < ENOUGH:
         photographs = f'{n} photograph{"s" * (n > 1)}'
-        warnings.append(f'fitted on {photographs}, which is few: temperature {temperature:.2f} and the threshold may not hold for others; '
-                        f'use at least {ENOUGH}')
+        warnings.append(f'fitted on {photographs}, which is few: temperature {temperature:.2f} and the threshold '
+                        f'may not hold for others; use at least {ENOUGH}')
     if not bounds[0] * 1.01 < temperature < bounds[1] / 1.01:
-        warnings.append(f'the temperature {temperature:.2f} lies at the limit of what is sought ({bounds[0]:g} to {bounds[1]:g}): '
-                        'the masks and the predictions hardly agree, or agree in every pixel; look at them before you use it')
+        low, high = bounds
+        warnings.append(f'the temperature {temperature:.2f} lies at the limit of what is sought ({low:g} to {high:g}): '
+                        'the masks and the predictions hardly agree, or agree in every pixel; '
+                        'look at them before you use it')
     return warnings
 
-# %% ../nbs/18_calibrate.ipynb #a74d1dc2
+# %% ../nbs/18_calibrate.ipynb #27aaac99
 def fit_calibration(
     probabilities: Sequence[np.ndarray], # maps (H, W) in [0, 1] at temperature 1
     masks: Sequence[np.ndarray], # bool (H, W), the truth
-) -> dict[str, Any]: # temperature, calibration (or {}), threshold, n, warnings; cross_entropy (all pixels and band) and jaccard as [before, after]
-    "Fit temperature and curve in the band around the border, then threshold, on held-out images; images without any border count whole."
+) -> dict[str, Any]: # temperature, calibration (or {}), threshold, n, warnings; scores as [before, after]
+    "Fit temperature and curve near the border, then the threshold; images without a border count whole."
     band = []
     for _, m in check_maps(probabilities, masks):
         near = border_band(m)
@@ -193,5 +197,6 @@ def fit_calibration(
     return dict(temperature=temperature, calibration=curve, threshold=threshold, n=len(masks),
                 cross_entropy=[cross_entropy(maps, masks) for maps in (probabilities, after)],
                 border_cross_entropy=[cross_entropy(in_band(maps), in_band(masks)) for maps in (probabilities, after)],
-                jaccard=[float(mean_jaccard(probabilities, masks, [0.5])[0]), float(mean_jaccard(after, masks, [threshold])[0])],
+                jaccard=[float(mean_jaccard(probabilities, masks, [0.5])[0]),
+                         float(mean_jaccard(after, masks, [threshold])[0])],
                 warnings=calibration_warnings(len(masks), temperature))

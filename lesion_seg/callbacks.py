@@ -205,7 +205,8 @@ class EpochMeter(Callback):
 
     def measured(self) -> dict[str, float]:
         "The columns of the history that are measured here."
-        return dict(train_loss=self.sum / self.n, lr=float(self.opt.hypers[-1]['lr']), seconds=time.perf_counter() - self.begin,
+        lr, seconds = float(self.opt.hypers[-1]['lr']), time.perf_counter() - self.begin
+        return dict(train_loss=self.sum / self.n, lr=lr, seconds=seconds,
                     images_per_second=self.n / self.train_seconds, waiting=self.wait / self.train_seconds)
 
 # %% ../nbs/13_callbacks.ipynb #22fe63f0
@@ -244,8 +245,8 @@ class History(EpochMeter):
         run.write_history()
         if self.writer: self.write_scalars(row)
         if self.report and run.writes: self.report(row)
-        left = row['seconds'] * (run.epochs - len(run.rows))
-        if self.epoch == 0 and left >= 60: run.tell(f'about {duration(left)} left, at {duration(row["seconds"])} an epoch')
+        each, left = row['seconds'], row['seconds'] * (run.epochs - len(run.rows))
+        if self.epoch == 0 and left >= 60: run.tell(f'about {duration(left)} left, at {duration(each)} an epoch')
 
     def write_scalars(self,
         row: dict[str, float], # of an epoch
@@ -377,8 +378,8 @@ class Checkpoint(Callback):
         tensors |= {f'model.{k}': v.detach().contiguous() for k, v in self.model.state_dict().items()}
         for cb in self.averages: tensors |= {f'average.{k}': v.contiguous() for k, v in cb.average.items()}
         trackers = {name: dict(best=float(cb.best), wait=getattr(cb, 'wait', 0)) for name, cb in self.trackers.items()}
-        state = dict(epoch=run.epoch(self.learn) + 1, stopped=run.stopped, rows=run.rows, settings=run.settings, data=run.data,
-                     plain=plain, hypers=[dict(h) for h in self.opt.hypers], trackers=trackers)
+        state = dict(epoch=run.epoch(self.learn) + 1, stopped=run.stopped, rows=run.rows, settings=run.settings,
+                     data=run.data, plain=plain, hypers=[dict(h) for h in self.opt.hypers], trackers=trackers)
         write_tensors(run.folder / CHECKPOINT, tensors, state=json.dumps(state))
 
     def before_fit(self):
@@ -394,11 +395,13 @@ class Checkpoint(Callback):
     ) -> None:
         "Put a checkpoint's state back."
         device = next(self.model.parameters()).device
-        def named(prefix: str) -> dict[str, Tensor]: return {k: v.to(device) for k, v in tensors.items() if k.startswith(prefix)}
-        def without(prefix: str) -> dict[str, Tensor]: return {k.removeprefix(prefix): v for k, v in named(prefix).items()}
-        self.model.load_state_dict(without('model.'))
-        set_optimizer_state(self.opt, named('opt.'), state['plain'], state['hypers'])
-        for cb in self.averages: cb.average = without('average.')
+        parts: dict[str, dict[str, Tensor]] = dict(model={}, opt={}, average={})
+        for name, value in tensors.items():
+            part, _, key = name.partition('.')
+            parts[part][name if part == 'opt' else key] = value.to(device)
+        self.model.load_state_dict(parts['model'])
+        set_optimizer_state(self.opt, parts['opt'], state['plain'], state['hypers'])
+        for cb in self.averages: cb.average = parts['average']
         for name, cb in self.trackers.items():
             cb.best, cb.wait = state['trackers'][name]['best'], state['trackers'][name]['wait']
 
@@ -408,22 +411,23 @@ def of_another_training(
     e: Exception, # why it does not fit
 ) -> InputError: # to be raised
     "The sentence for a file that is whole and does not fit this network."
-    return InputError(path, f'is of another training ({type(e).__name__})', "delete the run's folder, or start anew with `resume=False`")
+    return InputError(path, f'is of another training ({type(e).__name__})',
+                      "delete the run's folder, or start anew with `resume=False`")
 
 def read_state(
     path: str | Path, # a checkpoint
-) -> dict[str, Any]: # epoch (how many are done), stopped, rows, settings, data, ...; raises `InputError` for what is damaged
+) -> dict[str, Any]: # epoch (how many are done), stopped, rows, settings, data, ...; raises `InputError`
     "What a checkpoint's header says."
     _, texts = read_tensors(Path(path))
+    remedy = 'delete it to start again from the beginning'
     try:
         state = json.loads(texts['state'])
         rows, columns = state['rows'], state['rows'][0].keys()
-        whole = isinstance(state['settings'], dict) and isinstance(state['data'], dict) and len(rows) == state['epoch'] > 0
+        whole = all(isinstance(state[k], dict) for k in ('settings', 'data')) and len(rows) == state['epoch'] > 0
         numbers = all(r.keys() == columns and all(isinstance(v, float | int) for v in r.values()) for r in rows)
     except (ValueError, LookupError, TypeError, AttributeError) as e:
-        raise InputError(path, f'is not a checkpoint ({type(e).__name__})', 'delete it to start again from the beginning') from e
-    if not (whole and numbers):
-        raise InputError(path, 'is not a checkpoint (it contradicts itself)', 'delete it to start again from the beginning')
+        raise InputError(path, f'is not a checkpoint ({type(e).__name__})', remedy) from e
+    if not (whole and numbers): raise InputError(path, 'is not a checkpoint (it contradicts itself)', remedy)
     return state
 
 # %% ../nbs/13_callbacks.ipynb #18b89b0d
@@ -515,8 +519,8 @@ class LowerRate(Patience):
         if self.wait < self.patience: return
         self.wait, before = 0, self.opt.hypers[-1]['lr']
         for h in self.opt.hypers: h['lr'] = max(h['lr'] * self.factor, self.min_lr)
-        after = self.opt.hypers[-1]['lr']
-        if after < before: self.run_state.tell(f'epoch {self.run_state.epoch(self.learn) + 1}: learning rate lowered to {after:.3g}')
+        after, epoch = self.opt.hypers[-1]['lr'], self.run_state.epoch(self.learn) + 1
+        if after < before: self.run_state.tell(f'epoch {epoch}: learning rate lowered to {after:.3g}')
 
 class StopEarly(Patience):
     "End the training when nothing improves."
@@ -545,7 +549,8 @@ def schedule_callbacks(
     min_delta: float = 0.001, # Jaccard that counts as progress ('plateau')
 ) -> list[Callback]: # raises `InputError` for an unknown schedule
     "The callbacks of a learning-rate schedule."
-    if schedule not in SCHEDULES: raise InputError(f'schedule {schedule!r}', 'is unknown', f'choose one of {", ".join(SCHEDULES)}')
+    if schedule not in SCHEDULES:
+        raise InputError(f'schedule {schedule!r}', 'is unknown', f'choose one of {", ".join(SCHEDULES)}')
     if schedule == 'one_cycle': return [OneCycle(run)]
     return [LowerRate(run, lr_patience, lr_factor, min_lr, min_delta), StopEarly(run, patience, min_delta)]
 
@@ -568,7 +573,7 @@ class Distil(Callback):
     order = 5 # before mixed precision opens its autocast around the student
 
     def __init__(self,
-        teachers: Sequence[tuple[nn.Module, Callable[[Tensor], Tensor]]], # networks in evaluation mode, on the student's device, each with its calibration
+        teachers: Sequence[tuple[nn.Module, Callable]], # networks in evaluation mode, each with its calibration
         weight: float = 0.5, # fraction of the teachers in the target, [0, 1]
     ): self.teachers, self.weight = teachers, weight
 

@@ -48,7 +48,8 @@ class InputError(ValueError):
         remedy: str = '', # what to do; arguments in backticks, such as `frame=1`
         problems: Iterable[Any] = (), # every problem by itself, where there are several
     ):
-        self.about, self.problem, self.remedy = printable(str(about)), printable(problem), printable(remedy)
+        name = str(about).replace('\n', '?') if problem else str(about) # a file may have a line break in its name
+        self.about, self.problem, self.remedy = printable(name), printable(problem), printable(remedy)
         self.problems = list(problems)
         super().__init__(self.about, self.problem, self.remedy, self.problems) # so that it can be sent to another process
     def __str__(self) -> str:
@@ -344,19 +345,27 @@ def safe_stem(
 # %% ../nbs/00_core.ipynb #bf00f505
 def unique_stems(
     paths: Iterable[Any], # the inputs of one run
-) -> list[str]: # one stem each, no two equal, upper and lower case taken as equal
+    endings: Iterable[str] = (), # of the files that are written for each, such as '.json' and '_coco.json'
+) -> list[str]: # one stem each; no two files equal, upper and lower case taken as equal
     "Stems for output files that do not collide."
-    paths = list(paths)
+    paths, endings = list(paths), [e.casefold() for e in endings]
+    between = {a.removesuffix(b) for a in endings for b in endings if a.endswith(b) and a != b}
+    def shorter(stem: str) -> list[str]: # names that write the same file when they get an ending
+        return [stem.removesuffix(b) for b in between if stem.endswith(b)]
     plain = [safe_stem(p) for p in paths]
     count = Counter(s.casefold() for s in plain)
-    used = {s for s, n in count.items() if n == 1} # names that only one input has stay as they are
+    kept = {s for s, n in count.items() if n == 1 and not any(t in count for t in shorter(s))}
+    used = set(kept)
+    def taken(stem: str) -> bool:
+        return not used.isdisjoint([stem, *shorter(stem), *(stem + b for b in between)])
+
     tried: Counter[str] = Counter()
     out = []
     for path, stem in zip(paths, plain, strict=True):
-        if count[stem.casefold()] > 1:
+        if stem.casefold() not in kept:
             base = f'{stem}{Path(str(path)).suffix.replace(".", "_")}' if isinstance(path, (str, Path)) else stem
             stem = base
-            while stem.casefold() in used:
+            while taken(stem.casefold()):
                 tried[base] += 1
                 stem = f'{base}_{tried[base] + 1}'
             used.add(stem.casefold())
@@ -389,22 +398,39 @@ def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:
         except csv.Error as e: raise InputError(path, f'is not a table ({e})', 'save it as CSV again') from e
 
 def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
+    import pyarrow as pa
     import pyarrow.parquet as pq
     with open_file(path): pass
     try:
         with pq.ParquetFile(path) as f:
+            for column in f.schema_arrow: _refuse_pictures(path, column)
             for batch in f.iter_batches(1024):
                 for r in batch.to_pylist(): yield {k: '' if v is None or v != v else v for k, v in r.items()}
-    except (OSError, ValueError) as e: raise InputError(path, f'cannot be read as Parquet ({e})', 'write it again') from e
+    except (OSError, ValueError, KeyError, OverflowError, pa.ArrowException) as e:
+        if isinstance(e, InputError): raise
+        raise InputError(path, f'cannot be read as Parquet ({e})', 'write it again') from e
+
+def _refuse_pictures(path: Path, column: Any) -> None:
+    "A column of pyarrow that holds files instead of their names."
+    import pyarrow as pa
+    kind = column.type
+    children = {f.name for f in kind} if pa.types.is_struct(kind) else set()
+    is_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    if 'bytes' not in children and not (is_bytes and re.search('image|mask', column.name, re.I)): return
+    problem = f'holds whole pictures in its column {column.name}, as data sets of Hugging Face do, not file names'
+    raise InputError(path, problem, 'write each picture to a file, and list the names of the files')
 
 # %% ../nbs/00_core.ipynb #ddb34b69
+_FORMULA = tuple('=+-@＝＋－＠') # the wide ones count in Asian spreadsheets
+
 def safe_cell(
     value: Any, # what a table should hold
 ) -> Any: # the same, but for a text that a spreadsheet would run or a terminal would obey
     "A cell that no spreadsheet takes for a formula."
     if not isinstance(value, str): return value
-    text = printable(value.replace('\n', ' ').replace('\r', ' ').replace('\t', ' '))
-    return f"'{text}" if text[:1] in ('=', '+', '-', '@') else text
+    text = printable(re.sub(r'\s', ' ', value), most=len(value) + 1)
+    is_number = re.fullmatch(r'[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?', text)
+    return f"'{text}" if text[:1] in _FORMULA and not is_number else text
 
 # %% ../nbs/00_core.ipynb #5e0f6892
 def _chunk(kind: bytes, data: bytes) -> bytes:

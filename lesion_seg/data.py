@@ -7,6 +7,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,15 +15,19 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 import numpy as np
-from PIL import Image, ImageCms, ImageDraw, ImageFilter, ImageFont, JpegImagePlugin, TiffImagePlugin
-from .core import HEAD, FileFormat, InputError, Reader, Source, open_source, sniff, source_name
+from PIL import (Image, ImageCms, ImageDraw, ImageFilter, ImageFont, GifImagePlugin, JpegImagePlugin, PngImagePlugin,
+                 TiffImagePlugin)
+from .core import DICOM, HEAD, FileFormat, InputError, Reader, Source, open_source, printable, sniff, source_name
+from .tiff import deep_values, picture_directory, starting_with, tiff_directories
 
 # %% auto #0
-__all__ = ['MAX_PIXELS', 'SURE_PIXELS', 'PHOTO_DENSITY', 'MASK_DENSITY', 'TURNS', 'resize_image', 'area_weights', 'resize_mask',
-           'border_coverage', 'draw_contour', 'readable_format', 'decoding', 'check_size', 'count_pictures',
-           'open_picture', 'upright', 'high_byte', 'srgb_transform', 'to_srgb', 'rgb_from_pil', 'rgb_from_array',
-           'read_image', 'header_size', 'image_size', 'mask_from_values', 'one_channel', 'mask_channels', 'read_mask',
-           'thumbnail', 'fit_text', 'contact_sheet']
+__all__ = ['MAX_PIXELS', 'SURE_PIXELS', 'PHOTO_DENSITY', 'MASK_DENSITY', 'MAX_SCANS', 'MAX_SEGMENTS', 'TURNS', 'resize_image',
+           'area_weights', 'resize_mask', 'border_coverage', 'draw_contour', 'readable_format', 'decoding',
+           'check_size', 'check_png_chunks', 'check_jpeg_scans', 'check_single', 'PictureWarning', 'white_value',
+           'to_eight_bits', 'open_tiff', 'open_picture', 'upright', 'grey_eight_bits', 'srgb_transform', 'to_srgb',
+           'rgb_from_pil', 'rgb_from_array', 'is_deep_png', 'deep_png', 'read_image', 'implausible', 'header_size',
+           'image_size', 'undecided', 'mask_from_values', 'one_channel', 'mask_channels', 'read_mask', 'thumbnail',
+           'fit_text', 'contact_sheet']
 
 # %% ../nbs/01_data.ipynb #703c1ef3
 def resize_image(
@@ -92,9 +97,11 @@ def readable_format(
     f.seek(0)
     if not head: raise InputError(name, 'is empty (0 bytes)', 'copy or download it again')
     fmt = sniff(head)
-    if fmt and fmt.reader: return fmt
-    kind = fmt.name if fmt else 'of an unknown format'
-    raise InputError(name, f'is {kind}', 'save the photograph as JPEG, PNG, TIFF, BMP or WebP and use that')
+    if fmt is None: raise InputError(name, 'is of an unknown format', FileFormat('', b'').remedy)
+    if not fmt.reader: raise InputError(name, f'is {fmt.name}', fmt.remedy)
+    try: fmt.load()
+    except InputError as e: raise InputError(name, f'is {fmt.name}, and {e.problem}', e.remedy) from None
+    return fmt
 
 # %% ../nbs/01_data.ipynb #5d099768
 @contextmanager
@@ -130,44 +137,162 @@ def check_size(
         problem = f'claims {width} x {height} pixels in {n_bytes:,} bytes, so it is damaged or made to fill the memory'
         raise InputError(name, problem, 'copy or download it again')
 
-# %% ../nbs/01_data.ipynb #97e1df6d
-def count_pictures(
-    im: Image.Image, # opened, not decoded
-) -> int: # at least 1
-    "How many pictures a file holds; the thumbnails and pyramid levels of a TIFF do not count."
-    n = getattr(im, 'n_frames', 1)
-    if n == 1 or not isinstance(im, TiffImagePlugin.TiffImageFile): return n
-    reduced = 0
-    for i in range(1, n):
-        im.seek(i)
-        reduced += im.tag_v2.get(254, 0) & 1
-    im.seek(0)
-    return n - reduced
+# %% ../nbs/01_data.ipynb #d5a77a0d
+MAX_SCANS = 100 # of a progressive JPEG, which has about ten
+MAX_SEGMENTS = 5000 # of a JPEG before its pixels, and of a PNG, where one more for each kilobyte is allowed
+
+def check_png_chunks(
+    f: BinaryIO, # an open PNG file
+    n_bytes: int, # of the file
+    name: str, # of the file
+) -> None: # raises `InputError`
+    "Refuse a PNG of very many small chunks."
+    f.seek(8)
+    for _ in range(MAX_SEGMENTS + n_bytes // 1000):
+        chunk = f.read(8)
+        if len(chunk) < 8: return
+        f.seek(int.from_bytes(chunk[:4], 'big') + 4, os.SEEK_CUR)
+    raise InputError(name, 'holds very many chunks', 'it is damaged or made to take long; save it again')
+
+def check_jpeg_scans(
+    f: BinaryIO, # an open JPEG file
+    name: str, # of the file
+) -> None: # raises `InputError`
+    "Refuse a JPEG of very many scans, or of very many segments before the first one."
+    f.seek(2)
+    for _ in range(MAX_SEGMENTS):
+        marker = f.read(4)
+        if len(marker) < 4 or marker[0] != 0xff or marker[1] == 0xda: break
+        f.seek(max(int.from_bytes(marker[2:], 'big') - 2, 0), os.SEEK_CUR)
+    else: raise InputError(name, 'holds very many segments', 'it is damaged or made to take long; save it again')
+    f.seek(0)
+    scans = sum(block.count(b'\xff\xda') for block in iter(lambda: f.read(1 << 20), b''))
+    if scans <= MAX_SCANS: return
+    raise InputError(name, f'holds {scans} scans', 'it is damaged or made to take long; save it again')
+
+# %% ../nbs/01_data.ipynb #e92b2226
+def check_single(
+    im: Image.Image, # opened, not decoded; not a TIFF
+    name: str, # of the file
+) -> None: # raises `InputError`
+    "Refuse a file that holds several pictures."
+    if im.format in ('HEIF', 'MPO', 'TIFF') or not getattr(im, 'is_animated', False): return
+    is_long = isinstance(im, GifImagePlugin.GifImageFile) # counting would read them all
+    count = 'several' if is_long else str(getattr(im, 'n_frames', 'several'))
+    raise InputError(name, f'holds {count} pictures', 'save the one you want as a file of its own')
+
+# %% ../nbs/01_data.ipynb #21249e35
+class PictureWarning(UserWarning):
+    "Something about a picture that was guessed."
+
+def white_value(
+    values: np.ndarray, # uint16, of a whole picture
+    name: str, # of the file
+    stated: int = 0, # what the file says that white is; 0 where it does not
+) -> int: # 1023, 4095, 16383 or 65535, or what the file states
+    "The value that white has in a picture of 16 bits."
+    highest = int(values.max())
+    if highest <= stated < 65535 and stated >= 255: return stated
+    for bits in (10, 12, 14):
+        if 255 < highest < 1 << bits:
+            guess = f'the largest value is {highest}, so it is read as {bits} bits in 16'
+            warnings.warn(f'{printable(name)}: {guess}', PictureWarning, 2)
+            return (1 << bits) - 1
+    return 65535
+
+def to_eight_bits(
+    values: np.ndarray, # of a picture: bool, uint8, uint16, or float
+    name: str, # of the file
+    stated: int = 0, # as in `white_value`
+    is_file: bool = False, # floats of a file may also go to 255 or 65535
+) -> np.ndarray: # uint8, in the same shape; raises `InputError` where the scale is not clear
+    "The values of a picture from 0 to 255."
+    if values.dtype == np.uint8: return values
+    if values.dtype == bool: return values * np.uint8(255)
+    if values.dtype == np.uint16:
+        white = white_value(values, name, stated)
+        bits = white.bit_length()
+        if white == (1 << bits) - 1: return (values >> bits - 8).astype(np.uint8)
+        return np.minimum(values.astype(np.uint32) * 255 // white, 255).astype(np.uint8)
+    lowest, highest = float(values.min()), float(values.max())
+    if values.dtype.kind == 'f' and lowest >= 0 and highest <= (65535 if is_file else 1):
+        white = 1 if highest <= 1 else 255 if highest <= 255 else 65535
+        if white > 1:
+            guess = f'the floats go to {highest:g}, so white is taken as {white}'
+            warnings.warn(f'{printable(name)}: {guess}', PictureWarning, 2)
+        return (values * (255 / white)).round().astype(np.uint8)
+    problem = f'has {values.dtype} values from {lowest:g} to {highest:g}'
+    raise InputError(name, problem, 'give uint8, uint16, or float in [0, 1]')
+
+# %% ../nbs/01_data.ipynb #a5cdfe76
+@contextmanager
+def open_tiff(
+    f: BinaryIO, # an open TIFF file
+    n_bytes: int, # of the file
+    name: str, # of the file
+    density: int = PHOTO_DENSITY, # most pixels for a byte, as in `check_size`
+    as_mask: bool = False, # deep values stay as they are
+) -> Iterator[np.ndarray | Image.Image]: # raises `InputError`
+    "The picture that a TIFF file stands for."
+    directories = tiff_directories(f, name)
+    d = picture_directory(directories, name)
+    check_size(d.width, d.height, n_bytes, name, density)
+    if 322 in d.tags: check_size(d.get(322), d.get(323), n_bytes, name, density)
+    f.seek(0)
+    if d.is_deep:
+        values = deep_values(f.read(), d, name)
+        if values.shape[2] == 1: values = values[..., 0]
+        if as_mask: yield values
+        else:
+            im = Image.fromarray(to_eight_bits(values, name, d.get(281), is_file=True))
+            if d.icc_profile: im.info['icc_profile'] = d.icc_profile
+            yield im
+        return
+    is_first = d.offset == directories[0].offset
+    try: im = TiffImagePlugin.TiffImageFile(f if is_first else io.BytesIO(starting_with(f.read(), d)))
+    except SyntaxError as e:
+        if 'pixel mode' not in str(e): raise
+        kind = f'{d.get(277, 1)} x {d.get(258, 1)} bits, photometric interpretation {d.get(262)}'
+        raise InputError(name, f'has pixels of a kind that is not read ({kind})', 'save it as PNG') from None
+    with im: yield im
 
 # %% ../nbs/01_data.ipynb #b29cfd91
 @contextmanager
 def open_picture(
     src: Source, # path, bytes, binary file, array, or PIL image
     density: int = PHOTO_DENSITY, # most pixels for a byte, as in `check_size`
+    as_mask: bool = False, # formats that hold photographs and masks, such as DICOM, read them in two ways
 ) -> Iterator[np.ndarray | Image.Image]: # raises `InputError`, also for what goes wrong inside the block
     "A source as an array, or as a PIL image with a checked header."
     name = source_name(src)
     if isinstance(src, (np.ndarray, Image.Image)):
-        yield src
+        with decoding(name):
+            try: yield src
+            except ValueError as e:
+                if 'closed' not in str(e): raise
+                raise InputError(name, 'is a picture that has been closed', 'open it again') from None
+        return
+    if type(src).__module__.startswith('pydicom.'): # a data set in memory
+        reader = DICOM.load()
+        yield reader.read_mask(src) if as_mask else reader.read(src)
         return
     with open_source(src) as f, decoding(name):
         reader = readable_format(f, name).load()
         if isinstance(reader, Reader):
-            yield reader.read(Path(src) if isinstance(src, (str, os.PathLike)) else f.read())
+            read = as_mask and reader.read_mask or reader.read
+            yield read(Path(src) if isinstance(src, (str, os.PathLike)) else f.read())
             return
         n_bytes = f.seek(0, os.SEEK_END)
+        if reader is PngImagePlugin.PngImageFile: check_png_chunks(f, n_bytes, name)
+        if reader is JpegImagePlugin.JpegImageFile: check_jpeg_scans(f, name)
+        if reader is TiffImagePlugin.TiffImageFile:
+            with open_tiff(f, n_bytes, name, density, as_mask) as picture: yield picture
+            return
         f.seek(0)
         with reader(f) as im:
             width, height = im.size
             check_size(width, height, n_bytes, name, density)
-            pictures = count_pictures(im)
-            if pictures > 1:
-                raise InputError(name, f'holds {pictures} pictures', 'save the one you want as a file of its own')
+            check_single(im, name)
             yield im
 
 # %% ../nbs/01_data.ipynb #67b15913
@@ -184,19 +309,21 @@ def upright(
     turn = TURNS.get(source.getexif().get(274, 1))
     return im if turn is None else im.transpose(turn)
 
-# %% ../nbs/01_data.ipynb #c67ced87
-def high_byte(
+# %% ../nbs/01_data.ipynb #7d987e43
+def grey_eight_bits(
     im: Image.Image, # grey, 12 or 16 bits
+    name: str, # of the file
 ) -> Image.Image: # grey, 8 bits
-    "The high byte of a 12- or 16-bit grey image."
+    "A grey picture of 12 or 16 bits from 0 to 255."
     tags = getattr(im, 'tag_v2', {})
     bits = tags.get(258, (16,))[0]
-    values = np.asarray(im).astype(np.uint16) >> (bits - 8)
+    stated = tags.get(281, 0)
+    white = (1 << bits) - 1 if bits < 16 else stated[0] if isinstance(stated, tuple) else stated
+    eight = to_eight_bits(np.asarray(im).astype(np.uint16), name, white)
     white_is_zero = tags.get(262) == 0
-    return Image.fromarray((255 - values if white_is_zero else values).astype(np.uint8))
+    return Image.fromarray(255 - eight if white_is_zero else eight)
 
 # %% ../nbs/01_data.ipynb #abd7d499
-@lru_cache(maxsize=8)
 def srgb_transform(
     icc: bytes, # a profile
     mode: str, # Pillow's name for the kind of image: 'RGB', 'L', 'CMYK'
@@ -211,12 +338,14 @@ def srgb_transform(
     moved = np.abs(np.asarray(transform.apply(Image.fromarray(probe))).astype(int) - probe)
     return transform if moved.max() > 2 else None
 
+_cached_transform = lru_cache(maxsize=8)(srgb_transform)
+
 def to_srgb(
     im: Image.Image, # RGB, grey or CMYK
     icc: bytes | None, # its colour profile, if it has one
 ) -> Image.Image: # RGB, in sRGB
     "Convert the colours of an image to sRGB."
-    transform = srgb_transform(icc, im.mode) if icc else None
+    transform = _cached_transform(icc, im.mode) if icc else None
     return im.convert('RGB') if transform is None else transform.apply(im)
 
 # %% ../nbs/01_data.ipynb #cb6d7e6e
@@ -226,14 +355,15 @@ def rgb_from_pil(
 ) -> Image.Image: # RGB, 8 bits, in sRGB, not yet turned; raises `InputError` for kinds that have no fixed scale
     "The colours of an image as a screen shows them."
     icc = im.info.get('icc_profile')
-    if im.mode in ('I;16', 'I;16B', 'I;16L'): im = high_byte(im)
+    if im.mode in ('I;16', 'I;16B', 'I;16L'): im = grey_eight_bits(im, name)
     if im.mode in ('P', 'PA', 'La', 'RGBa') or 'transparency' in im.info: im = im.convert('RGBA')
     if im.mode not in ('1', 'L', 'LA', 'RGB', 'RGBA', 'RGBX', 'CMYK', 'YCbCr'):
         remedy = 'save it with 8 or 16 bits a channel, grey or RGB'
         raise InputError(name, f'has pixels of the kind {im.mode!r}', remedy)
     plain = {'LA': 'L', '1': 'L', 'CMYK': 'CMYK', 'L': 'L'}.get(im.mode, 'RGB')
     rgb = to_srgb(im.convert(plain), icc)
-    if im.mode not in ('LA', 'RGBA'): return rgb
+    hides_everything = im.mode in ('LA', 'RGBA') and im.getchannel('A').getextrema()[1] == 0
+    if im.mode not in ('LA', 'RGBA') or hides_everything: return rgb
     on_white = Image.new('RGB', im.size, 'white')
     on_white.paste(rgb, mask=im.getchannel('A'))
     return on_white
@@ -249,16 +379,33 @@ def rgb_from_array(
     if a.ndim != 3 or a.shape[2] not in (1, 2, 3, 4) or not a.size:
         remedy = 'give (height, width) or (height, width, channels) with 1 to 4 channels'
         raise InputError(name, 'is not an image', remedy)
-    if a.dtype == bool: a = a * np.uint8(255)
-    elif a.dtype == np.uint16: a = (a >> 8).astype(np.uint8)
-    elif a.dtype.kind == 'f' and a.min() >= 0 and a.max() <= 1: a = (a * 255).round().astype(np.uint8)
-    elif a.dtype != np.uint8:
-        problem = f'has {a.dtype} values from {a.min()} to {a.max()}'
-        raise InputError(name, problem, 'give uint8, uint16, or float in [0, 1]')
+    a = to_eight_bits(a, name)
     if a.shape[2] in (2, 4): return np.array(rgb_from_pil(Image.fromarray(a), name))
     return np.repeat(a, 3, axis=2) if a.shape[2] == 1 else a.copy()
 
 # %% ../nbs/01_data.ipynb #a98779f7
+def is_deep_png(
+    im: Image.Image, # opened, not decoded
+) -> bool: # True for colours of 16 bits
+    "Is this a PNG whose colours Pillow will cut to their high byte?"
+    if not isinstance(im, PngImagePlugin.PngImageFile) or not im.tile: return False
+    return str(im.tile[0][3]) in ('RGB;16B', 'RGBA;16B')
+
+def deep_png(
+    content: bytes, # a PNG file of 16-bit colours
+    name: str, # of the file
+    header: Image.Image, # the same, opened by Pillow
+) -> Image.Image: # 8 bits, with the header's profile and orientation
+    "Read a PNG of 16-bit colours with OpenCV, which keeps the bits."
+    import cv2
+    values: Any = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    values = values[..., [2, 1, 0, *range(3, values.shape[2])]] # OpenCV's colours are blue, green, red
+    colours = to_eight_bits(values[..., :3], name)
+    alpha = (values[..., 3:] >> 8).astype(np.uint8)
+    im = Image.fromarray(np.dstack([colours, alpha]))
+    im.info = dict(header.info)
+    return im
+
 def read_image(
     src: Source, # path, bytes, binary file, array, or PIL image
     at_least: int | None = None, # a JPEG may come back reduced by 2, 4 or 8 as long as both sides keep this many pixels
@@ -269,8 +416,26 @@ def read_image(
         if isinstance(picture, np.ndarray): return rgb_from_array(picture, name)
         if at_least and picture is not src and isinstance(picture, JpegImagePlugin.JpegImageFile):
             picture.draft(picture.mode, (at_least, at_least))
+        is_deep = picture is not src and is_deep_png(picture)
         picture.load()
+        if is_deep and np.asarray(picture)[..., :3].max() < 64: # perhaps fewer bits in 16
+            with open_source(src) as f: picture = deep_png(f.read(), name, picture)
         return np.array(upright(rgb_from_pil(picture, name), picture))
+
+# %% ../nbs/01_data.ipynb #d6e1d6cc
+def implausible(
+    image: np.ndarray, # uint8 (H, W, 3), from `read_image`
+) -> str: # why this cannot be a photograph, such as 'is black everywhere'; '' for one that can
+    "What is wrong with a picture that cannot be a photograph of skin."
+    height, width = image.shape[:2]
+    if min(height, width) < 32: return f'has only {width} x {height} pixels'
+    lowest, highest = image.min((0, 1)).astype(int), image.max((0, 1)).astype(int)
+    if (highest - lowest).max() <= 8:
+        if highest.max() <= 16: return 'is black everywhere'
+        if lowest.min() >= 239: return 'is white everywhere'
+        return 'has the same colour everywhere'
+    if highest.max() < 48: return f'is nearly black (its brightest value is {highest.max()} of 255)'
+    return ''
 
 # %% ../nbs/01_data.ipynb #d749fb00
 def header_size(
@@ -293,6 +458,7 @@ def image_size(
 ) -> tuple[int, int]: # (height, width) in pixels, as displayed (EXIF orientation applied); raises `InputError`
     "The size of an image from its header, without decoding its pixels."
     name = source_name(src)
+    if type(src).__module__.startswith('pydicom.'): return DICOM.load().size(src)
     if not isinstance(src, (np.ndarray, Image.Image)):
         with open_source(src) as f, decoding(name):
             reader = readable_format(f, name).load()
@@ -303,6 +469,30 @@ def image_size(
         return header_size(picture)
 
 # %% ../nbs/01_data.ipynb #338c06ff
+def undecided(
+    values: np.ndarray, # (H, W), numbers
+) -> str: # such as 'the values 0, 1 and 255'; '' for an ordinary mask
+    "The values of a map whose brightest value is not simply lesion."
+    if values.dtype == bool or values.size == 0: return ''
+    sample = np.unique(values.ravel()[::max(1, values.size // 100_000)])
+    if len(sample) > 6: return '' # the shades of a soft border
+    numbers = np.unique(values)
+    top = float(numbers[-1])
+    if not 2 < len(numbers) <= 6 or top <= 128: return ''
+    below = numbers[:-1].astype(float)
+    are_labels = 0 < below[-1] <= top / 12 # 20 of 255
+    is_between = (below > top / 4) & (below < top * 3 / 4)
+    if not are_labels:
+        if values.ndim != 2 or not is_between.any(): return ''
+        inner = values == numbers[:-1][is_between][0]
+        core = inner[1:-1, 1:-1].copy() # is there a pixel with all its neighbours of the same value?
+        for y in range(3):
+            for x in range(3): core &= inner[y:y + core.shape[0], x:x + core.shape[1]]
+        if not core.any(): return ''
+    shown = [f'{v:g}' for v in numbers]
+    return f'the values {", ".join(shown[:-1])} and {shown[-1]}'
+
+# %% ../nbs/01_data.ipynb #b4a1fc8c
 def mask_from_values(
     values: np.ndarray, # (H, W) of any kind of number
     name: str, # what to call it
@@ -312,6 +502,9 @@ def mask_from_values(
     if values.dtype.kind not in 'uif' or not (np.isfinite(values.min()) and np.isfinite(values.max())):
         raise InputError(name, 'holds values that are not numbers (NaN)', 'repair the mask')
     lo, hi = float(values.min()), float(values.max())
+    if unclear := undecided(values):
+        remedy = 'recode it to 0 and 255, with the undecided pixels as one of them'
+        raise InputError(name, f'holds {unclear}, as a label map does', remedy)
     if lo < 0 or 1 < hi <= 128 or 255 < hi <= 128 * 257 or hi > 65535:
         raise InputError(name, f'holds values from {lo:g} to {hi:g}, so it is not a mask', 'recode it to 0 and 255')
     return np.greater(values, 0.5 if hi <= 1 else 128 if hi <= 255 else 128 * 257)
@@ -327,7 +520,9 @@ def one_channel(
         raise InputError(name, 'is not a mask', 'give an array of shape (height, width)')
     if a.shape[2] in (2, 4):
         colour, alpha = a[..., :-1], a[..., -1]
-        if alpha.min() == alpha.max(): return one_channel(colour, name) if alpha.max() else alpha
+        if alpha.min() == alpha.max():
+            is_no_alpha = alpha.max() or (colour != colour[0, 0]).any() # or a BMP that left it at zero
+            return one_channel(colour, name) if is_no_alpha else alpha
         seen = colour[alpha > 0]
         one_colour = (seen == seen[0]).all()
         if one_colour: return alpha
@@ -345,7 +540,8 @@ def mask_channels(
     if im.mode == 'P' and 'transparency' not in im.info:
         index = np.asarray(im)
         palette = np.array(im.getpalette(), np.uint8).reshape(-1, 3)
-        is_grey = (np.ptp(palette[np.unique(index)], axis=1) == 0).all()
+        used = np.unique(index)
+        is_grey = used[-1] < len(palette) and (np.ptp(palette[used], axis=1) == 0).all()
         flat = im.convert('L') if is_grey else Image.fromarray(index)
     elif im.mode in ('P', 'PA') or 'transparency' in im.info: flat = im.convert('RGBA')
     elif im.mode in ('CMYK', 'YCbCr'): flat = im.convert('RGB')
@@ -357,7 +553,7 @@ def read_mask(
 ) -> np.ndarray: # bool (H, W), upright; raises `InputError` when it cannot be read or is not a mask
     "Read a mask: True is lesion; an all-black mask is valid and empty."
     name = source_name(src)
-    with open_picture(src, MASK_DENSITY) as picture:
+    with open_picture(src, MASK_DENSITY, as_mask=True) as picture:
         if isinstance(picture, Image.Image):
             picture.load()
             picture = mask_channels(picture)

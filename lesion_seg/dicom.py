@@ -27,7 +27,8 @@ from .data import MAX_PIXELS, check_size, to_srgb
 __all__ = ['SAMPLES', 'MAX_ELEMENTS', 'PICTURE_FIELDS', 'IDENTIFYING_FIELDS', 'READER', 'dicom_library', 'discreet', 'is_dicom',
            'header_number', 'uid_name', 'DicomHeader', 'inflate_dicom', 'is_dataset', 'parse_dicom', 'stream_segments',
            'stream_size', 'stream_colours', 'is_ordinary_jpeg', 'looks_like_ybr', 'apply_window', 'to_eight_bits',
-           'apply_table', 'json_value', 'Summary', 'DicomPhotograph', 'dicom_summary', 'read_dicom', 'dicom_size']
+           'apply_table', 'json_value', 'Summary', 'is_segmentation', 'DicomPhotograph', 'dicom_summary', 'read_dicom',
+           'dicom_size', 'is_dicom_photograph']
 
 # %% ../nbs/07_dicom.ipynb #3272e0f2
 def dicom_library(
@@ -326,8 +327,8 @@ def looks_like_ybr(
     return bool(detail[1:].mean() < 0.25 * detail[0])
 
 # %% ../nbs/07_dicom.ipynb #d904b8cc
-class _Frames(_File):
-    "A DICOM file with the numbers of its frames."
+class _Streams(_File):
+    "A DICOM file with its compressed frames."
     def stream(self,
         index: int, # of the frame, from 0
     ) -> bytes: # raises `InputError` where it is absent, cut, or of another size than the header says
@@ -349,6 +350,31 @@ class _Frames(_File):
             raise InputError(self.name, 'is cut off in its compressed picture', 'copy or export it again')
         return stream
 
+# %% ../nbs/07_dicom.ipynb #5d62c5d8
+class _Layouts(_Streams):
+    "A DICOM file whose header has been held against its length."
+    def _layout(self, decoder: Any) -> tuple[str, str]:
+        "How the numbers lie, and what they should mean; both empty for one number a pixel."
+        h = self.header
+        if SAMPLES[h.photometric] == 1: return '', ''
+        if h.photometric in ('YBR_RCT', 'YBR_ICT') and '2000' in decoder.UID.name: return 'RGB', 'RGB'
+        if not h.photometric.startswith('YBR_FULL'): return h.photometric, h.photometric
+        if decoder.is_native:
+            one_number = h.rows * h.columns * h.frames * h.allocated // 8
+            n_bytes = len(self.ds.PixelData)
+            if h.photometric == 'YBR_FULL' and n_bytes in (2 * one_number, 2 * one_number + 1):
+                self._correct('holds two numbers a pixel', 'YBR_FULL_422')
+                return 'YBR_FULL_422', 'YBR_FULL'
+            if h.photometric == 'YBR_FULL_422' and n_bytes < 3 * one_number: return 'YBR_FULL_422', 'YBR_FULL'
+        return 'YBR_FULL', 'YBR_FULL'
+
+    def _correct(self, seen: str, meaning: str) -> None:
+        sentence = f'says {self.header.photometric} but {seen}: read as {meaning}'
+        if sentence not in self.corrections: self.corrections.append(sentence)
+
+# %% ../nbs/07_dicom.ipynb #be68d581
+class _Frames(_Layouts):
+    "A DICOM file with the numbers of its frames."
     def values(self,
         frame: int | None = None, # from 1; needed where there are several
     ) -> tuple[np.ndarray, str]: # integers (H, W) or (H, W, 3), and the photometric interpretation that they now have
@@ -380,29 +406,12 @@ class _Frames(_File):
             except BaseException: # a decoder written in Rust panics past Exception
                 problem = f'holds a picture that no decoder here can read ({decoder.UID.name})'
                 raise InputError(self.name, problem, 'export it uncompressed, or again if it is damaged') from None
-        if layout and not own and h.photometric == 'YBR_FULL_422' and layout == 'YBR_FULL':
+        is_full = h.photometric == 'YBR_FULL_422' and layout == 'YBR_FULL'
+        is_plain = h.photometric in ('YBR_RCT', 'YBR_ICT') and layout == 'RGB'
+        if (is_full or is_plain) and not own:
             meaning = 'YBR_FULL' if looks_like_ybr(values) else 'RGB'
-            self._correct('holds three numbers a pixel', meaning)
+            self._correct('holds three numbers a pixel' if is_full else 'is compressed without a transform', meaning)
         return values, meaning or h.photometric
-
-    def _layout(self, decoder: Any) -> tuple[str, str]:
-        "How the numbers lie, and what they should mean; both empty for one number a pixel."
-        h = self.header
-        if SAMPLES[h.photometric] == 1: return '', ''
-        if h.photometric in ('YBR_RCT', 'YBR_ICT') and '2000' in decoder.UID.name: return 'RGB', 'RGB'
-        if not h.photometric.startswith('YBR_FULL'): return h.photometric, h.photometric
-        if decoder.is_native:
-            one_number = h.rows * h.columns * h.frames * h.allocated // 8
-            n_bytes = len(self.ds.PixelData)
-            if h.photometric == 'YBR_FULL' and n_bytes in (2 * one_number, 2 * one_number + 1):
-                self._correct('holds two numbers a pixel', 'YBR_FULL_422')
-                return 'YBR_FULL_422', 'YBR_FULL'
-            if h.photometric == 'YBR_FULL_422' and n_bytes < 3 * one_number: return 'YBR_FULL_422', 'YBR_FULL'
-        return 'YBR_FULL', 'YBR_FULL'
-
-    def _correct(self, seen: str, meaning: str) -> None:
-        sentence = f'says {self.header.photometric} but {seen}: read as {meaning}'
-        if sentence not in self.corrections: self.corrections.append(sentence)
 
 # %% ../nbs/07_dicom.ipynb #02b55083
 def apply_window(
@@ -542,13 +551,41 @@ class Summary(dict):
             if value is None: return 'not given'
             if isinstance(value, bool): return 'yes' if value else 'no'
             return ', '.join(map(str, value)) if isinstance(value, list) else str(value)
-        return [(k.replace('_', ' '), printable(words(v))) for k, v in self.items()]
+        return [(printable(k.replace('_', ' ')), printable(words(v))) for k, v in self.items()]
 
     def __str__(self) -> str: return '\n'.join(f'{name}: {value}' for name, value in self.lines())
 
     def _repr_markdown_(self) -> str:
         rows = [f'| {safe_markdown(name)} | {safe_markdown(value)} |' for name, value in self.lines()]
         return '\n'.join(['| | |', '|---|---|', *rows])
+
+# %% ../nbs/07_dicom.ipynb #3b04fcf6
+def is_segmentation(
+    ds: Any, # a pydicom data set
+) -> bool: # True for a Segmentation
+    "Is this an object that holds a mask?"
+    uid = dicom_library('pydicom.uid')
+    return ds.get('Modality') == 'SEG' or ds.get('SOPClassUID') == uid.SegmentationStorage
+
+def _spacing(ds: Any) -> list[float] | None:
+    shared = ds.get('SharedFunctionalGroupsSequence') or [{}]
+    measures = shared[0].get('PixelMeasuresSequence') or [{}]
+    mm = json_value(ds.get('PixelSpacing') or measures[0].get('PixelSpacing'))
+    is_pair = isinstance(mm, list) and len(mm) == 2
+    return mm if is_pair and all(isinstance(s, float) and s > 0 for s in mm) else None
+
+def _summarise(ds: Any, identifying: bool) -> Summary:
+    summary = {k: json_value(ds.get(v)) for k, v in IDENTIFYING_FIELDS.items()} if identifying else {}
+    summary |= {k: json_value(ds.get(v)) for k, v in PICTURE_FIELDS.items()}
+    region = ds.get('AnatomicRegionSequence') or [{}]
+    return Summary(summary | dict(
+        pixel_spacing=_spacing(ds),
+        laterality=summary['laterality'] or json_value(ds.get('ImageLaterality')),
+        body_part=summary['body_part'] or json_value(region[0].get('CodeMeaning')),
+        frames=json_value(ds.get('NumberOfFrames')) or 1,
+        sop_class=uid_name(ds, 'SOPClassUID'),
+        transfer_syntax=uid_name(getattr(ds, 'file_meta', {}), 'TransferSyntaxUID'),
+        icc_profile=any(part.get('ICCProfile') for part in (ds, *(ds.get('OpticalPathSequence') or [])))))
 
 # %% ../nbs/07_dicom.ipynb #031d01e4
 class DicomPhotograph(_Colour):
@@ -573,6 +610,23 @@ class DicomPhotograph(_Colour):
         return self.header.frames
 
     @property
+    def is_segmentation(self) -> bool:
+        "Is this a mask and not a photograph?"
+        return is_segmentation(self.ds)
+
+    def mask(self) -> np.ndarray: # bool or float32 in [0, 1] (H, W); uint8 (H, W, 3) where it is not a Segmentation
+        "What the file says as a mask; raises `InputError` for several segments or frames."
+        if not self.is_segmentation: return self.rgb()
+        segments = len(self.ds.get('SegmentSequence') or [])
+        several = f'{segments} segments' if segments > 1 else f'{self.frames} frames' if self.frames > 1 else ''
+        if several:
+            raise InputError(self.name, f'holds {several}', 'export the one of the lesion as a file of its own')
+        values, _ = self.values()
+        if self.ds.get('SegmentationType') != 'FRACTIONAL': return values > 0
+        highest = header_number(self.ds, 'MaximumFractionalValue', self.name, 1, 65535, default=255)
+        return np.minimum(values / np.float32(highest), 1)
+
+    @property
     def spacing(self) -> tuple[float, float] | None:
         "Millimetres from row to row and from column to column; None where they are not given or make no sense."
         mm = _spacing(self.ds)
@@ -585,26 +639,6 @@ class DicomPhotograph(_Colour):
         with discreet(self.name): summary = _summarise(self.ds, identifying)
         if self.corrections: summary['corrections'] = list(self.corrections)
         return summary
-
-def _spacing(ds: Any) -> list[float] | None:
-    shared = ds.get('SharedFunctionalGroupsSequence') or [{}]
-    measures = shared[0].get('PixelMeasuresSequence') or [{}]
-    mm = json_value(ds.get('PixelSpacing') or measures[0].get('PixelSpacing'))
-    is_pair = isinstance(mm, list) and len(mm) == 2
-    return mm if is_pair and all(isinstance(s, float) and s > 0 for s in mm) else None
-
-def _summarise(ds: Any, identifying: bool) -> Summary:
-    summary = {k: json_value(ds.get(v)) for k, v in IDENTIFYING_FIELDS.items()} if identifying else {}
-    summary |= {k: json_value(ds.get(v)) for k, v in PICTURE_FIELDS.items()}
-    region = ds.get('AnatomicRegionSequence') or [{}]
-    return Summary(summary | dict(
-        pixel_spacing=_spacing(ds),
-        laterality=summary['laterality'] or json_value(ds.get('ImageLaterality')),
-        body_part=summary['body_part'] or json_value(region[0].get('CodeMeaning')),
-        frames=json_value(ds.get('NumberOfFrames')) or 1,
-        sop_class=uid_name(ds, 'SOPClassUID'),
-        transfer_syntax=uid_name(getattr(ds, 'file_meta', {}), 'TransferSyntaxUID'),
-        icc_profile=any(part.get('ICCProfile') for part in (ds, *(ds.get('OpticalPathSequence') or [])))))
 
 # %% ../nbs/07_dicom.ipynb #e35da7c3
 def dicom_summary(
@@ -621,6 +655,8 @@ def read_dicom(
 ) -> tuple[np.ndarray, dict[str, Any]]: # RGB uint8 (H, W, 3) in sRGB, and the summary with the frame's number
     "Read a photograph from a DICOM file; raises `InputError` for one that cannot be read."
     photograph = DicomPhotograph(src)
+    if photograph.is_segmentation:
+        raise InputError(photograph.name, 'is a DICOM Segmentation, not a photograph', 'use it as a mask')
     index = photograph.frame_index(frame)
     return photograph.rgb(frame), {**photograph.summary(), 'frame': index + 1}
 
@@ -633,4 +669,11 @@ def dicom_size(
     photograph.frame_index(None)
     return photograph.header.rows, photograph.header.columns
 
-READER = Reader(lambda src: read_dicom(src)[0], dicom_size) # named in the table of formats in `core`
+def is_dicom_photograph(
+    src: Any, # a path, bytes, or anything that `read_dicom` takes
+) -> bool: # False for a Segmentation, a report, an ECG, and for a file that is not DICOM
+    "Does a DICOM file hold a picture that is not a mask? Its header alone decides."
+    try: return not DicomPhotograph(src, pixels=False).is_segmentation
+    except InputError: return False
+
+READER = Reader(lambda src: read_dicom(src)[0], dicom_size, lambda src: DicomPhotograph(src).mask()) # for `core`

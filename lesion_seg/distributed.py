@@ -30,7 +30,8 @@ try:
     from accelerate import PartialState
     from fastai.distributed import DistributedDL
 except ImportError as e:
-    raise InputError('training on several processes', 'needs Accelerate', "run pip install 'lesion_seg[distributed]'") from e
+    raise InputError('training on several processes', 'needs Accelerate',
+                     "run pip install 'lesion_seg[distributed]'") from e
 
 # %% ../nbs/14_distributed.ipynb #48375ea5
 class ShardedDL(DistributedDL):
@@ -41,7 +42,8 @@ class ShardedDL(DistributedDL):
         world: int, # how many there are
     ):
         if dl.drop_last and dl.bs % world:
-            raise InputError(f'batch size {dl.bs}', f'cannot be shared equally by {world} processes', f'choose one that {world} divides')
+            raise InputError(f'batch size {dl.bs}', f'cannot be shared equally by {world} processes',
+                             f'choose one that {world} divides')
         self.span = len(dl) * dl.bs # images in the batches that are not dropped
         part = copy.copy(dl)
         part.bs = math.ceil(dl.bs / world)
@@ -49,7 +51,9 @@ class ShardedDL(DistributedDL):
 
     def get_idxs(self) -> list[int]: return list(self.dl.get_idxs())[:self.span][self.rank::self.world_size]
 
-    def __len__(self) -> int: return math.ceil(len(range(self.rank, min(self.dl.n, self.span), self.world_size)) / self.bs)
+    def __len__(self) -> int:
+        n = len(range(self.rank, min(self.dl.n, self.span), self.world_size))
+        return math.ceil(n / self.bs)
 
     def to_detach(self, b: Any, cpu: bool = True, gather: bool = True) -> Any: return to_detach(b, cpu, gather=False)
 
@@ -102,7 +106,8 @@ def unsync_batch_norm(
         if isinstance(m, nn.BatchNorm2d): vars(m).pop('forward', None)
 
 # %% ../nbs/14_distributed.ipynb #b0960ac9
-SUMS: dict[type, tuple[str, str]] = {PerImage: ('total', 'n'), AvgLoss: ('total', 'count'), AvgMetric: ('total', 'count'), History: ('sum', 'n')}
+SUMS: dict[type, tuple[str, str]] = {
+    PerImage: ('total', 'n'), AvgLoss: ('total', 'count'), AvgMetric: ('total', 'count'), History: ('sum', 'n')}
 
 def sum_over_processes(
     metric: Any, # with the sums of this process; afterwards with those of all
@@ -111,7 +116,8 @@ def sum_over_processes(
     "Add a metric's sums over all processes."
     names = SUMS.get(type(metric))
     if names is None:
-        raise InputError(f'metric {metric.name}', 'cannot be added over processes', 'use `PerImage` or `AvgMetric`, or train with one process')
+        remedy = 'use `PerImage` or `AvgMetric`, or train with one process'
+        raise InputError(f'metric {metric.name}', 'cannot be added over processes', remedy)
     sums = torch.tensor([float(getattr(metric, n)) for n in names], dtype=torch.float64, device=device)
     dist.all_reduce(sums)
     for name, value in zip(names, sums.tolist(), strict=True): setattr(metric, name, value)

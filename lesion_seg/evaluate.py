@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 from .core import InputError, atomic_path, read_rows
-from .metrics import METRICS, TOLERANCE, band_layers, binarise, check_spacing, confusion, image_diagonal, score_pair
+from .metrics import (METRICS, TOLERANCE, band_layers, binarise, check_spacing, confusion, image_diagonal,
+                                score_pair)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,19 +27,20 @@ __all__ = ['evaluate_predictions', 'check_table', 'plot_distribution', 'errors',
 
 # %% ../nbs/17_evaluate.ipynb #b0be0bcd
 def evaluate_predictions(
-    items: Iterable[tuple], # (id, group or None, pred, truth), or with `known` as a fifth part; pred a mask or probabilities (H, W)
+    items: Iterable[tuple], # (id, group or None, pred, truth) or with `known` (H, W) at the end; pred a mask or floats
     threshold: float = .5, # for predictions that are probabilities, [0, 1]
     distances: bool = False, # also the metrics of borders: hd95, assd, nsd, boundary_iou, border_bias
-    spacing: tuple[float, float] | None = None, # size of a pixel (row, column) in mm, the same for all images; None: pixels
+    spacing: tuple[float, float] | None = None, # size of a pixel (row, column) in mm, of all images; None: pixels
     tolerance: float | None = None, # of `nsd`, in px or mm; None: 1 % of the diagonal of each image
     width: float | None = None, # of the band of `boundary_iou`, in px or mm; None: 2 % of the diagonal of each image
-) -> pd.DataFrame: # id, group, height, width, tp, fp, fn, tn and the metrics; with distances also their unit and the lengths used
+) -> pd.DataFrame: # id, group, size, counts and metrics; with distances also their unit and the lengths used
     "Score images one by one; a repeated id or a bad mask raises `InputError` with the id."
     rows: dict[str, dict[str, Any]] = {}
     for i, item in enumerate(items, 1):
         if not isinstance(item, (tuple, list)) or len(item) not in (4, 5):
             what = f'{len(item)} values' if isinstance(item, (tuple, list)) else f'a {type(item).__name__}'
-            raise InputError(f'item {i}', f'is {what}', 'give (id, group, prediction, truth), with None for the group where there is none')
+            raise InputError(f'item {i}', f'is {what}',
+                             'give (id, group, prediction, truth), with None for the group where there is none')
         name, group, pred, truth = str(item[0]), *item[1:4]
         known = item[4] if len(item) == 5 else None
         if name in rows: raise InputError(name, 'occurs twice', 'score each image once')
@@ -70,11 +72,13 @@ def check_table(
     for c in columns:
         try: numbers = table[c].to_numpy(float)
         except (TypeError, ValueError) as e:
-            raise InputError(f'the column {c}', f'holds values that are not numbers ({e})', 'repair the table') from None
+            raise InputError(f'the column {c}', f'holds values that are not numbers ({e})',
+                             'repair the table') from None
         undefined = np.isnan(numbers) if c in METRICS and METRICS[c].may_be_undefined else np.zeros(len(table), bool)
         bad = table.id[~np.isfinite(numbers) & ~undefined]
         if len(bad):
-            raise InputError(', '.join(map(str, bad[:5])), f'{c} is NaN or infinite in {len(bad)} rows', 'score these images again')
+            raise InputError(', '.join(map(str, bad[:5])), f'{c} is NaN or infinite in {len(bad)} rows',
+                             'score these images again')
 
 # %% ../nbs/17_evaluate.ipynb #a01ddac8
 def plot_distribution(
@@ -123,7 +127,7 @@ def worst(
 # %% ../nbs/17_evaluate.ipynb #a4b95109
 def plot_worst(
     table: pd.DataFrame, # as `evaluate_predictions` returns it
-    load: Callable[[str], tuple[np.ndarray, np.ndarray, np.ndarray]], # id -> image, predicted mask, true mask, of one size
+    load: Callable[[str], tuple[np.ndarray, np.ndarray, np.ndarray]], # id -> image, prediction, truth, of one size
     n: int = 6, # at most so many images
     metric: str = 'jaccard', # one of `METRICS`
     cols: int = 3, # images in a row
@@ -152,9 +156,11 @@ def finite_values(
 ) -> np.ndarray: # float (N,); raises `InputError` for NaN, infinities and other shapes
     "Values that an average can be taken of."
     x = np.asarray(values, float)
-    if x.ndim != 1 or not len(x): raise InputError('the values', f'have the shape {x.shape}', 'give a list of numbers, one an image')
+    if x.ndim != 1 or not len(x):
+        raise InputError('the values', f'have the shape {x.shape}', 'give a list of numbers, one an image')
     if not np.isfinite(x).all():
-        raise InputError('the values', f'are NaN or infinite in {(~np.isfinite(x)).sum()} of {len(x)} places', 'leave these images out, or score them again')
+        raise InputError('the values', f'are NaN or infinite in {(~np.isfinite(x)).sum()} of {len(x)} places',
+                         'leave these images out, or score them again')
     return x
 
 def check_level(
@@ -198,9 +204,11 @@ def group_codes(
     "Number of the group of each image; a missing group raises `InputError`."
     if groups is None: return np.arange(n)
     if lost := sum(pd.isna(g) or g == '' for g in groups):
-        raise InputError('the groups', f'are missing for {lost} of {n} images', 'give each image one, or leave groups out')
+        raise InputError('the groups', f'are missing for {lost} of {n} images',
+                         'give each image one, or leave groups out')
     codes = np.unique(np.asarray(groups, str), return_inverse=True)[1]
-    if len(codes) != n: raise InputError('the groups', f'are {len(codes)}, but there are {n} values', 'give one group for each value')
+    if len(codes) != n:
+        raise InputError('the groups', f'are {len(codes)}, but there are {n} values', 'give one group for each value')
     return codes
 
 def resampled_means(
@@ -293,7 +301,7 @@ def summarise(
     n: int = 2000, # bootstrap resamples
     seed: int = 42, # of the bootstrap
     threshold: float = .65, # Jaccard index below which an image fails
-) -> dict[str, Any]: # JSON-able: metrics by name, ISIC scores, failure rate, each with its interval, and the number of empty masks
+) -> dict[str, Any]: # JSON-able: metrics by name, ISIC scores and failure rate with intervals, and empty masks
     "Mean, standard deviation and intervals over images; t-intervals (`ci`) are clipped to the metric's range."
     names = [m for m in METRICS if m in table.columns]
     check_table(table, 'jaccard', *names)
@@ -303,7 +311,9 @@ def summarise(
     means = resampled_means(np.column_stack([values, thresholded]), table.group, n, seed)
     tails = [(1 - level) / 2, (1 + level) / 2]
     cis = [as_json(np.quantile(x[np.isfinite(x)], tails)) if np.isfinite(x).any() else [None, None] for x in means.T]
-    metrics = {m: dict(describe(x, m, level), bootstrap_ci=ci) for m, x, ci in zip(names, values.T, cis[:-1], strict=True)}
+    metrics = {}
+    for name, x, ci in zip(names, values.T, cis[:-1], strict=True):
+        metrics[name] = dict(describe(x, name, level), bootstrap_ci=ci)
     failures = int((j < threshold).sum())
     counted = {'tp', 'fp', 'fn'} <= set(table.columns)
     lengths = [c for c in ('nsd_tolerance', 'boundary_iou_width') if c in table.columns]
@@ -311,7 +321,8 @@ def summarise(
                 unit=str(table.unit.iloc[0]) if 'unit' in table.columns else None, metrics=metrics,
                 isic_2017=isic_2017_score(j), isic_2017_ci=metrics['jaccard']['bootstrap_ci'],
                 isic_2018=isic_2018_score(j, threshold), isic_2018_ci=cis[-1],
-                failures=failures, failure_rate=failures / len(j), failure_rate_ci=list(wilson_interval(failures, len(j), level)),
+                failures=failures, failure_rate=failures / len(j),
+                failure_rate_ci=list(wilson_interval(failures, len(j), level)),
                 empty_truths=int((table.tp + table.fn == 0).sum()) if counted else None,
                 empty_predictions=int((table.tp + table.fp == 0).sum()) if counted else None,
                 **{c: [float(table[c].min()), float(table[c].max())] for c in lengths})
@@ -350,7 +361,8 @@ def text_report(
     lines = ['Evaluation Results', '=' * 50]
     for name, m in s['metrics'].items():
         partly = f', {m["n"]} of {s["n"]} images' if m['n'] < s['n'] else ''
-        lines.append(f'{metric_label(name, s)}: {number(m["mean"])} +/- {number(m["std"])} ({interval_text(m["ci"], level)}{partly})')
+        interval = interval_text(m['ci'], level)
+        lines.append(f'{metric_label(name, s)}: {number(m["mean"])} +/- {number(m["std"])} ({interval}{partly})')
     lines += ['', f'Images: {s["n"]} in {s["groups"]} groups; bootstrap by group, {s["resamples"]} resamples']
     lines += [f'{name}: {bootstrap(m["bootstrap_ci"])}' for name, m in s['metrics'].items()]
     lines += ['', f'ISIC 2016/17 score: {s["isic_2017"]:.4f} ({bootstrap(s["isic_2017_ci"])})',
@@ -369,7 +381,8 @@ def save_table(
     "Write the table of scores; another suffix raises `InputError`."
     path = Path(path)
     if path.suffix.lower() not in ('.csv', '.parquet'):
-        raise InputError(path, f'has the suffix {path.suffix or "of no file format"}', 'save a table as .csv or .parquet')
+        raise InputError(path, f'has the suffix {path.suffix or "of no file format"}',
+                         'save a table as .csv or .parquet')
     with atomic_path(path) as tmp:
         if path.suffix.lower() == '.csv': table.to_csv(tmp, index=False)
         else: table.to_parquet(tmp, index=False)
@@ -382,7 +395,8 @@ def load_table(
     "Read a table of scores; a missing or foreign file raises `InputError`."
     rows = list(read_rows(path))
     columns = {name: [str(r[name]) for r in rows] for name in (rows[0] if rows else ())}
-    table = pd.DataFrame({name: cells if name in ('id', 'group', 'unit') else numbers(cells) for name, cells in columns.items()})
+    text = ('id', 'group', 'unit')
+    table = pd.DataFrame({name: cells if name in text else numbers(cells) for name, cells in columns.items()})
     try: check_table(table, 'jaccard', *[m for m in METRICS if m in table.columns])
     except InputError as e: raise InputError(path, f'{e.about}: {e.problem}', e.remedy) from None
     return table
@@ -420,15 +434,18 @@ def match_tables(
     table_a: pd.DataFrame, # scores of model A
     table_b: pd.DataFrame, # scores of model B on the same images, in any order
     metric: str, # a column of both
-) -> tuple[pd.DataFrame, pd.DataFrame]: # indexed by id, in the order of the first; raises `InputError` for other images or groups
+) -> tuple[pd.DataFrame, pd.DataFrame]: # by id, in the order of the first; `InputError` for other images or groups
     "Two tables of scores, row by row of the same image."
     for t in (table_a, table_b): check_table(t, metric)
     a, b = table_a.set_index('id'), table_b.set_index('id')
     if odd := sorted(set(a.index) ^ set(b.index)):
-        raise InputError(', '.join(odd[:5]), f'in one table only ({len(odd)} ids in all)', 'score both models on the same images')
+        raise InputError(', '.join(odd[:5]), f'in one table only ({len(odd)} ids in all)',
+                         'score both models on the same images')
     b = b.loc[a.index]
     other = a.group != b.group
-    if other.any(): raise InputError(a.index[other][0], 'has another group in the second table', 'use the same patients or lesions in both')
+    if other.any():
+        raise InputError(a.index[other][0], 'has another group in the second table',
+                         'use the same patients or lesions in both')
     return a, b
 
 # %% ../nbs/17_evaluate.ipynb #d94903cc
@@ -440,14 +457,17 @@ def compare(
     n: int = 2000, # bootstrap resamples
     seed: int = 42, # of the bootstrap
     tie: float = .01, # a difference up to this counts as a tie
-) -> dict[str, Any]: # JSON-able; `difference` is A minus B, with its interval; a win is an image where A is closer to perfect
+) -> dict[str, Any]: # JSON-able; `difference` is A minus B; a win is an image where A is closer to perfect
     "Paired comparison of two models; tables of different images or groups raise `InputError`."
     a, b = match_tables(table_a, table_b, metric)
     better = errors(b.reset_index(), metric) - errors(a.reset_index(), metric)
     defined = np.isfinite(better)
-    if not defined.any(): raise InputError(f'the metric {metric}', 'is defined for no image in both tables', 'choose another metric')
+    if not defined.any():
+        raise InputError(f'the metric {metric}', 'is defined for no image in both tables', 'choose another metric')
     better, group = better[defined], a.group[defined]
     x, y = (t[metric].to_numpy(float)[defined] for t in (a, b))
-    return dict(metric=metric, n=len(x), groups=group.nunique(), level=level, mean_a=float(x.mean()), mean_b=float(y.mean()),
+    return dict(metric=metric, n=len(x), groups=group.nunique(), level=level,
+                mean_a=float(x.mean()), mean_b=float(y.mean()),
                 difference=float((x - y).mean()), ci=as_json(bootstrap_interval(x - y, group, level, n, seed)),
-                tie=tie, wins=int((better > tie).sum()), ties=int((abs(better) <= tie).sum()), losses=int((better < -tie).sum()))
+                tie=tie, wins=int((better > tie).sum()), ties=int((abs(better) <= tie).sum()),
+                losses=int((better < -tie).sum()))

@@ -7,6 +7,7 @@ from __future__ import annotations
 import csv
 import errno
 import json
+import math
 import os
 import re
 import stat
@@ -15,18 +16,19 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlencode, urlsplit
-from .core import InputError, atomic_path, unwritten
+from .core import InputError, atomic_path, safe_cell, unwritten
 from .data import read_image
-from .download import (Checksums, Item, Network, Patience, Report, Transient, as_transient, check_address, check_room,
+from .download import (Checksums, Item, Network, Patience, Report, Transient, check_address, check_room,
                                  download_files, not_fetched, shown_address)
 from .manifest import COLUMNS, Manifest, Problem
 
 # %% auto #0
 __all__ = ['LICENCES', 'DEEDS', 'ISIC', 'choose_licences', 'write_licences', 'write_tables', 'Damaged', 'safe_unzip',
-           'read_catalogue', 'fetch_challenge', 'take', 'plain_metadata', 'ArchiveImage', 'ArchivePages',
+           'read_catalogue', 'fetch_challenge', 'take', 'plain_metadata', 'ArchiveImage', 'ArchivePages', 'Search',
            'search_archive', 'fetch_archive']
 
 # %% ../nbs/04_isic.ipynb #e003fef1
@@ -71,7 +73,7 @@ def write_licences(
     with atomic_path(folder / 'licences.csv') as tmp, open(tmp, 'w', encoding='utf-8', newline='') as f:
         table = csv.writer(f, lineterminator='\n')
         table.writerow(('id', 'licence', 'attribution', 'source', 'deed'))
-        table.writerows((*row, DEEDS.get(row[1], '')) for row in named)
+        table.writerows(map(safe_cell, (*row, DEEDS.get(row[1], ''))) for row in named)
     lines = ['Name these sources when you use the images.']
     for (licence, who), n in sorted(Counter(row[1:3] for row in named).items()):
         lines.append(f'{licence or "unknown licence"}: {who} ({n} images) {DEEDS.get(licence, "")}'.rstrip())
@@ -281,7 +283,9 @@ def plain_metadata(
         values = metadata.get(part)
         for key, value in values.items() if isinstance(values, dict) else ():
             if not re.fullmatch(r'\w{1,64}', key) or not isinstance(value, (str, int, float, bool)): continue
-            plain[f'{part}_{key}' if key in COLUMNS else key] = value[:2000] if isinstance(value, str) else value
+            is_odd = isinstance(value, float) and not math.isfinite(value) or isinstance(value, int) and abs(value) >= 2**63
+            if is_odd: value = str(value)[:100] # no table could hold it as a number
+            plain[f'{part}_{key}' if key in COLUMNS else key] = safe_cell(value[:2000]) if isinstance(value, str) else value
     return plain
 
 # %% ../nbs/04_isic.ipynb #c2f36ee1
@@ -306,9 +310,9 @@ class ArchiveImage:
             raise InputError('the archive', f'gives the identifier {name[:40]!r}', 'look for a newer lesion_seg')
         if not 0 < size <= Item.most:
             raise InputError(name, f'has {size} bytes instead of 1 to {Item.most}', 'leave it out of the search')
-        attribution = ' '.join(take(answer, str, 'attribution').split())[:2000]
+        attribution = safe_cell(' '.join(take(answer, str, 'attribution').split())[:2000])
         url = check_address(take(answer, str, 'files', 'full', 'url'), api)
-        licence = take(answer, str, 'copyright_license')[:40]
+        licence = safe_cell(take(answer, str, 'copyright_license')[:40])
         return cls(name, licence, attribution, url, size, plain_metadata(take(answer, dict, 'metadata')))
 
     def row(self,
@@ -331,21 +335,23 @@ class ArchivePages:
         network: Network, # of the search
         api: str, # the archive's address; every page must be there
         most: int = 16_000_000, # bytes that a page may have
+        pages: int = 20_000, # that a search may have; the whole archive has some 6,000
+        barren: int = 10, # pages in a row without a new image, after which the archive is not believed
     ):
-        self.network, self.api, self.most = network, api, most
+        self.network, self.api, self.most, self.pages, self.barren = network, api, most, pages, barren
 
     def read(self,
         url: str, # of a page
     ) -> dict[str, Any]: # its content; raises `InputError`
         "The JSON object at an address."
         def attempt() -> dict[str, Any]:
-            with as_transient(url), self.network.ask(url, self.api) as reply:
+            with self.network.ask(url, self.api) as reply:
                 if reply.status_code in (400, 422):
                     problem = f'does not understand the search (answer {reply.status_code})'
                     raise InputError('the archive', problem, 'check query and collections')
                 self.network.accept(reply, url)
                 body = b''
-                for chunk in reply.iter_content(1 << 16):
+                for chunk in self.network.chunks(reply, 1 << 16):
                     body += chunk
                     if len(body) > self.most:
                         problem = f'answers with more than {self.most} bytes'
@@ -355,20 +361,40 @@ class ArchivePages:
             return take({'answer': page}, dict, 'answer')
         return self.network.patiently(shown_address(url), attempt)
 
-    def walk(self,
-        url: str, # of the first page
-    ) -> Iterator[dict[str, Any]]: # raises `InputError`, also where a page leads elsewhere or back
-        "The pages from an address on."
-        seen = {url}
-        while True:
-            page = self.read(url)
-            yield page
-            if page.get('next') is None: return
-            url = check_address(take(page, str, 'next'), self.api)
-            if urlsplit(url)[:2] != urlsplit(self.api)[:2] or url in seen:
-                problem = f'continues at {shown_address(url)}, where it should not'
-                raise InputError('the archive', problem, 'try again later')
-            seen.add(url)
+# %% ../nbs/04_isic.ipynb #4d38e02a
+class Search(ArchivePages):
+    "The images of a search, one after the other."
+    def follow(self,
+        page: dict[str, Any], # that was read
+        seen: set[str], # addresses that were read; the next one is added
+    ) -> str | None: # None after the last page; raises `InputError`
+        "The address of the next page."
+        if page.get('next') is None: return None
+        url = check_address(take(page, str, 'next'), self.api)
+        if urlsplit(url)[:2] != urlsplit(self.api)[:2] or url in seen:
+            problem = f'continues at {shown_address(url)}, where it should not'
+            raise InputError('the archive', problem, 'try again later')
+        if len(seen) >= self.pages:
+            raise InputError('the archive', f'names more than {self.pages} pages', 'narrow the search, or give a `limit=100`')
+        seen.add(url)
+        return url
+
+    def images(self,
+        first: str, # address of the first page
+    ) -> Iterator[ArchiveImage]: # no image twice; raises `InputError`
+        "The images on the pages from an address on."
+        url: str | None = first
+        seen, ids, barren = {first}, set[str](), 0
+        while url:
+            page, known = self.read(url), len(ids)
+            for answer in take(page, list, 'results'):
+                image = ArchiveImage.from_answer(answer, self.api)
+                if image.id not in ids: yield image
+                ids.add(image.id)
+            url = self.follow(page, seen)
+            barren = 0 if len(ids) > known else barren + 1
+            if url and barren >= self.barren:
+                raise InputError('the archive', f'sends page after page ({barren}) without a new image', 'try again later')
 
 # %% ../nbs/04_isic.ipynb #98df1944
 def search_archive(
@@ -386,14 +412,9 @@ def search_archive(
             raise InputError(f'the collection {number!r}', 'is not a number', remedy)
     if limit is not None and limit < 1: raise InputError(f'limit {limit}', 'finds nothing', 'give 1 or more')
     first = f'{isic.api}/images/search/?' + urlencode(dict(query=query, collections=','.join(numbers), limit=100))
-    images: dict[str, ArchiveImage] = {}
     with Network(isic) as network:
-        for page in ArchivePages(network, isic.api).walk(first):
-            for answer in take(page, list, 'results'):
-                image = ArchiveImage.from_answer(answer, isic.api)
-                if image.licence in wanted: images[image.id] = image
-            if limit and len(images) >= limit: break
-    return list(images.values())[:limit]
+        images = (i for i in Search(network, isic.api).images(first) if i.licence in wanted)
+        return list(islice(images, limit))
 
 # %% ../nbs/04_isic.ipynb #10ab8ada
 def fetch_archive(

@@ -11,32 +11,48 @@ import json
 import math
 import os
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 import numpy as np
-from .core import InputError, atomic_path, printable, read_rows, suffixes
+from .core import InputError, atomic_path, open_source, printable, read_rows, suffixes
+from . import data
 from .data import image_size, read_image, read_mask
 from .layouts import LesionPair, Problem, find_pairs
 
 # %% auto #0
-__all__ = ['COLUMNS', 'SPLITS', 'SPLIT_NAMES', 'M', 'ID_COLUMNS', 'row_pair', 'relative_path', 'rows_by_id', 'components',
-           'merge_groups', 'check_fractions', 'area_strata', 'move_gains', 'mend_splits', 'assign_splits',
-           'split_groups', 'table_problems', 'file_size', 'pair_problems', 'problem_summary', 'write_csv',
-           'write_parquet', 'Manifest', 'SplitReport', 'official_splits', 'keep_official', 'free_fractions',
-           'make_split']
+__all__ = ['COLUMNS', 'SPLITS', 'SPLIT_NAMES', 'M', 'ID_COLUMNS', 'PATIENT_COLUMNS', 'LESION_COLUMNS', 'IMAGE_COLUMNS',
+           'MASK_COLUMNS', 'UNKNOWN', 'MASK_FAULTS', 'cell_path', 'row_pair', 'relative_path', 'spelled',
+           'find_columns', 'rows_by_id', 'components', 'merge_groups', 'known_value', 'patient_columns',
+           'describe_grouping', 'check_fractions', 'area_strata', 'move_gains', 'mend_splits', 'assign_splits',
+           'split_groups', 'table_problems', 'mask_fault', 'file_size', 'size_problem', 'pair_problems',
+           'problem_summary', 'write_csv', 'write_parquet', 'name_columns', 'complete_pairs', 'Manifest', 'SplitReport',
+           'official_splits', 'keep_official', 'free_fractions', 'make_split']
 
 # %% ../nbs/02_manifest.ipynb #61ac34db
 COLUMNS = ('image', 'mask', 'id', 'group', 'split')
 
 SPLITS = ('train', 'valid', 'test')
 
-SPLIT_NAMES = {'training': 'train', 'val': 'valid', 'validation': 'valid', 'testing': 'test'} # what others call our splits
+SPLIT_NAMES = {'training': 'train', 'val': 'valid', 'validation': 'valid', 'testing': 'test'} # what others say
 
 # %% ../nbs/02_manifest.ipynb #0a97543b
+def cell_path(
+    cell: str, # a path as it stands in a table, perhaps of another system
+    folder: Path, # where relative paths start, the folder of the table
+) -> Path: # the path of the file, where there is one under this name
+    "A path of a table, whatever system wrote it."
+    path = folder / cell
+    if cell.isascii() and '\\' not in cell or path.exists(): return path
+    for form in ('NFC', 'NFD'):
+        other = folder / unicodedata.normalize(form, cell.replace('\\', '/'))
+        if other.exists(): return other
+    return path
+
 def row_pair(
     row: dict[str, Any], # of a table, by column
     folder: Path, # where relative paths start, the folder of the table
@@ -44,9 +60,9 @@ def row_pair(
     "A row of a table as a pair."
     cells = {k: str(row.get(k, '')).strip() for k in COLUMNS}
     split = SPLIT_NAMES.get(cells['split'].lower(), cells['split'])
-    mask = folder / cells['mask'] if cells['mask'] else None
+    mask = cell_path(cells['mask'], folder) if cells['mask'] else None
     meta = {k: v for k, v in row.items() if k not in (*COLUMNS, 'split_digest')}
-    return LesionPair(folder / cells['image'], mask, cells['id'], cells['group'], split, meta)
+    return LesionPair(cell_path(cells['image'], folder), mask, cells['id'], cells['group'], split, meta)
 
 # %% ../nbs/02_manifest.ipynb #8c031080
 def relative_path(
@@ -68,18 +84,26 @@ class _Rows(Sequence):
         pairs: Iterable[LesionPair] = (), # the rows
         folder: str | os.PathLike | None = None, # where they came from
         problems: Iterable[Problem] = (), # what was wrong when they were collected; `check` reports it
+        notes: Iterable[str] = (), # what was passed over or guessed, in sentences
+        grouping: str = '', # what the groups are, in a sentence
+        keep_splits: bool = False, # are the splits those of the folders, which `make_split` should keep?
     ):
         self.pairs = list(pairs)
         self.folder = Path(folder) if folder else None
         self.problems = list(problems)
+        self.notes = list(notes)
+        self.grouping = grouping
+        self.keep_splits = keep_splits
     def __len__(self): return len(self.pairs)
     def __getitem__(self, i): return type(self)(self.pairs[i], self.folder) if isinstance(i, slice) else self.pairs[i]
     def __eq__(self, other): return isinstance(other, _Rows) and self.pairs == other.pairs
     def replaced(self: M,
         pairs: Iterable[LesionPair], # the rows of the new one
-    ) -> M: # with the same folder and problems
+        grouping: str | None = None, # what its groups are; None: as before
+    ) -> M: # with the same folder, problems and notes
         "The same manifest with other rows."
-        return type(self)(pairs, self.folder, self.problems)
+        grouping = self.grouping if grouping is None else grouping
+        return type(self)(pairs, self.folder, self.problems, self.notes, grouping, self.keep_splits)
     @property
     def digest(self) -> str:
         "SHA-256 over the sorted (id, group, split): the same split, the same digest."
@@ -99,17 +123,46 @@ class _Shown(_Rows):
     def _repr_html_(self):
         def text(x: Any) -> str: return html.escape(printable(str(x)))
         total = ('all', (len(self), len({p.group for p in self})))
-        rows = ''.join(f'<tr><td>{text(s)}</td><td>{n}</td><td>{g}</td></tr>' for s, (n, g) in [*self.counts().items(), total])
+        cells = [f'<td>{text(s)}</td><td>{n}</td><td>{g}</td>' for s, (n, g) in [*self.counts().items(), total]]
+        rows = ''.join(f'<tr>{c}</tr>' for c in cells)
         bare = sum(p.mask is None for p in self.pairs)
-        lines = [f'{bare} without a mask'] * bool(bare) + [p.detail for p in self.problems[:5]]
+        lines = [self.grouping] * bool(self.grouping) + [f'{bare} without a mask'] * bool(bare) + self.notes
+        lines += [p.detail for p in self.problems[:5]]
         more = len(self.problems) - 5
         if more > 0: lines.append(f'and {more} more problems')
         table = f'<table><tr><th>split</th><th>photographs</th><th>groups</th></tr>{rows}</table>'
         return table + ''.join(f'<p>{text(x)}</p>' for x in lines)
 
-# %% ../nbs/02_manifest.ipynb #c76d0842
-ID_COLUMNS = ('id', 'image_id', 'isic_id', 'image_name', 'image')
+# %% ../nbs/02_manifest.ipynb #52f16cfb
+ID_COLUMNS = ('id', 'image_id', 'isic_id', 'image_name', 'image', 'filename', 'file_name', 'file', 'image_path')
 
+PATIENT_COLUMNS = ('patient_id', 'patient', 'patient_no', 'patient_number', 'subject_id', 'subject', 'participant_id', 'participant',
+                   'person_id', 'person', 'case_id', 'case', 'pid', 'mrn')
+
+LESION_COLUMNS = ('lesion_id', 'lesion', 'lesion_no', 'mole_id', 'mole', 'naevus_id', 'nevus_id')
+
+IMAGE_COLUMNS = ('image', 'image_path', 'image_file', 'image_filename', 'img', 'img_path', 'photograph', 'photo', 'picture', 'filename',
+                 'file_name', 'file', 'path', 'filepath', 'image_name', 'image_id', 'isic_id')
+
+MASK_COLUMNS = ('mask', 'mask_path', 'mask_file', 'mask_filename', 'mask_name', 'seg', 'seg_path', 'segmentation', 'segmentation_path',
+                'segmentation_file', 'gt', 'gt_path', 'ground_truth', 'ground_truth_path', 'label_path', 'label_file')
+
+def spelled(
+    column: str, # as a table has it
+) -> str: # letters and digits in lower case: 'PatientID', 'patient_id' and 'Patient-Id' are one
+    "The name of a column without the ways to spell it."
+    return re.sub(r'[\W_]+', '', column).casefold()
+
+def find_columns(
+    columns: Iterable[str], # of a table
+    names: Sequence[str], # what a column may be called, the best name first
+) -> list[str]: # those of the table that are called so, in the order of `names`
+    "Columns by name, however it is spelled."
+    there: dict[str, list[str]] = defaultdict(list)
+    for c in columns: there[spelled(c)].append(c)
+    return [c for name in names for c in there.get(spelled(name), [])]
+
+# %% ../nbs/02_manifest.ipynb #c76d0842
 def rows_by_id(
     table: str | os.PathLike | Iterable[dict[str, Any]], # a CSV or Parquet file, or rows
     on: str | None = None, # the column with the ids; None: the first of `ID_COLUMNS` that is there
@@ -118,15 +171,17 @@ def rows_by_id(
     is_file = isinstance(table, (str, os.PathLike))
     name = str(table) if is_file else 'the table'
     rows: list[dict[str, Any]] = list(read_rows(table) if is_file else table) # type: ignore[arg-type]
-    key = on or next((c for c in ID_COLUMNS if rows and c in rows[0]), None)
-    if not rows or key is None or key not in rows[0]:
-        raise InputError(name, f'has no column {on or " or ".join(ID_COLUMNS)}', 'name the one with the ids with `on=COLUMN`')
+    keys = find_columns(rows[0] if rows else (), [on] if on else ID_COLUMNS)
+    if not keys:
+        there = f' (it has {", ".join(rows[0])})' if rows else ''
+        raise InputError(name, f'has no column {on or " or ".join(ID_COLUMNS[:4])}{there}', 'name the one with the ids: `on=COLUMN`')
+    key = keys[0]
     suffix = re.compile(rf'({"|".join(map(re.escape, suffixes()))})$', re.I)
     by_id: dict[str, dict[str, Any]] = {}
     for r in rows:
-        i = suffix.sub('', str(r[key]))
-        if i in by_id: raise InputError(name, f'has the id {i} in two rows', 'keep one of them')
-        by_id[i] = {c: v for c, v in r.items() if c not in (key, 'image', 'mask', 'id', 'split_digest')}
+        i = unicodedata.normalize('NFC', suffix.sub('', re.split(r'[/\\]', str(r[key]))[-1].strip()))
+        if i and i in by_id: raise InputError(name, f'has the id {i} in two rows', 'keep one of them')
+        if i: by_id[i] = {c: v for c, v in r.items() if c not in (key, 'image', 'mask', 'id', 'split_digest')}
     return by_id
 
 # %% ../nbs/02_manifest.ipynb #9a988f77
@@ -139,13 +194,14 @@ class _Joined(_Shown):
     ) -> M: # with the new columns in `meta`; columns `group` and `split` replace the pairs' own
         "Add the columns of a table by id."
         by_id = rows_by_id(table, on)
-        lost = [p.id for p in self.pairs if p.id not in by_id]
+        def key(p: LesionPair) -> str: return unicodedata.normalize('NFC', p.id)
+        lost = [p.id for p in self.pairs if key(p) not in by_id]
         if len(lost) == len(self) or lost and not partial:
             name = table if isinstance(table, (str, os.PathLike)) else 'the table'
             raise InputError(name, f'has no row for {len(lost)} of {len(self)} pairs ({", ".join(lost[:5])})',
-                             'add them, or join with `partial=True`')
+                             'add them, or allow it with `partial=True`')
         def joined(p: LesionPair) -> LesionPair:
-            row = by_id.get(p.id, {})
+            row = by_id.get(key(p), {})
             split = str(row.get('split', '') or p.split)
             group = str(row.get('group', '') or p.group)
             new = {k: v for k, v in row.items() if k not in COLUMNS}
@@ -185,23 +241,81 @@ def merge_groups(
     ids = {r: min(p.id for q, p in zip(root, pairs, strict=True) if q == r) for r, (_, name) in best.items() if claimed[name] > 1}
     return [best[r][1] + (f'/{ids[r]}' if r in ids else '') for r in root]
 
+# %% ../nbs/02_manifest.ipynb #7e130545
+UNKNOWN = {'', 'na', 'n/a', '#n/a', 'nan', 'nat', 'none', 'null', 'nil', 'unknown', 'unk', 'missing', 'not available', 'n.a.',
+           '-', '--', '?', '.', '<na>'}
+
+def known_value(
+    value: Any, # a cell
+) -> str: # '' for anything that says "not known"
+    "A value, or nothing."
+    text = ' '.join(str(value).split())
+    return '' if text.casefold() in UNKNOWN else text
+
+def patient_columns(
+    pairs: Sequence[LesionPair], # rows
+) -> tuple[list[str], list[str]]: # columns that say who a photograph belongs to, and columns that only look so
+    "The columns of patients, then those of lesions."
+    known = list(dict.fromkeys(k for p in pairs for k in p.meta))
+    used: list[str] = []
+    ignored: list[str] = []
+    for c in find_columns(known, [*PATIENT_COLUMNS, *LESION_COLUMNS]):
+        values = [v for p in pairs if (v := known_value(p.meta.get(c, '')))]
+        words = {v.casefold() for v in values}
+        diagnosis = spelled(c) in ('lesion', 'mole', 'case') and not any(x.isdigit() for v in words for x in v) and len(words) < len(values) / 3
+        if diagnosis: ignored.append(c) # such as 'nevus' and 'melanoma'
+        elif words: used.append(c)
+    similar = re.compile(r'(patient|subject|person|participant|lesion|mole|naevus|nevus).*(id|no|nr|number|code|key|name)$')
+    for c in known:
+        if c not in used + ignored and similar.search(spelled(c)): ignored.append(c)
+    return used, ignored
+
+def describe_grouping(
+    pairs: Sequence[LesionPair], # rows
+    used: Sequence[str], # columns that made groups
+    ignored: Sequence[str] = (), # columns that look as if they should have
+) -> str: # such as 'grouped by patient_id (13 patients)'
+    "What the groups are, in a sentence."
+    spellings: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for p in pairs:
+        for c in used:
+            if v := known_value(p.meta.get(c, '')): spellings[c, v.casefold()].add(v)
+    def noun(c: str) -> str:
+        if find_columns([c], PATIENT_COLUMNS): return 'patient'
+        return 'lesion' if find_columns([c], LESION_COLUMNS) else 'group'
+    parts = []
+    for c in used:
+        n = sum(column == c for column, _ in spellings)
+        parts.append(f'{c} ({n} {noun(c)}{"s" * (n != 1)})')
+    if parts: parts = ['grouped by ' + ' and '.join(parts)]
+    elif all(p.group == p.id for p in pairs): parts = ['no patient column found: each photograph is its own group']
+    else: parts = [f'groups as the table has them ({len({p.group for p in pairs})} groups)']
+    bare = sum(not any(known_value(p.meta.get(c, '')) for c in used) for p in pairs) if used else 0
+    if bare: parts.append(f'{bare} photograph{"s" * (bare > 1)} without a {" or ".join(dict.fromkeys(map(noun, used)))}')
+    if same := [v for v in spellings.values() if len(v) > 1]:
+        parts.append(f'{" and ".join(sorted(same[0]))} are taken for one' + (f', and {len(same) - 1} more such' if len(same) > 1 else ''))
+    if ignored: parts.append(f'column {", ".join(ignored)} was not used')
+    return '; '.join(parts)
+
 # %% ../nbs/02_manifest.ipynb #1bc194b6
 class _Grouped(_Joined):
     "Rows that know what belongs together."
     def group_by(self: M,
-        columns: Sequence[str] | None = None, # of the table; None: `patient_id` and `lesion_id`, where it has them
-    ) -> M: # rows that share a value in any of the columns are in one group
+        columns: Sequence[str] | str | None = None, # of the table, the most important first; None: those of patients and lesions
+    ) -> M: # rows that share a value in any of the columns are in one group; its `grouping` says so
         "Merge groups by columns."
-        known = {k for p in self.pairs for k in p.meta}
-        if lost := [c for c in columns or () if c not in known]:
+        known = list(dict.fromkeys(k for p in self.pairs for k in p.meta))
+        wanted = [columns] if isinstance(columns, str) else columns
+        if lost := [c for c in wanted or () if not find_columns(known, [c])]:
             there = ', '.join(sorted(known)) or 'no extra ones'
             raise InputError('the manifest', f'has no column {", ".join(lost)} (it has {there})', 'join a table that has it')
-        used = columns or [c for c in ('patient_id', 'lesion_id') if c in known]
-        values = [[(rank, c, str(p.meta[c])) for rank, c in enumerate(used) if p.meta.get(c, '') != ''] for p in self.pairs]
-        keys = [[(c, value) for _, c, value in row] for row in values]
-        names = [(row[0][0], row[0][2]) if row else (len(used), p.group) for row, p in zip(values, self.pairs, strict=True)]
+        used, ignored = (find_columns(known, wanted), []) if wanted else patient_columns(self.pairs)
+        values = [{c: v for c in used if (v := known_value(p.meta.get(c, '')))} for p in self.pairs]
+        keys = [[(c, v.casefold()) for c, v in row.items()] for row in values]
+        names = [next(((used.index(c), v) for c, v in row.items()), (len(used), p.group)) for row, p in zip(values, self.pairs, strict=True)]
         groups = merge_groups(self.pairs, keys, names)
-        return self.replaced(replace(p, group=g) for p, g in zip(self.pairs, groups, strict=True))
+        grouping = describe_grouping(self.pairs, used, ignored)
+        return self.replaced((replace(p, group=g) for p, g in zip(self.pairs, groups, strict=True)), grouping)
     def link_duplicates(self: M,
         pairs: str | os.PathLike | Iterable[tuple[str, str]], # pairs of ids, or a table with `image_a` and `image_b`
     ) -> M: # ids that are not here are passed over
@@ -335,20 +449,63 @@ def table_problems(
     return problems
 
 # %% ../nbs/02_manifest.ipynb #3bd067c3
+def mask_fault(
+    mask: np.ndarray, # bool (H, W)
+) -> str: # '' or what is wrong with it
+    "What is wrong with a mask, whatever its photograph is."
+    if not mask.any(): return 'empty'
+    if mask.all(): return 'full'
+    border = np.concatenate([mask[0], mask[-1], mask[1:-1, 0], mask[1:-1, -1]]).mean()
+    return 'inverted' if border > max(.5, mask.mean()) else ''
+
+MASK_FAULTS = {
+    'empty': 'has no lesion at all', 'full': 'is lesion everywhere',
+    'inverted': 'is lesion along most of the border of the frame and less inside, as if lesion and skin had changed places'}
+
 def file_size(
     pair: LesionPair, # whose file it is
     path: Path | None, # the file, or None
     what: str, # 'photograph' or 'mask'
     full: bool = False, # decode it? Otherwise the header is enough
-) -> tuple[int, ...] | Problem: # (height, width)
-    "The size of one file of a pair, or what is wrong with it."
-    if path is None: return Problem(pair.id, f'no {what}', f'{pair.image} has no {what}')
+) -> tuple[tuple[int, ...] | None, list[Problem]]: # (height, width) where it can be read, and what is wrong with it
+    "Look at one file of a pair."
+    if path is None: return None, [Problem(pair.id, f'no {what}', f'{pair.image} has no {what}')]
     try: there = path.exists()
     except OSError: there = False # such as a name that is too long
-    if not there: return Problem(pair.id, f'missing {what}', f'{path} does not exist')
-    read = read_image if what == 'photograph' else read_mask
-    try: return read(path).shape[:2] if full else image_size(path)
-    except InputError as e: return Problem(pair.id, f'unreadable {what}', str(e))
+    if not there: return None, [Problem(pair.id, f'missing {what}', f'{path} does not exist')]
+    try:
+        if not full: return image_size(path), []
+        pixels = (read_image if what == 'photograph' else read_mask)(path)
+    except InputError as e: return None, [Problem(pair.id, f'unreadable {what}', str(e))]
+    if what == 'mask':
+        fault = mask_fault(pixels)
+        return pixels.shape[:2], [Problem(pair.id, f'{fault} mask', f'{path} {MASK_FAULTS[fault]}')] if fault else []
+    odd = data.implausible(pixels) if hasattr(data, 'implausible') else ''
+    return pixels.shape[:2], [Problem(pair.id, 'implausible photograph', f'{path} {odd}')] if odd else []
+
+def size_problem(
+    pair: LesionPair, # with a mask
+    image: tuple[int, ...], # (height, width) of its photograph, as a person sees it
+    mask: tuple[int, ...], # (height, width) of its mask
+    resize_ok: bool = False, # may the mask be scaled to the photograph?
+) -> list[Problem]: # nothing, or how the sizes differ and what to do
+    "Compare the sizes of a photograph and its mask."
+    if image == mask: return []
+    (h, w), (mask_h, mask_w) = image, mask
+    sizes = f'{pair.image} is {w} x {h} pixels, its mask {mask_w} x {mask_h}'
+    if (h, w) == (mask_w, mask_h):
+        from PIL import Image
+        with open_source(pair.image) as f:
+            try: turn = Image.open(f).getexif().get(274, 1)
+            except (OSError, ValueError): turn = 1
+        if turn > 4:
+            why = 'the camera says by an EXIF tag that the photograph is to be turned, and the mask was drawn on the sensor\'s picture'
+            return [Problem(pair.id, 'mask not turned with its photograph', f'{sizes}: {why}; turn the mask')]
+        return [Problem(pair.id, 'mask lies on its side', f'{sizes}: width and height are exchanged; turn the mask')]
+    if resize_ok: return []
+    alike = abs(w * mask_h / (h * mask_w) - 1) < .02
+    remedy = 'the same form, so scaling is allowed by `resize_ok=True`' if alike else 'another form; is it the mask of this photograph?'
+    return [Problem(pair.id, 'sizes differ', f'{sizes}: {remedy}')]
 
 def pair_problems(
     pair: LesionPair, # one row
@@ -356,12 +513,10 @@ def pair_problems(
     resize_ok: bool = False, # may a mask have another size than its photograph?
 ) -> list[Problem]: # empty where all is well
     "What is wrong with the files of one pair."
-    image = file_size(pair, pair.image, 'photograph', full)
-    mask = file_size(pair, pair.mask, 'mask', full)
-    problems = [x for x in (image, mask) if isinstance(x, Problem)]
-    if problems or image == mask or resize_ok: return problems
-    (h, w), (mask_h, mask_w) = image, mask # type: ignore[misc]
-    return [Problem(pair.id, 'sizes differ', f'{pair.image} is {w} x {h} pixels, its mask {mask_w} x {mask_h}')]
+    image, problems = file_size(pair, pair.image, 'photograph', full)
+    mask, more = file_size(pair, pair.mask, 'mask', full)
+    sizes = size_problem(pair, image, mask, resize_ok) if image and mask else []
+    return problems + more + sizes
 
 # %% ../nbs/02_manifest.ipynb #e5f06db3
 def problem_summary(
@@ -456,28 +611,74 @@ class _Stored(_Checked):
         import pandas as pd
         return pd.DataFrame(self.rows(), columns=self.columns())
 
+# %% ../nbs/02_manifest.ipynb #50fc843b
+def name_columns(
+    rows: list[dict[str, Any]], # of a table
+    path: Path, # the table, for sentences
+    image_column: str | None = None, # the column of photographs; None: found by name
+    mask_column: str | None = None, # the column of masks; None: found by name
+) -> tuple[list[dict[str, Any]], list[str]]: # the same rows with columns `image` and `mask`, and what was guessed
+    "Find the columns of photographs and masks."
+    if not rows: raise InputError(path, 'has no rows', 'list at least one image')
+    there = list(rows[0])
+    notes = []
+    renamed: dict[str, str] = {}
+    for own, given, names in (('image', image_column, IMAGE_COLUMNS), ('mask', mask_column, MASK_COLUMNS)):
+        columns = find_columns(there, [given] if given else names)
+        if given and not columns:
+            raise InputError(path, f'has no column {given} (it has {", ".join(there)})', 'check its name')
+        if not columns: continue
+        renamed[columns[0]] = own
+        if not given and columns[0] != own: notes.append(f'{own}s are taken from the column {columns[0]}')
+    if 'image' not in renamed.values():
+        raise InputError(path, f'has no column "image" (it has {", ".join(there)})', 'name the one with the files: `image_column=COLUMN`')
+    if all(c == own for c, own in renamed.items()): return rows, notes
+    return [{renamed.get(c, c): v for c, v in r.items() if c in renamed or c not in renamed.values()} for r in rows], notes
+
+def complete_pairs(
+    pairs: list[LesionPair], # of a table
+    folder: Path, # of the table
+) -> tuple[list[LesionPair], list[str]]: # with the files of ids, and what was guessed
+    "Find the photographs of rows that hold ids and not file names."
+    bare = [p for p in pairs if p.image.suffix.lower() not in suffixes() and not p.image.exists()]
+    if not bare: return pairs, []
+    try: here = {p.image.stem: p for p in find_pairs(folder).pairs}
+    except InputError: return pairs, []
+    out = []
+    for p in pairs:
+        file = here.get(p.image.name) if p.image.suffix.lower() not in suffixes() else None
+        out.append(replace(p, image=file.image, mask=p.mask or file.mask, id=p.id or p.image.name) if file else p)
+    n = sum(a.image != b.image for a, b in zip(pairs, out, strict=True))
+    return out, [f'{n} photographs were found by their ids'] * bool(n)
+
 # %% ../nbs/02_manifest.ipynb #d84f6c9f
 class Manifest(_Stored):
     "A table of pairs. Every method that changes something returns a new manifest."
     @classmethod
     def from_folder(cls,
         path: str | os.PathLike, # a folder
-    ) -> Manifest:
+        masks_to: str | os.PathLike | None = None, # where masks of polygons go; None: `masks_from_polygons` in the folder
+        label: str | None = None, # which label of the polygons is the lesion, where there are several
+    ) -> Manifest: # grouped by the patients that folders or the table of HAM10000 name
         "Collect pairs from a folder (`find_pairs`)."
-        pairs, problems = find_pairs(Path(path))
-        return cls(pairs, path, problems)
+        pairs, problems, notes = find_pairs(path, masks_to, label)
+        m = cls(pairs, path, problems, notes, keep_splits=any(p.split for p in pairs))
+        for table in sorted(Path(path).glob('HAM10000_metadata*')):
+            if table.is_file(): return m.join(table, partial=True).group_by()
+        return m.group_by()
     @classmethod
     def from_csv(cls,
         path: str | os.PathLike, # .csv, .tsv or .parquet; its paths are relative to it
+        image_column: str | None = None, # the column of photographs; None: found by name (`IMAGE_COLUMNS`)
+        mask_column: str | None = None, # the column of masks; None: found by name (`MASK_COLUMNS`)
     ) -> Manifest: # grouped by patient and lesion where the table has no column `group`
-        "Read a table with a column `image` and, where known, `mask`, `id`, `group`, `split` and any others."
+        "Read a table with a column of photographs and, where known, masks, `id`, `group`, `split` and any others."
         path = Path(path)
-        rows = list(read_rows(path))
-        if not rows: raise InputError(path, 'has no rows', 'list at least one image')
-        if 'image' not in rows[0]:
-            raise InputError(path, f'has no column "image" (it has {", ".join(rows[0])})', 'name the column with the file names so')
-        m = cls([row_pair(r, path.parent) for r in rows], path.parent)
-        if 'group' not in rows[0]: m = m.group_by()
+        rows, notes = name_columns(list(read_rows(path)), path, image_column, mask_column)
+        pairs, more = complete_pairs([row_pair(r, path.parent) for r in rows], path.parent)
+        m = cls(pairs, path.parent, notes=notes + more)
+        if 'group' in rows[0]: m = m.replaced(m.pairs, describe_grouping(m.pairs, []))
+        else: m = m.group_by()
         stored = {r.get('split_digest', '') for r in rows}
         if stored != {''} and stored != {m.digest[:16]}:
             raise InputError(path, 'was changed after its split was stored (ids, groups or splits differ)',
@@ -486,15 +687,19 @@ class Manifest(_Stored):
     @classmethod
     def load(cls,
         path: str | os.PathLike, # a table or a folder
-    ) -> Manifest:
+        image_column: str | None = None, # of a table: where the photographs stand; None: found by name
+        mask_column: str | None = None, # of a table: where the masks stand; None: found by name
+        masks_to: str | os.PathLike | None = None, # of a folder: where masks of polygons go; None: into it
+        label: str | None = None, # of a folder: which label of the polygons is the lesion, where there are several
+    ) -> Manifest: # with all its notes and problems
         "Read a table, a folder's own `manifest.csv` or `manifest.parquet`, or else the folder's files."
         path = Path(path)
-        if not path.is_dir(): return cls.from_csv(path)
+        if not path.is_dir(): return cls.from_csv(path, image_column, mask_column)
         own = [p for p in (path / 'manifest.csv', path / 'manifest.parquet') if p.exists()]
-        return cls.from_csv(own[0]) if own else cls.from_folder(path)
+        return cls.from_csv(own[0], image_column, mask_column) if own else cls.from_folder(path, masks_to, label)
     def subset(self,
         split: str, # 'train', 'valid' or 'test'
-    ) -> Manifest:
+    ) -> Manifest: # empty where the split is
         "The pairs of one split."
         if split not in SPLITS: raise InputError(f'split {split!r}', 'does not exist', f'use one of {", ".join(SPLITS)}')
         return Manifest([p for p in self.pairs if p.split == split], self.folder)
@@ -502,7 +707,7 @@ class Manifest(_Stored):
         fractions: Sequence[float] = (0.7, 0.15, 0.15), # of the images in train, valid and test; they sum to 1
         seed: int = 42, # another seed, another split
         stratify: bool = True, # by lesion area, which reads every mask
-    ) -> Manifest:
+    ) -> Manifest: # with its splits
         "Split by patient, else lesion, else file. `make_split` has more options and a report."
         return make_split(self, fractions, seed, stratify)[0]
 
@@ -515,6 +720,8 @@ class SplitReport:
     area: dict[str, float] # mean lesion area in each split, as a fraction of the image; NaN where not measured
     dropped: list[Problem] # pairs left out, with the reason
     digest: str # of the split
+    grouping: str = '' # what the groups are
+    notes: list[str] = field(default_factory=list) # what was passed over or guessed
     @classmethod
     def of(cls,
         manifest: Manifest, # with its splits
@@ -528,10 +735,12 @@ class SplitReport:
         groups = {s: len({manifest[i].group for i in r}) for s, r in rows.items()}
         known = {s: [areas[i] for i in r if areas[i] == areas[i]] for s, r in rows.items()}
         mean = {s: math.fsum(a) / len(a) if a else math.nan for s, a in known.items()}
-        return cls({s: len(r) for s, r in rows.items()}, groups, mean, list(dropped), manifest.digest)
+        images = {s: len(r) for s, r in rows.items()}
+        return cls(images, groups, mean, list(dropped), manifest.digest, manifest.grouping, manifest.notes)
     def __str__(self):
         area = {s: f', mean lesion area {a:.1%}' if a == a else '' for s, a in self.area.items()}
-        lines = [f'{s}: {n} images in {self.groups[s]} groups{area[s]}' for s, n in self.images.items()]
+        lines = [self.grouping] * bool(self.grouping) + self.notes
+        lines += [f'{s}: {n} images in {self.groups[s]} groups{area[s]}' for s, n in self.images.items()]
         return '\n'.join([*lines, *(f'dropped: {p.detail}' for p in self.dropped), f'digest {self.digest[:16]}'])
 
 # %% ../nbs/02_manifest.ipynb #db4e3a5f
@@ -595,19 +804,21 @@ def make_split(
     official: str | None = None, # a column with an official split
     as_split: dict[str, str] | None = None, # which of its values are fixed as which split, such as {'val': 'test'}
     duplicates: str | os.PathLike | Iterable[tuple[str, str]] | None = None, # near-duplicates, see `Manifest.link_duplicates`
-    group_by: Sequence[str] | None = None, # columns that make a group; None: patient_id, lesion_id
+    group_by: Sequence[str] | str | None = None, # columns that make a group; None: those of patients and lesions
 ) -> tuple[Manifest, SplitReport]: # the manifest with its splits, and what was done
     "Join, group and split in one go; no group is in two splits."
     m = manifest.join(table, on) if table is not None else manifest
     m = m.group_by(group_by)
     if duplicates is not None: m = m.link_duplicates(duplicates)
-    every = official_splits(m, official, as_split or {})
-    keep, dropped = keep_official(m, every, official)
+    by_folder = m.keep_splits and official is None and not as_split
+    every = [p.split for p in m] if by_folder else official_splits(m, official, as_split or {})
+    keep, dropped = keep_official(m, every, 'its folder' if by_folder else official)
     fixed = [every[i] for i in keep]
     m = m.replaced(m[i] for i in keep)
+    if by_folder: m.notes.append(f'the splits of the folders are kept: {", ".join(s for s in SPLITS if s in fixed)}')
     areas = m.areas() if stratify else [math.nan] * len(m)
     free = [i for i, s in enumerate(fixed) if not s]
-    parts = free_fractions(fractions, set(fixed) - {''})
+    parts = free_fractions(None if by_folder else fractions, set(fixed) - {''})
     new = split_groups([m[i].group for i in free], [areas[i] for i in free], parts, seed) if free else []
     for i, s in zip(free, new, strict=True): fixed[i] = s
     out = m.replaced(replace(p, split=s) for p, s in zip(m, fixed, strict=True))

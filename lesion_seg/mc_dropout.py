@@ -59,9 +59,10 @@ class _Maps:
 
     def __repr__(self) -> str:
         h, w = self.mean.shape
-        return f'{type(self).__name__.strip("_")}({len(self.masks)} samples of {h} x {w}, mean standard deviation {self.std.mean():.3f})'
+        what = f'{len(self.masks)} samples of {h} x {w}, mean standard deviation {self.std.mean():.3f}'
+        return f'Uncertainty({what})'
 
-# %% ../nbs/20_mc_dropout.ipynb #06ee2b4d
+# %% ../nbs/20_mc_dropout.ipynb #8482d7b4
 class _Resizable(_Maps):
     def resized(self,
         size: tuple[int, int] | None = None, # (H, W); None: that of the photograph
@@ -69,7 +70,8 @@ class _Resizable(_Maps):
         "The same maps at another size; twenty masks take 20 bytes for each pixel of it."
         size = size or self.size
         if size is None: raise InputError('the size of the photograph', 'is not known', 'give `size=(height, width)`')
-        if not (len(size) == 2 and min(size) >= 1): raise InputError(f'size {size}', 'is not a height and a width', 'give `size=(height, width)` in pixels')
+        if not (len(size) == 2 and min(size) >= 1):
+            raise InputError(f'size {size}', 'is not a height and a width', 'give `size=(height, width)` in pixels')
         height, width = size
         def bilinear(a: np.ndarray) -> np.ndarray:
             return np.asarray(Image.fromarray(a.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR))
@@ -77,9 +79,10 @@ class _Resizable(_Maps):
         rows, cols = (np.arange(height) * h + h // 2) // height, (np.arange(width) * w + w // 2) // width
         rows, cols = np.minimum(rows, h - 1), np.minimum(cols, w - 1)
         return replace(self, mean=bilinear(self.mean), std=bilinear(self.std), entropy=bilinear(self.entropy),
-                       mutual_information=bilinear(self.mutual_information), masks=self.masks[:, rows][:, :, cols], samples=None, size=(height, width))
+                       mutual_information=bilinear(self.mutual_information), masks=self.masks[:, rows][:, :, cols],
+                       samples=None, size=(height, width))
 
-# %% ../nbs/20_mc_dropout.ipynb #d02b45cd
+# %% ../nbs/20_mc_dropout.ipynb #1035e20b
 class Uncertainty(_Resizable):
     "What `n` samples say about one image; maps are float32 (H, W)."
     def plot(self,
@@ -87,8 +90,8 @@ class Uncertainty(_Resizable):
     ) -> Figure: # a matplotlib figure
         "The maps side by side, each with its scale."
         import matplotlib.pyplot as plt
-        maps = {'mean probability': (self.mean, 1), 'standard deviation': (self.std, .25), 'entropy (bit)': (self.entropy, 1),
-                'mutual information (bit)': (self.mutual_information, .1)}
+        maps = {'mean probability': (self.mean, 1), 'standard deviation': (self.std, .25),
+                'entropy (bit)': (self.entropy, 1), 'mutual information (bit)': (self.mutual_information, .1)}
         h, w = self.mean.shape
         fig, axes = plt.subplots(1, 4, figsize=(width, width / 4 * min(h / w, 2) + .7), layout='constrained')
         step = max(1, max(h, w) // 300)
@@ -152,7 +155,7 @@ def plain_decoder(
 # %% ../nbs/20_mc_dropout.ipynb #4c7aabf1
 def quarter_weights(
     w: Tensor, # (O, I, 3, 3), for a map whose pixels were doubled
-) -> Tensor: # (4 O, I, 2, 2), for the map itself: first the outputs of the upper left pixels, then upper right, lower left, lower right
+) -> Tensor: # (4 O, I, 2, 2), for the map itself: upper left, upper right, lower left, lower right pixels
     "The four 2 x 2 kernels that a 3 x 3 kernel becomes before the doubling."
     import torch
     def halves(w: Tensor, dim: int) -> list[Tensor]:
@@ -242,7 +245,8 @@ def dropout_rate(
         raise InputError(name, 'has no encode and decode, which MC dropout needs', 'use a UNet or a LesionUNet')
     rate = getattr(getattr(model, 'dropout', None), 'p', 0.)
     if not 0 < rate < 1:
-        raise InputError(name, 'was built without dropout, so all samples would be the same', 'train it with `dropout=0.1`')
+        raise InputError(name, 'was built without dropout, so all samples would be the same',
+                         'train it with `dropout=0.1`')
     return float(rate)
 
 # %% ../nbs/20_mc_dropout.ipynb #422fd54b
@@ -272,14 +276,15 @@ def mc_samples(
     n: int = 20, # samples
     rate: float | None = None, # fraction of the channels that are off, (0, 1); None: as in training
     seed: int = 0, # same seed, same samples
-    calibration: Callable[[Tensor], Tensor] | None = None, # from logits (n, H, W) to probabilities, as a bundle's `calibration`; None: a sigmoid
+    calibration: Callable[[Tensor], Tensor] | None = None, # logits (n, H, W) to probabilities; None: a sigmoid
     memory: float = 64., # MB for the samples that run at once
 ) -> np.ndarray: # probabilities float32 (n, H, W)
     "Samples of one image, for one encoder pass."
     import torch
     rate = rate or dropout_rate(model)
     x = image if image.ndim == 4 else image[None]
-    if len(x) != 1: raise InputError('the batch', f'holds {len(x)} images, but MC dropout takes one at a time', 'call it for each')
+    if len(x) != 1:
+        raise InputError('the batch', f'holds {len(x)} images, but MC dropout takes one at a time', 'call it for each')
     if n < 1: raise InputError(f'n {n}', 'is not a number of samples', 'ask for at least one')
     size = (x.shape[-2], x.shape[-1])
     decoder = lean_decoder_of if model.architecture.get('decoder') else plain_decoder  # type: ignore
@@ -306,7 +311,7 @@ def mc_predict(
     "Ask the model `n` times with dropout, for the price of one encoder pass and `n` short decodings."
     return Uncertainty.from_samples(mc_samples(model, image, n, **kwargs), threshold, keep)
 
-# %% ../nbs/20_mc_dropout.ipynb #52031b40
+# %% ../nbs/20_mc_dropout.ipynb #d4a55abf
 def lowered_mean(
     uncertainty: Uncertainty, # of one image
 ) -> np.ndarray: # float32 (H, W) in [0, 1]

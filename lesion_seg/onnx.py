@@ -102,7 +102,7 @@ def trace_before(
     inputs: dict[str, Axes], # as in `trace_module`
     outputs: dict[str, Axes], # as in `trace_module`
     opset: int, # 13 to 17
-) -> ModelProto:
+) -> ModelProto: # as the exporter gave it
     "The graph by the exporter before it."
     import onnx
     import torch
@@ -328,7 +328,7 @@ def export_decoder(
 
 # %% ../nbs/23_onnx.ipynb #fd94ea1f
 def export_onnx(
-    bundle: str | Path | Bundle, # what to export
+    bundle: str | Path | Bundle, # what to export: a bundle, its folder, a run's folder, or 'shipped'
     path: str | Path | None = None, # the file; None: into the bundle, with the decoder for MC dropout beside it
     opset: int = 18, # 13 to 18
     floats: bool = False, # take float32 RGB in [0, 1] instead of uint8
@@ -336,7 +336,7 @@ def export_onnx(
 ) -> Path: # the file; raises `InputError` when it would differ from the network
     "Write a bundle as one ONNX file: RGB in, probability out, any size and batch."
     import torch
-    b = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
+    b = Bundle.open(bundle)
     if path is None and floats:
         raise InputError(b.path, 'holds a file that takes uint8', 'give a path for one that takes floats')
     target = b.path / ONNX if path is None else Path(path)

@@ -22,10 +22,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 # %% auto #0
-__all__ = ['KINDS', 'ALL_KINDS', 'RUNTIMES', 'REVIEW_SCORE', 'ProbabilityMap', 'map_fault', 'MeasuredMap', 'draw_lesion',
-           'DrawnMap', 'FileKind', 'json_bytes', 'Segmentation', 'Backend', 'OnnxBackend', 'TorchBackend',
-           'make_backend', 'turn', 'turn_back', 'd4_maps', 'review_scores', 'ModelInput', 'spacing_of', 'prepare_input',
-           'prepare_ahead', 'Segmenter']
+__all__ = ['KINDS', 'ALL_KINDS', 'RUNTIMES', 'REVIEW_SCORE', 'StoredMap', 'map_fault', 'ProbabilityMap', 'MeasuredMap',
+           'draw_lesion', 'DrawnMap', 'OutlinedMap', 'FileKind', 'json_bytes', 'Segmentation', 'Backend', 'OnnxBackend',
+           'TorchBackend', 'make_backend', 'turn', 'turn_back', 'd4_maps', 'review_scores', 'ModelInput', 'spacing_of',
+           'prepare_input', 'prepare_ahead', 'LoadedBundle', 'Segmenter']
 
 # %% ../nbs/25_predict.ipynb #b1000001
 from . import data
@@ -39,11 +39,11 @@ from .mc_dropout import Uncertainty, lesion_scores, mc_samples
 from .onnx import OnnxSampler, open_session, run_session
 
 # %% ../nbs/25_predict.ipynb #8cda61e2
-_T = TypeVar('_T', bound='ProbabilityMap')
+_T = TypeVar('_T', bound='StoredMap')
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ProbabilityMap:
-    "What a network said about one photograph: probability, mask and border."
+class StoredMap:
+    "What a network said about one photograph."
     small: np.ndarray # float32 (h, w) in [0, 1], as the model gave it
     size: tuple[int, int] # (H, W) of the photograph, pixels
     threshold: float = .5 # lesion from this probability on, (0, 1)
@@ -66,6 +66,32 @@ class ProbabilityMap:
             raise InputError(f'spacing {mm}', 'is not two numbers of millimetres',
                              'give those of a pixel as (row, column), such as (0.02, 0.02)')
 
+    def with_threshold(self: _T,
+        threshold: float, # lesion from this probability on, (0, 1)
+    ) -> _T: # shares the photograph and the probability
+        "The same prediction at another threshold; the network is not run again."
+        new = replace(self, threshold=threshold)
+        kept = {k: v for k, v in self.__dict__.items() if k in ('probability', 'image')}
+        new.__dict__.update(kept)
+        return new
+
+# %% ../nbs/25_predict.ipynb #71d337b3
+def map_fault(
+    small: np.ndarray, # what a network gave
+) -> tuple[str, str] | None: # the problem and the remedy; None for a map of probabilities
+    "Why an array is not a map of probabilities."
+    if small.ndim != 2 or not small.size: return f'has the shape {small.shape}', 'give an array of rows and columns'
+    broken = np.count_nonzero(~np.isfinite(small))
+    if broken:
+        return f'holds NaN or infinity in {broken} of {small.size} pixels', 'use another model, this one is damaged'
+    low, high = float(small.min()), float(small.max())
+    if low < 0 or high > 1:
+        return f'holds values from {low:.3g} to {high:.3g}, which are not probabilities', 'give values in [0, 1]'
+    return None
+
+# %% ../nbs/25_predict.ipynb #b1000040
+class ProbabilityMap(StoredMap):
+    "A map, and what follows from it: probability, mask and border."
     @cached_property
     def probability(self) -> np.ndarray: # float32 (H, W) in [0, 1]
         "The probability of lesion at the photograph's size."
@@ -91,28 +117,6 @@ class ProbabilityMap:
         "Should a person look at this one?"
         if self.disagreement is None or self.review_above is None: return None
         return self.disagreement > self.review_above
-    def with_threshold(self: _T,
-        threshold: float, # lesion from this probability on, (0, 1)
-    ) -> _T: # shares the photograph and the probability
-        "The same prediction at another threshold; the network is not run again."
-        new = replace(self, threshold=threshold)
-        kept = {k: v for k, v in self.__dict__.items() if k in ('probability', 'image')}
-        new.__dict__.update(kept)
-        return new
-
-# %% ../nbs/25_predict.ipynb #71d337b3
-def map_fault(
-    small: np.ndarray, # what a network gave
-) -> tuple[str, str] | None: # the problem and the remedy; None for a map of probabilities
-    "Why an array is not a map of probabilities."
-    if small.ndim != 2 or not small.size: return f'has the shape {small.shape}', 'give an array of rows and columns'
-    broken = np.count_nonzero(~np.isfinite(small))
-    if broken:
-        return f'holds NaN or infinity in {broken} of {small.size} pixels', 'use another model, this one is damaged'
-    low, high = float(small.min()), float(small.max())
-    if low < 0 or high > 1:
-        return f'holds values from {low:.3g} to {high:.3g}, which are not probabilities', 'give values in [0, 1]'
-    return None
 
 # %% ../nbs/25_predict.ipynb #b199a6bb
 class MeasuredMap(ProbabilityMap):
@@ -225,32 +229,9 @@ class DrawnMap(MeasuredMap):
         return f'{self.name}: {m["area_fraction"]:.1%} of {W} x {H} px, diameter {bound}{diameter}'
     def _repr_jpeg_(self) -> bytes: return encode_jpeg(self.preview(), limit=40_000)
 
-# %% ../nbs/25_predict.ipynb #f382907f
-class FileKind(NamedTuple):
-    "A kind of output file."
-    ending: str # of its name, behind the stem
-    content: Callable[[Segmentation], bytes] # what the file holds
-
-def json_bytes(
-    content: dict[str, Any], # numbers have to be finite
-) -> bytes: # UTF-8, also for file names that are not
-    "A dictionary as a JSON file."
-    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + '\n'
-    return text.encode(errors='backslashreplace')
-
-KINDS = {
-    'mask': FileKind('_mask.png', lambda s: encode_png(s.mask.view(np.uint8) * np.uint8(255))),
-    'overlay': FileKind('_overlay.jpg', lambda s: encode_jpeg(s.overlay())),
-    'json': FileKind('.json', lambda s: json_bytes(s.record())),
-    'geojson': FileKind('.geojson', lambda s: json_bytes(s.geojson())),
-    'coco': FileKind('_coco.json', lambda s: json_bytes(s.coco_dataset())),
-    'probability': FileKind('_probability.png', lambda s: encode_png((s.probability * 255 + .5).astype(np.uint8)))}
-
-ALL_KINDS = tuple(KINDS)
-
 # %% ../nbs/25_predict.ipynb #b1000015
-class Segmentation(DrawnMap):
-    "A lesion's border: probabilities, mask, measures, polygons and files."
+class OutlinedMap(DrawnMap):
+    "A map, its measures, its pictures, and its border in the formats of others."
     def points(self,
         ring: np.ndarray, # (N, 2)
     ) -> list[list[float]]: # rounded so finely that they stay distinct
@@ -258,16 +239,6 @@ class Segmentation(DrawnMap):
         (h, w), (H, W) = self.small.shape, self.size
         finer = max(0, math.ceil(math.log10(max(h / H, w / W))))
         return ring.round(3 + finer).tolist()
-
-    def record(self) -> dict[str, Any]: # what the JSON file says
-        "All that is known about the result, as JSON."
-        path = str(self.source) if isinstance(self.source, (str, os.PathLike)) else None
-        record: dict[str, Any] = dict(
-            name=self.name, source=path, height=self.size[0], width=self.size[1], threshold=self.threshold,
-            largest=self.largest, fill_holes=self.fill_holes, measures=self.measure(), warnings=self.warnings,
-            model=self.model, coordinates='(row, column) in pixels of the image, (0, 0) at the upper left corner')
-        if self.disagreement is None: return record
-        return record | dict(doubt=self.disagreement, needs_review=self.needs_review)
 
     def geojson(self) -> dict[str, Any]: # a Feature; x to the right, y down, from the picture's corner
         "The border as a GeoJSON Feature, in pixels."
@@ -297,6 +268,42 @@ class Segmentation(DrawnMap):
         image = dict(id=1, file_name=self.name, height=self.size[0], width=self.size[1])
         return dict(images=[image], categories=[dict(id=1, name='lesion')], annotations=[self.coco()])
 
+# %% ../nbs/25_predict.ipynb #f382907f
+class FileKind(NamedTuple):
+    "A kind of output file."
+    ending: str # of its name, behind the stem
+    content: Callable[[Segmentation], bytes] # what the file holds
+
+def json_bytes(
+    content: dict[str, Any], # numbers have to be finite
+) -> bytes: # UTF-8, also for file names that are not
+    "A dictionary as a JSON file."
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + '\n'
+    return text.encode(errors='backslashreplace')
+
+KINDS = {
+    'mask': FileKind('_mask.png', lambda s: encode_png(s.mask.view(np.uint8) * np.uint8(255))),
+    'overlay': FileKind('_overlay.jpg', lambda s: encode_jpeg(s.overlay())),
+    'json': FileKind('.json', lambda s: json_bytes(s.record())),
+    'geojson': FileKind('.geojson', lambda s: json_bytes(s.geojson())),
+    'coco': FileKind('_coco.json', lambda s: json_bytes(s.coco_dataset())),
+    'probability': FileKind('_probability.png', lambda s: encode_png((s.probability * 255 + .5).astype(np.uint8)))}
+
+ALL_KINDS = tuple(KINDS)
+
+# %% ../nbs/25_predict.ipynb #b1000042
+class Segmentation(OutlinedMap):
+    "A lesion's border: probabilities, mask, measures, polygons and files."
+    def record(self) -> dict[str, Any]: # what the JSON file says
+        "All that is known about the result, as JSON."
+        path = str(self.source) if isinstance(self.source, (str, os.PathLike)) else None
+        record: dict[str, Any] = dict(
+            name=self.name, source=path, height=self.size[0], width=self.size[1], threshold=self.threshold,
+            largest=self.largest, fill_holes=self.fill_holes, measures=self.measure(), warnings=self.warnings,
+            model=self.model, coordinates='(row, column) in pixels of the image, (0, 0) at the upper left corner')
+        if self.disagreement is None: return record
+        return record | dict(doubt=self.disagreement, needs_review=self.needs_review)
+
     def save(self,
         folder: str | Path, # where to; made when missing
         stem: str | None = None, # how the names of the files begin; None: like the photograph's
@@ -320,8 +327,18 @@ class Segmentation(DrawnMap):
 # %% ../nbs/25_predict.ipynb #ab8f918c
 class Backend(Protocol):
     "What a runtime has to do."
-    def probabilities(self, batch: np.ndarray) -> np.ndarray: ... # uint8 (N, H, W, 3) to float32 (N, H, W)
-    def samples(self, image: np.ndarray, n: int, seed: int) -> np.ndarray: ... # uint8 (S, S, 3) to float32 (n, S, S)
+    def probabilities(self,
+        batch: np.ndarray, # uint8 RGB (N, H, W, 3)
+    ) -> np.ndarray: # float32 (N, H, W) in [0, 1]
+        "Calibrated probabilities of a batch."
+        ...
+    def samples(self,
+        image: np.ndarray, # uint8 RGB (S, S, 3), S the bundle's size
+        n: int, # how many
+        seed: int, # same seed, same samples
+    ) -> np.ndarray: # float32 (n, S, S) in [0, 1]
+        "Samples of MC dropout."
+        ...
 
 class OnnxBackend:
     "A bundle's exported files on onnxruntime; many threads may share it."
@@ -524,16 +541,15 @@ def prepare_ahead(
     finally: pool.shutdown(cancel_futures=True)
 
 # %% ../nbs/25_predict.ipynb #b23e7a6b
-class Segmenter:
-    "A bundle, ready to predict. Make one and keep it: it may be shared by threads."
+class LoadedBundle:
+    "A bundle on a runtime, ready for prepared photographs; threads may share it."
     def __init__(self,
-        bundle: str | Path | Bundle | None = None, # a bundle or its folder; None or 'shipped': the one in the package
+        bundle: str | Path | Bundle | None = None, # a bundle, its folder, or a run's; None or 'shipped': the one in the package
         threads: int | None = None, # of the network; None: all cores. With torch this holds for the whole process
         runtime: str | None = None, # 'onnxruntime' or 'torch'; None: the first where the bundle was exported
         precision: str = 'float32', # or 'int8', for a bundle that was quantized: faster, the border may move a little
     ):
-        if bundle is None or bundle == 'shipped': self.bundle = Bundle.shipped()
-        else: self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
+        self.bundle = Bundle.open(bundle)
         exported = 'onnx' in self.bundle.info or precision == 'int8'
         self.runtime = runtime or ('onnxruntime' if exported else 'torch')
         self.threads, self.precision = threads, precision
@@ -543,21 +559,6 @@ class Segmenter:
             architecture=self.bundle.architecture['name'], precision=precision, size=info['size'],
             threshold=info['threshold'], temperature=info['temperature'], weights_sha256=info['weights_sha256'],
             calibration=info.get('calibration', {}))
-
-    def predict(self,
-        src: Source, # path, bytes, binary file, array, PIL image or data set of pydicom, of any size from 1 x 1
-        threshold: float | None = None, # lesion from this probability on, (0, 1); None: the bundle's
-        tta: bool = False, # mean over the square's eight symmetries: eight passes
-        largest: bool | None = None, # keep the largest region only (4-connected); None: as the bundle was calibrated
-        fill_holes: bool = False, # fill its holes
-        spacing: tuple[float, float] | None = None, # mm of a pixel: (row, column); None: as a DICOM file says
-        review: bool = False, # say how far the symmetries disagree and whether a person should look: eight passes
-    ) -> Segmentation: # raises `InputError` for a file that cannot be read
-        "The lesion in one photograph."
-        item = prepare_input(src, self.bundle.size)
-        return self.predict_inputs([item], threshold, tta, largest, fill_holes, spacing, review)[0]
-
-    __call__ = predict
 
     def predict_inputs(self,
         items: list[ModelInput], # photographs, from `prepare_input`
@@ -585,6 +586,29 @@ class Segmenter:
             disagreement=s, review_above=limit, warnings=list(i.warnings))
             for m, i, s in zip(maps, items, scores, strict=True)]
 
+    def __reduce__(self) -> tuple:
+        bundle = replace(self.bundle, path=self.bundle.path.absolute())
+        return type(self), (bundle, self.threads, self.runtime, self.precision)
+    def __repr__(self) -> str: return f'{type(self).__name__}({self.bundle!r})'
+
+# %% ../nbs/25_predict.ipynb #b1000044
+class Segmenter(LoadedBundle):
+    "A bundle, ready to predict. Make one and keep it: it may be shared by threads."
+    def predict(self,
+        src: Source, # path, bytes, binary file, array, PIL image or data set of pydicom, of any size from 1 x 1
+        threshold: float | None = None, # lesion from this probability on, (0, 1); None: the bundle's
+        tta: bool = False, # mean over the square's eight symmetries: eight passes
+        largest: bool | None = None, # keep the largest region only (4-connected); None: as the bundle was calibrated
+        fill_holes: bool = False, # fill its holes
+        spacing: tuple[float, float] | None = None, # mm of a pixel: (row, column); None: as a DICOM file says
+        review: bool = False, # say how far the symmetries disagree and whether a person should look: eight passes
+    ) -> Segmentation: # raises `InputError` for a file that cannot be read
+        "The lesion in one photograph."
+        item = prepare_input(src, self.bundle.size)
+        return self.predict_inputs([item], threshold, tta, largest, fill_holes, spacing, review)[0]
+
+    __call__ = predict
+
     def predict_many(self,
         srcs: Iterable[Source], # as in `predict`; read as it goes, may be endless
         batch_size: int = 8, # photographs in one pass of the network
@@ -605,8 +629,3 @@ class Segmenter:
         "MC dropout: what the network says with channels of its decoder switched off at random."
         pixels = prepare_input(src, self.bundle.size).pixels
         return Uncertainty.from_samples(self.backend.samples(pixels, n, seed), self.bundle.threshold)
-
-    def __reduce__(self) -> tuple:
-        bundle = replace(self.bundle, path=self.bundle.path.absolute())
-        return type(self), (bundle, self.threads, self.runtime, self.precision)
-    def __repr__(self) -> str: return f'Segmenter({self.bundle!r})'

@@ -231,7 +231,7 @@ METHODS = 'static', 'dynamic'
 AT_LEAST = .95 # agreement of the masks with those of the float file
 
 def quantize_onnx(
-    bundle: str | Path | Bundle, # with an exported file
+    bundle: str | Path | Bundle, # a bundle with an exported file, its folder, or a run's
     images: Iterable[np.ndarray] | None = None, # training photographs, uint8 RGB (H, W, 3); None: phantoms
     path: str | Path | None = None, # the file; None: into the bundle and its metadata
     method: str = 'static', # or 'dynamic', which needs no images to round, only to check
@@ -244,7 +244,7 @@ def quantize_onnx(
     import onnx
     if method not in METHODS:
         raise InputError(f'method {method!r}', 'is not on offer', f'choose from {", ".join(METHODS)}')
-    b = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
+    b = Bundle.open(bundle)
     stack = calibration_images(images, b.size, n)
     exported = b.file(ONNX)
     target = b.path / ONNX_INT8 if path is None else Path(path)

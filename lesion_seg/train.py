@@ -21,11 +21,12 @@ from fastai.optimizer import Adam
 from fastai.torch_core import num_distrib, rank_distrib
 from torch import nn
 from .bundle import METADATA, Bundle, save_bundle
-from .callbacks import (BEST, BUNDLE, CHECKPOINT, HISTORY, TENSORBOARD, Checkpoint, CPUBFloat16, Distil, History, KeepBest, PerImage, Run,
-                                  SeedEpoch, ThawEncoder, WeightAverage, load_best, precision_callbacks, read_state, schedule_callbacks)
+from .callbacks import BEST, BUNDLE, CHECKPOINT, HISTORY, TENSORBOARD
+from .callbacks import Checkpoint, CPUBFloat16, Distil, History, KeepBest, PerImage, Run, SeedEpoch, ThawEncoder, WeightAverage
+from .callbacks import load_best, precision_callbacks, read_state, schedule_callbacks
 from .core import InputError, cores, sha256, writing
 from .loaders import MEAN, STD, lesion_dls
-from .loss import DiceBCELoss
+from .loss import make_loss
 from .manifest import LesionPair, Manifest
 from .records import RecordReader
 from .unet import OwnNetwork, build_model, param_groups
@@ -34,22 +35,24 @@ if TYPE_CHECKING:
     from lesion_seg.distributed import DistributedTraining
 
 # %% auto #0
-__all__ = ['lesion_learner', 'differences', 'data_digests', 'check_data', 'open_run', 'headline', 'announce', 'run_settings',
-           'distributed_callback', 'distil_callback', 'train_rest', 'best_row', 'training_record', 'save_run',
-           'has_bundle', 'finish', 'fit', 'start_weights', 'train_model']
+__all__ = ['lesion_learner', 'differences', 'data_digests', 'check_data', 'open_run', 'headline', 'announce', 'architecture_of',
+           'run_settings', 'distributed_callback', 'distil_callback', 'train_rest', 'best_row', 'training_record',
+           'save_run', 'has_bundle', 'finish', 'fit', 'start_weights', 'train_model']
 
 # %% ../nbs/15_train.ipynb #affc1f67
 def lesion_learner(
     dls: DataLoaders, # from `lesion_dls`
     model: nn.Module, # images (N, 3, H, W) to one channel of logits, such as from `build_model`
-    loss: nn.Module | None = None, # of logits and masks; None: `DiceBCELoss()`
+    loss: nn.Module | str | dict[str, Any] | None = None, # a module, a name in `LOSSES`, or a dict with it
     precision: str = 'auto', # see `choose_precision`
     wd: float = 0.01, # decoupled weight decay
 ) -> Learner: # ready for `fit`
     "A fastai Learner with per-image Dice and Jaccard, mixed precision and an encoder/decoder splitter."
     metrics = [PerImage('dice', 0), PerImage('jaccard', 1)]
     cbs = precision_callbacks(precision, torch.device(dls.device))
-    return Learner(dls, model, loss_func=loss or DiceBCELoss(), opt_func=Adam, splitter=param_groups, metrics=metrics, wd=wd, cbs=cbs)
+    if isinstance(loss, dict): loss = make_loss(**loss)
+    if loss is None or isinstance(loss, str): loss = make_loss(loss or 'dice_bce')
+    return Learner(dls, model, loss_func=loss, opt_func=Adam, splitter=param_groups, metrics=metrics, wd=wd, cbs=cbs)
 
 # %% ../nbs/15_train.ipynb #63ae76e1
 def differences(
@@ -62,7 +65,8 @@ def differences(
         text = json.dumps(value)
         return text if len(text) <= 40 else f'{text[:37]}...'
     def side(settings: dict[str, Any], k: str) -> str: return short(settings[k]) if k in settings else '(none)'
-    return ', '.join(f'{k} {side(old, k)} -> {side(new, k)}' for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k))
+    differ = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)]
+    return ', '.join(f'{k} {side(old, k)} -> {side(new, k)}' for k in differ)
 
 # %% ../nbs/15_train.ipynb #63ae76e5
 def data_digests(
@@ -71,10 +75,11 @@ def data_digests(
     "A short digest of each pair: name and size of the image, name and content of the mask."
     def short(*parts: Any) -> str: return hashlib.sha256('\n'.join(map(str, parts)).encode()).hexdigest()[:8]
     def digest(p: LesionPair) -> str:
-        image, mask = Path(p.image), p.mask and Path(p.mask) # of records, which hold both in one shard, only the size is taken
+        image, mask = Path(p.image), p.mask and Path(p.mask) # records hold both in one shard, whose size is taken
         return short(image.name, image.stat().st_size) + (short(mask.name, sha256(mask)) if mask else short())
     pairs = list(pairs)
-    with ThreadPoolExecutor(cores()) as pool: return dict(zip((p.id for p in pairs), pool.map(digest, pairs), strict=True))
+    with ThreadPoolExecutor(cores()) as pool: digests = list(pool.map(digest, pairs))
+    return dict(zip((p.id for p in pairs), digests, strict=True))
 
 def check_data(
     pairs: Iterable[LesionPair], # as they are now
@@ -88,7 +93,8 @@ def check_data(
     same_image = now[p.id][:8] == before[p.id][:8]
     about = p.mask if same_image and p.mask else p.image
     others = f' (and {len(changed) - 1} more)' if len(changed) > 1 else ''
-    raise InputError(about, f'is not the file that this training began with{others}', 'put the old one back, or start anew with `resume=False`')
+    remedy = 'put the old one back, or start anew with `resume=False`'
+    raise InputError(about, f'is not the file that this training began with{others}', remedy)
 
 # %% ../nbs/15_train.ipynb #65b63254
 def open_run(
@@ -107,7 +113,8 @@ def open_run(
     if not path.exists(): return
     state = read_state(path)
     if differ := differences(state['settings'], run.settings):
-        raise InputError(run.folder, f'holds a run with other settings ({differ})', 'choose another folder, or start anew with `resume=False`')
+        remedy = 'choose another folder, or start anew with `resume=False`'
+        raise InputError(run.folder, f'holds a run with other settings ({differ})', remedy)
     check_data(pairs, state['data'], run.data)
     run.start, run.rows, run.stopped = state['epoch'], state['rows'], state['stopped']
 
@@ -126,8 +133,8 @@ def headline(
     n = sum(p.numel() for p in learn.model.parameters())
     parameters = f'{n / 1e6:.1f} million parameters' if n >= 1e6 else f'{n:,} parameters'
     ds = learn.dls.train_ds
-    return (f'training on {place} in {precision}: {len(ds)} photographs, {len(learn.dls.valid_ds)} for validation, {ds.size} x {ds.size} pixels; '
-            f'{parameters}, {weights}')
+    data = f'{len(ds)} photographs, {len(learn.dls.valid_ds)} for validation, {ds.size} x {ds.size} pixels'
+    return f'training on {place} in {precision}: {data}; {parameters}, {weights}'
 
 # %% ../nbs/15_train.ipynb #89e313e4
 def announce(
@@ -139,8 +146,15 @@ def announce(
     if run.done: return run.tell('finished; nothing to do')
     run.tell(headline(learn, weights))
     if run.start: run.tell(f'going on at epoch {run.start + 1} of {run.epochs}')
-    idle = sorted({'patience', 'min_delta', 'lr_patience', 'lr_factor', 'min_lr'} & run.settings.keys())
-    if run.settings['schedule'] == 'one_cycle' and idle: run.tell(f"without effect under the schedule 'one_cycle': {', '.join(idle)}")
+    idle = ', '.join(sorted({'patience', 'min_delta', 'lr_patience', 'lr_factor', 'min_lr'} & run.settings.keys()))
+    if run.settings['schedule'] == 'one_cycle' and idle:
+        run.tell(f"without effect under the schedule 'one_cycle': {idle}")
+
+def architecture_of(
+    model: nn.Module, # of `lesion_seg.unet`, or any other
+) -> dict[str, Any]: # what `build_model` takes; of another network its name
+    "What a bundle says about a network."
+    return getattr(model, 'architecture', None) or OwnNetwork(model).architecture
 
 def run_settings(
     learn: Learner, # that is going to train
@@ -148,10 +162,9 @@ def run_settings(
     cbs: Sequence[Callback] = (), # of the user's own
 ) -> dict[str, Any]: # JSON-able
     "What a Learner brings to a run, and what must be equal for a resume to be exact."
-    ds, model = learn.dls.train_ds, learn.model
-    architecture = model.architecture if hasattr(model, 'architecture') else OwnNetwork(model).architecture
-    settings = dict(architecture=architecture, bs=learn.dls.train.bs, wd=learn.wd, n_train=len(ds), n_valid=len(learn.dls.valid_ds), size=ds.size,
-                    loss=repr(learn.loss_func))
+    ds = learn.dls.train_ds
+    settings = dict(architecture=architecture_of(learn.model), bs=learn.dls.train.bs, wd=learn.wd,
+                    n_train=len(ds), n_valid=len(learn.dls.valid_ds), size=ds.size, loss=repr(learn.loss_func))
     if teachers: settings['teachers'] = [b.info['weights_sha256'] for b in teachers]
     if cbs: settings['callbacks'] = [type(cb).__name__ for cb in cbs]
     return settings
@@ -173,9 +186,11 @@ def distil_callback(
         raise InputError(f'teacher_weight {weight}', 'is not a fraction of the target', 'give a number from 0 to 1')
     for b in teachers:
         if (list(b.mean), list(b.std)) != (list(MEAN), list(STD)):
-            raise InputError(b.path, 'was trained on images of another normalisation', f'choose teachers with mean {list(MEAN)} and std {list(STD)}')
-    networks = [b.model().to(device, memory_format=torch.channels_last).requires_grad_(False) for b in teachers] # type: ignore[call-overload]
-    return Distil([(net, b.calibration) for net, b in zip(networks, teachers, strict=True)], weight)
+            remedy = f'choose teachers with mean {list(MEAN)} and std {list(STD)}'
+            raise InputError(b.path, 'was trained on images of another normalisation', remedy)
+    def network(b: Bundle) -> nn.Module:
+        return b.model().to(device).to(memory_format=torch.channels_last).requires_grad_(False)
+    return Distil([(network(b), b.calibration) for b in teachers], weight)
 
 # %% ../nbs/15_train.ipynb #d31e5bf2
 def train_rest(
@@ -192,9 +207,9 @@ def train_rest(
     try: learn.fit(run.epochs - run.start, lr=slice(lr * encoder_lr, lr), cbs=cbs)
     except ValueError as e:
         if 'more than 1 value per channel' not in str(e): raise
-        size = learn.dls.train_ds.size
-        raise InputError(f'batch size {learn.dls.train.bs} at {size} x {size} pixels', 'leaves batch norm a single value to normalise',
-                         'use a larger batch or a larger size') from e
+        size, about = learn.dls.train_ds.size, f'batch size {learn.dls.train.bs}'
+        problem = f'leaves batch norm a single value to normalise, at {size} x {size} pixels'
+        raise InputError(about, problem, 'use a larger batch or a larger size') from e
     finally:
         for cb in learn.cbs:
             if isinstance(cb, CPUBFloat16): cb.close()
@@ -206,14 +221,15 @@ def best_row(
     "The row of the best validation Jaccard, the first of equals."
     wanted = {'jaccard', 'valid_loss', 'dice', 'seconds'}
     if all(wanted <= r.keys() for r in run.rows): return max(run.rows, key=lambda r: r['jaccard'])
-    raise InputError(run.folder / CHECKPOINT, 'has a history that lacks a column', 'delete it to start again from the beginning')
+    raise InputError(run.folder / CHECKPOINT, 'has a history that lacks a column',
+                     'delete it to start again from the beginning')
 
 def training_record(
     run: Run, # with all its rows
 ) -> dict[str, Any]: # JSON-able; `best_epoch` counts from 0, as the history does
     "What a bundle says about its training."
-    record = run.settings | dict(best_epoch=int(best_row(run)['epoch']), epochs_done=len(run.rows), seconds=sum(r['seconds'] for r in run.rows))
-    return json.loads(json.dumps(record))
+    best, seconds = int(best_row(run)['epoch']), sum(r['seconds'] for r in run.rows)
+    return json.loads(json.dumps(run.settings | dict(best_epoch=best, epochs_done=len(run.rows), seconds=seconds)))
 
 def save_run(
     learn: Learner, # with the best epoch's weights
@@ -222,7 +238,8 @@ def save_run(
     "Save the best epoch as a bundle."
     best = best_row(run)
     valid = {k: best[k] for k in ('valid_loss', 'dice', 'jaccard')} | dict(n=len(learn.dls.valid_ds))
-    return save_bundle(run.folder / BUNDLE, learn.model, learn.dls.train_ds.size, MEAN, STD, training=training_record(run), metrics={'valid': valid})
+    return save_bundle(run.folder / BUNDLE, learn.model, learn.dls.train_ds.size, MEAN, STD,
+                       training=training_record(run), metrics={'valid': valid})
 
 # %% ../nbs/15_train.ipynb #87da8dd5
 def has_bundle(
@@ -264,7 +281,7 @@ def fit(
     seed: int = 42, # of dropout, order and augmentation
     resume: bool = True, # go on from the folder's checkpoint
     tensorboard: bool = False, # write event files as well
-    report: Callable[[dict[str, float]], None] | None = None, # called with each epoch's row, whose 'epoch' counts from 0
+    report: Callable[[dict[str, float]], None] | None = None, # called with each epoch's row ('epoch' from 0)
     say: Callable[[str], None] = print, # gets the sentences about where the training stands
     cbs: Sequence[Callback] = (), # your own fastai callbacks
     metadata: dict[str, Any] | None = None, # more to write into the bundle, and to compare when a run is resumed
@@ -272,16 +289,19 @@ def fit(
     **patience: Any, # passed to `schedule_callbacks`
 ) -> Bundle: # the best epoch's weights, in `folder`/bundle
     "Train, resuming if there is something to resume, and save the best epoch as a bundle."
-    if not 0 <= average < 1: raise InputError(f'average {average}', 'is not the decay of an average', 'give 0 for none, or a number below 1 such as 0.995')
+    if not 0 <= average < 1:
+        raise InputError(f'average {average}', 'is not the decay of an average',
+                         'give 0 for none, or a number such as 0.995')
     learn.dls.train_ds.seed = seed
     known, team = [Bundle.open(t) for t in teachers], distributed_callback()
-    settings = run_settings(learn, known, cbs) | dict(epochs=epochs, lr=lr, schedule=schedule, encoder_lr=encoder_lr, freeze_epochs=freeze_epochs,
-                                                     average=average, seed=seed, **patience, **(metadata or {}))
-    if known: settings['teacher_weight'] = teacher_weight
+    given = dict(epochs=epochs, lr=lr, schedule=schedule, encoder_lr=encoder_lr, freeze_epochs=freeze_epochs,
+                 average=average, seed=seed, **patience, **(metadata or {}))
+    if known: given['teacher_weight'] = teacher_weight
     pairs = [*learn.dls.train_ds.pairs, *learn.dls.valid_ds.pairs]
-    run = Run(Path(folder), epochs, seed, settings, data_digests(pairs), writes=not (team and team.rank), say=say)
-    own = [*schedule_callbacks(schedule, run, **patience), SeedEpoch(run), History(run, tensorboard, report), KeepBest(run), Checkpoint(run),
-           ThawEncoder(run, freeze_epochs)]
+    run = Run(Path(folder), epochs, seed, run_settings(learn, known, cbs) | given, data_digests(pairs),
+              writes=not (team and team.rank), say=say)
+    own = [*schedule_callbacks(schedule, run, **patience), SeedEpoch(run), History(run, tensorboard, report),
+           KeepBest(run), Checkpoint(run), ThawEncoder(run, freeze_epochs)]
     if team: own.append(team)
     if average: own.append(WeightAverage(run, average))
     if known: own.append(distil_callback(known, teacher_weight, learn.dls.device))
@@ -297,22 +317,25 @@ def start_weights(
     bundle: Bundle, # of the same architecture
 ) -> None: # raises `InputError` where a setting of the architecture differs
     "Fill a network with a bundle's weights."
-    if differ := differences(bundle.architecture, model.architecture):
-        raise InputError(f'start {bundle.path}', f'is of another architecture ({differ})', 'leave the model out, or start from one like it')
+    about = f'start {bundle.path}'
+    if differ := differences(bundle.architecture, architecture_of(model)):
+        remedy = 'leave the model out, or start from one like it'
+        raise InputError(about, f'is of another architecture ({differ})', remedy)
     if (list(bundle.mean), list(bundle.std)) != (list(MEAN), list(STD)):
-        raise InputError(f'start {bundle.path}', 'was trained on images of another normalisation', f'choose one with mean {list(MEAN)} and std {list(STD)}')
+        remedy = f'choose one with mean {list(MEAN)} and std {list(STD)}'
+        raise InputError(about, 'was trained on images of another normalisation', remedy)
     model.load_state_dict(bundle.model().state_dict())
 
 # %% ../nbs/15_train.ipynb #d959cdae
 def train_model(
     manifest: Manifest | RecordReader, # with splits 'train' and 'valid'
     folder: str | Path, # for checkpoint, history and bundle
-    model: dict[str, Any] | None = None, # the architecture, for `build_model`; None: that of `start`, else a `LesionUNet`
+    model: dict[str, Any] | None = None, # architecture, see `build_model`; None: that of `start`, else a `LesionUNet`
     size: int | None = None, # side of the square model input, pixels; None: that of `start`, else 256
     bs: int = 16, # images in a batch
     epochs: int = 100, # planned length
-    augs: str | dict[str, Any] | None = None, # preset, or the arguments of `train_augs`; None: that of `start`, else 'strong'
-    loss: nn.Module | None = None, # of logits and masks; None: `DiceBCELoss()`
+    augs: str | dict[str, Any] | None = None, # preset, or arguments of `train_augs`; None: as `start`, else 'strong'
+    loss: nn.Module | str | dict[str, Any] | None = None, # a module, a name in `LOSSES`, or a dict with it
     precision: str = 'auto', # see `choose_precision`
     seed: int = 42, # of everything random
     num_workers: int | None = None, # loading processes; None: `default_workers()`, 0: none
@@ -331,7 +354,8 @@ def train_model(
     size, augs = size or (origin.size if origin else 256), augs or before.get('augs', 'strong')
     dls = lesion_dls(manifest, size, bs, augs, seed, num_workers)
     learn = lesion_learner(dls, build_model(architecture, seed), loss, precision)
-    metadata = dict(split_digest=manifest.digest, augs=augs, precision=precision, licence=licence or before.get('licence', 'unknown'),
+    licence = licence or before.get('licence', 'unknown')
+    metadata = dict(split_digest=manifest.digest, augs=augs, precision=precision, licence=licence,
                     pretrained=str(pretrained))
     weights = 'pretrained encoder' if pretrained else 'random weights'
     if origin:

@@ -46,7 +46,8 @@ def test_all_take_turns_and_the_clock_is_right(bundle, tmp_path, monkeypatch):
     (tmp_path / 'sleepers.py').write_text(MODULE)
     monkeypatch.syspath_prepend(str(tmp_path))
     names = ('short', 'long', 'absent', 'hungry')
-    result = benchmark_bundle(bundle, {n: f'sleepers:{n}' for n in names}, threads=1, size=32, rounds=4, batch=3, warm_up=1)
+    result = benchmark_bundle(bundle, {n: f'sleepers:{n}' for n in names}, threads=1, size=32, rounds=4, batch=3,
+                              warm_up=1)
     rows = result['rows']
     assert (tmp_path / 'turns').read_text().split() == ['s1', 'l1'] * (1 + 1 + 4) + ['s3', 'l3'] * (2 + 3)
     assert rows['short']['milliseconds']['min'] >= 10 and rows['long']['milliseconds']['min'] >= 40
@@ -61,8 +62,12 @@ def test_spread_by_hand():
 
 
 def test_the_command_line(bundle, tmp_path, capsys):
-    assert main(['benchmark', str(bundle), '--only', 'onnx float, onnx int8', '--rounds', '2', '--size', '64', '-o', str(tmp_path / 'b.json'), '--json']) == 0
+    assert main(['benchmark', str(bundle), '--only', 'onnx float, onnx int8', '--rounds', '2', '--size', '64', '-o',
+                 str(tmp_path / 'b.json'), '--json']) == 0
     result = json.loads(capsys.readouterr().out)
-    assert json.loads((tmp_path / 'b.json').read_text()) == result and list(result['rows']) == ['onnx float', 'onnx int8']
-    assert result['rows']['onnx float']['milliseconds']['median'] > 0 and '--quantize static' in result['rows']['onnx int8']['missing']
-    assert main(['benchmark', str(bundle), '--only', 'abacus']) == 2 and ', '.join(ALL_RUNTIMES) in capsys.readouterr().err
+    assert json.loads((tmp_path / 'b.json').read_text()) == result and list(result['rows']) == ['onnx float',
+        'onnx int8']
+    assert result['rows']['onnx float']['milliseconds']['median'] > 0
+    assert '--quantize static' in result['rows']['onnx int8']['missing']
+    assert main(['benchmark', str(bundle), '--only',
+                 'abacus']) == 2 and ', '.join(ALL_RUNTIMES) in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"What a training does beside gradient descent: scores, precision, files that notice damage, history, schedules, messages."
+"What a training does beside gradient descent: scores, precision, files that notice damage, history, schedules."
 import json
 import stat
 from pathlib import Path
@@ -18,9 +18,10 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from lesion_seg import callbacks
-from lesion_seg.callbacks import (BEST, CHECKPOINT, HISTORY, TENSORBOARD, Checkpoint, CPUBFloat16, History, KeepBest, OneCycle, PerImage, Run, SeedEpoch,
-                                  batch_scores, choose_precision, cpu_has_bf16, precision_callbacks, read_state, read_tensors, schedule_callbacks,
-                                  write_tensors)
+from lesion_seg.callbacks import (
+    BEST, CHECKPOINT, HISTORY, TENSORBOARD, Checkpoint, CPUBFloat16, History, KeepBest, OneCycle, PerImage, Run,
+    SeedEpoch, batch_scores, choose_precision, cpu_has_bf16, precision_callbacks, read_state, read_tensors,
+    schedule_callbacks, write_tensors)
 from lesion_seg.core import InputError, refuses
 from lesion_seg.loss import DiceBCELoss
 
@@ -49,7 +50,8 @@ class Dictated(Metric):
 
 def toy(metric=None, seed=0):
     torch.manual_seed(seed)
-    model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Sequential(nn.ReLU(), nn.Dropout(.3), nn.Conv2d(4, 1, 3, padding=1)))
+    model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1),
+                          nn.Sequential(nn.ReLU(), nn.Dropout(.3), nn.Conv2d(4, 1, 3, padding=1)))
     dls = DataLoaders(DataLoader(Squares(1), bs=3), DataLoader(Squares(2), bs=3), device='cpu')
     return Learner(dls, model, loss_func=DiceBCELoss(), opt_func=Adam, metrics=[metric or PerImage('jaccard', 1)],
                    splitter=lambda m: [list(part.parameters()) for part in m])
@@ -65,7 +67,7 @@ def run_in(folder: Path, epochs=3, **kw):
     return Run(folder, epochs, **kw)
 
 
-# ---------------------------------------------------------------------------------------------------------------- scores
+# ------------------------------------------------------------------------------------------ scores
 def test_dice_and_jaccard_are_tied():
     torch.manual_seed(0)
     logits, target = torch.randn(6, 1, 9, 9), torch.rand(6, 1, 9, 9) > .5
@@ -98,7 +100,7 @@ def test_a_metric_without_images_has_no_value():
     assert metric.value is None and metric.name == 'jaccard'
 
 
-# ---------------------------------------------------------------------------------------------------------------- precision
+# ------------------------------------------------------------------------------------------ precision
 @pytest.mark.parametrize('avx512, amx, expected', [(True, False, True), (False, True, True), (False, False, False)])
 def test_bfloat16_is_asked_of_the_cpu(monkeypatch, avx512, amx, expected):
     monkeypatch.setattr(torch.cpu, '_is_avx512_bf16_supported', lambda: avx512)
@@ -109,7 +111,8 @@ def test_bfloat16_is_asked_of_the_cpu(monkeypatch, avx512, amx, expected):
 
 def test_precisions_by_device():
     cpu, cuda = torch.device('cpu'), torch.device('cuda')
-    assert [type(cb) for cb in precision_callbacks('fp32', cpu)] == [type(cb) for cb in precision_callbacks('fp32', cuda)] == [ChannelsLast]
+    assert [type(cb) for cb in precision_callbacks('fp32', cpu)] == [type(cb) for cb in precision_callbacks('fp32',
+        cuda)] == [ChannelsLast]
     assert choose_precision('auto', cuda) == 'fp16'
     assert 'needs a CUDA device' in refuses(precision_callbacks, 'fp16', cpu)
     assert 'choose one of auto, fp32, bf16, fp16' in refuses(precision_callbacks, 'int8', cpu)
@@ -120,7 +123,7 @@ def test_bfloat16_leaves_nothing_behind():
     assert {p.dtype for p in learn.model.parameters()} == {torch.float32} and not torch.is_autocast_enabled('cpu')
 
 
-# ---------------------------------------------------------------------------------------------------------------- files
+# ------------------------------------------------------------------------------------------ files
 def test_texts_may_look_like_a_digest(tmp_path):
     "The digest's place is found by its quotes, which are escaped inside other texts."
     text = json.dumps({callbacks.DIGEST: 'f' * 64})
@@ -148,7 +151,8 @@ def test_damaged_and_foreign_checkpoints_are_named(tmp_path):
     assert 'does not exist' in refuses(read_state, tmp_path / 'absent')
     write_tensors(bad, {'x': torch.zeros(1)}) # whole, and without a state
     assert 'is not a checkpoint' in refuses(read_state, bad)
-    for state in (dict(epoch=2, rows=[], settings={}, data={}), dict(epoch=1, rows=[{'a': 'x'}], settings={}, data={}), [1]):
+    for state in (dict(epoch=2, rows=[], settings={}, data={}), dict(epoch=1, rows=[{'a': 'x'}], settings={}, data={}),
+                  [1]):
         write_tensors(bad, {}, state=json.dumps(state))
         assert 'is not a checkpoint' in refuses(read_state, bad)
 
@@ -161,7 +165,8 @@ def test_a_save_that_fails_leaves_the_old_checkpoint(tmp_path):
     with pytest.raises(TypeError, match='not JSON serializable'): train(toy(), 1, History(run), Checkpoint(run))
     assert (run.folder / CHECKPOINT).read_bytes() == good
     assert sorted(p.name for p in run.folder.iterdir()) == [CHECKPOINT, HISTORY]
-    assert len({stat.S_IMODE(p.stat().st_mode) for p in run.folder.iterdir()}) == 1, 'readable for whoever may read the history'
+    modes = {stat.S_IMODE(p.stat().st_mode) for p in run.folder.iterdir()}
+    assert len(modes) == 1, 'readable for whoever may read the history'
 
 
 def test_a_checkpoint_of_another_network_is_a_sentence(tmp_path):
@@ -175,7 +180,7 @@ def test_a_checkpoint_of_another_network_is_a_sentence(tmp_path):
     with pytest.raises(InputError, match='is of another training'): train(learn, 1, Checkpoint(again))
 
 
-# ---------------------------------------------------------------------------------------------------------------- history
+# ------------------------------------------------------------------------------------------ history
 def test_history_in_every_form(tmp_path):
     events = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
     reported: list[dict] = []
@@ -214,7 +219,7 @@ def test_after_the_first_epoch_the_rest_is_estimated(tmp_path, seconds, expected
     assert said == expected
 
 
-# ---------------------------------------------------------------------------------------------------------------- schedules
+# ------------------------------------------------------------------------------------------ schedules
 def plateau(folder, *scores, start=0, **kw):
     "What is said under dictated scores, and the learning rates."
     said: list[str] = []
@@ -247,7 +252,8 @@ def test_one_cycle_is_that_of_fastai(tmp_path):
             if self.training: self.seen.append(self.opt.hypers[-1]['lr'])
     ours, theirs = Rates(), toy()
     train(toy(), 8, OneCycle(run_in(tmp_path / 'a', 8)), ours, lr=.1)
-    with theirs.no_bar(), theirs.no_logging(): theirs.fit_one_cycle(8, .1, div=25, div_final=1e4, pct_start=.25, moms=(.95, .85, .95))
+    with theirs.no_bar(), theirs.no_logging():
+        theirs.fit_one_cycle(8, .1, div=25, div_final=1e4, pct_start=.25, moms=(.95, .85, .95))
     assert ours.seen == pytest.approx(theirs.recorder.lrs) and int(np.argmax(ours.seen)) == 6
 
 

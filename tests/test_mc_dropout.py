@@ -1,10 +1,13 @@
 "MC dropout on the shipped model, and the properties of its maps."
+import io
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from PIL import Image
 
 from lesion_seg import mc_dropout as mc
 from lesion_seg.bundle import Bundle, Calibration
@@ -73,3 +76,60 @@ def test_maps_stay_in_their_ranges(p):
     if len(p) > 1:
         assert 0 <= mc.pairwise_dice(u.masks) <= 1
         assert all(v >= -1e-6 and np.isfinite(v) for v in mc.lesion_scores(u).values())
+
+
+# Pictures and sizes
+
+def discs(shape=(40, 60)):
+    row, col = np.indices(shape)
+    return np.stack([1 / (1 + np.exp(np.hypot(row - shape[0] / 2, col - shape[1] / 2) - r)) for r in (9, 11, 14)]).astype(np.float32)
+
+
+def test_maps_at_the_photographs_size():
+    u = mc.Uncertainty.from_samples(discs(), size=(80, 120))
+    large = u.resized()
+    for name in ('mean', 'std', 'entropy', 'mutual_information'):
+        a, b = getattr(u, name), getattr(large, name)
+        assert b.shape == (80, 120) and b.dtype == np.float32
+        np.testing.assert_allclose(b.reshape(40, 2, 60, 2).mean((1, 3)), a, atol=.03)
+    assert large.masks.shape == (3, 80, 120) and large.masks.sum() == 4 * u.masks.sum() and large.size == (80, 120)
+    np.testing.assert_array_equal(u.resized((40, 60)).masks, u.masks)
+    a, b = mc.lesion_scores(u), mc.lesion_scores(large)
+    assert a['disagreement'] == pytest.approx(b['disagreement'], abs=.01) and a['area_variation'] == pytest.approx(b['area_variation'], abs=.01)
+    assert u.resized((7, 9)).masks.shape == (3, 7, 9)
+
+
+def test_the_size_has_to_be_known():
+    u = mc.Uncertainty.from_samples(discs())
+    for f, words in ((u.resized, 'is not known'), (lambda: u.resized((0, 5)), 'height and a width')):
+        with pytest.raises(InputError, match=words): f()
+
+
+def test_the_segmenter_knows_the_photographs_size():
+    from lesion_seg.predict import Segmenter
+    u = Segmenter().uncertainty(make_phantom(3, (150, 200)).image, n=3)
+    assert u.size == (150, 200) and u.resized().std.shape == (150, 200) != u.std.shape
+
+
+def test_rich_display_is_a_small_picture_with_scales():
+    for shape in ((40, 60), (1500, 2000)):
+        u = mc.Uncertainty.from_samples(discs(shape))
+        png = u._repr_png_()
+        with Image.open(io.BytesIO(png)) as im: assert max(im.size) < 900 and len(png) < 200_000
+    titles = [ax.get_title() for ax in u.plot().axes[:4]]
+    assert titles == ['mean probability', 'standard deviation', 'entropy (bit)', 'mutual information (bit)'] and len(u.plot().axes) == 8
+    assert repr(u) == f'Uncertainty(3 samples of 1500 x 2000, mean standard deviation {u.std.mean():.3f})'
+
+
+def test_lowered_mean_by_hand():
+    u = mc.Uncertainty.from_samples(np.float32([[[.9, .6]], [[.5, .6]]]))
+    np.testing.assert_allclose(mc.lowered_mean(u), [[.7 * (1 - 2 * .2), .6]], rtol=1e-5)
+    assert mc.confidence_mask(u, .5).tolist() == [[False, True]]
+
+
+def test_information_counts_only_what_the_samples_disagree_about():
+    same = np.full((4, 9, 9), .5, np.float32)
+    assert mc.lesion_scores(mc.Uncertainty.from_samples(same))['entropy_per_area'] == pytest.approx(1)
+    assert mc.lesion_scores(mc.Uncertainty.from_samples(same))['information_per_area'] == pytest.approx(0, abs=1e-6)
+    sure = np.stack([np.ones((9, 9)), np.zeros((9, 9))]).astype(np.float32)
+    assert mc.lesion_scores(mc.Uncertainty.from_samples(sure))['information_per_area'] == pytest.approx(1)

@@ -1,4 +1,4 @@
-"""Training beyond the notebook: kill -9 in the middle, a run that ended, files that changed, a start from another model, processes of every kind."""
+"""Training beyond the notebook: kill -9, a run that ended, files that changed, starts, spawned processes."""
 import importlib.util
 
 import os
@@ -28,10 +28,14 @@ SCRIPT = """
 import sys
 from lesion_seg.manifest import Manifest
 from lesion_seg.train import train_model
-train_model(Manifest.load(sys.argv[1]), sys.argv[2], dict(name="unet", channels=(8, 16), bottleneck=32, dropout=.2), size=64, bs=4, epochs=5, lr=5e-3,
-            schedule="one_cycle", num_workers=1, progress=False)
+train_model(Manifest.load(sys.argv[1]), sys.argv[2], dict(name="unet", channels=(8, 16), bottleneck=32, dropout=.2),
+            size=64, bs=4, epochs=5, lr=5e-3, schedule="one_cycle", num_workers=1, progress=False)
 """
-TINY = dict(model=dict(name='unet', channels=(4, 8), bottleneck=16), size=32, bs=4, epochs=2, num_workers=0, progress=False)
+TINY = dict(model=dict(name='unet', channels=(4, 8), bottleneck=16), size=32, bs=4, epochs=2, num_workers=0,
+            progress=False)
+
+
+REMEDY = 'put the old one back, or start anew with `resume=False`'
 
 
 def quiet(sentence): pass
@@ -58,10 +62,11 @@ def files(folder: Path) -> dict[str, str]:
 
 
 def start(table: Path, folder: Path) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, '-W', 'ignore', '-c', SCRIPT, str(table), str(folder)], stdout=subprocess.DEVNULL, start_new_session=True)
+    return subprocess.Popen([sys.executable, '-W', 'ignore', '-c', SCRIPT, str(table), str(folder)],
+                            stdout=subprocess.DEVNULL, start_new_session=True)
 
 
-# ---------------------------------------------------------------------------------------------------------------- interruptions
+# ------------------------------------------------------------------------------------------ interruptions
 @pytest.mark.slow
 def test_kill_9_and_resume_gives_the_same_weights(table, tmp_path):
     whole, cut = tmp_path / 'whole', tmp_path / 'cut'
@@ -110,7 +115,8 @@ def test_plateau_and_a_frozen_start_resume_to_the_same_state(manifest, tmp_path,
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
     # no epoch after the first counts as progress, so the rate is halved after each
     assert read_state(tmp_path / 'cut' / CHECKPOINT)['hypers'][-1]['lr'] == pytest.approx(5e-3 / 2**3)
-    assert [s for s in said if 'lowered' in s] == [f'epoch {n}: learning rate lowered to {5e-3 / 2**(n - 1):.3g}' for n in (2, 3, 4)]
+    assert [s for s in said if 'lowered' in s] == [f'epoch {n}: learning rate lowered to {5e-3 / 2**(n - 1):.3g}'
+                                                   for n in (2, 3, 4)]
 
 
 def test_the_encoder_holds_still_while_frozen(manifest, tmp_path):
@@ -123,7 +129,8 @@ def test_the_encoder_holds_still_while_frozen(manifest, tmp_path):
 def test_a_resume_says_where_it_goes_on(manifest, tmp_path):
     said: list[str] = []
     with pytest.raises(KeyboardInterrupt): fit_small(manifest, tmp_path / 'run', plug=2, say=said.append)
-    assert len(said) == 1 and said[0].startswith('training on CPU in fp32: 16 photographs, 8 for validation, 64 x 64 pixels;')
+    assert len(said) == 1
+    assert said[0].startswith('training on CPU in fp32: 16 photographs, 8 for validation, 64 x 64 pixels;')
     fit_small(manifest, tmp_path / 'run', say=said.append)
     assert said[2:] == ['going on at epoch 3 of 4']
 
@@ -135,20 +142,22 @@ def test_a_network_that_raises_leaves_nothing_switched_on(manifest, tmp_path):
     assert not torch.is_autocast_enabled('cpu')
 
 
-# ---------------------------------------------------------------------------------------------------------------- a run that ended
+# ------------------------------------------------------------------------------------------ a run that ended
 def test_a_finished_run_is_returned_untouched(manifest, tmp_path):
     "Threshold, temperature, review, largest and ONNX files of a calibrated bundle survive the same call."
     from lesion_seg.onnx import export_onnx
     said: list[str] = []
     bundle = train_model(manifest, tmp_path / 'run', **TINY, say=said.append)
-    revise(bundle, threshold=.37, temperature=1.7, largest=True, review=dict(score='doubt', threshold=.2), metrics=dict(calibration=dict(n=3)))
+    revise(bundle, threshold=.37, temperature=1.7, largest=True, review=dict(score='doubt', threshold=.2),
+           metrics=dict(calibration=dict(n=3)))
     export_onnx(Bundle.load(bundle.path), opset=17)
     (tmp_path / 'run' / BUNDLE / 'model_card.md').write_text('# mine')
     before = files(tmp_path / 'run')
     assert 'bundle/model.onnx' in before
     again = train_model(manifest, tmp_path / 'run', **TINY, say=said.append)
     assert files(tmp_path / 'run') == before and said[1:] == ['finished; nothing to do']
-    assert (again.threshold, again.temperature, again.largest, again.info['review']['score']) == (.37, 1.7, True, 'doubt')
+    assert (again.threshold, again.temperature, again.largest, again.info['review']['score']) == (.37, 1.7, True,
+        'doubt')
 
 
 def test_a_run_that_stopped_early_is_finished_too(manifest, tmp_path):
@@ -157,7 +166,8 @@ def test_a_run_that_stopped_early_is_finished_too(manifest, tmp_path):
     before = files(tmp_path / 'run')
     again = fit_small(manifest, tmp_path / 'run', epochs=10, patience=2, min_delta=.9, seed=5, say=said.append)
     assert bundle.info['training']['epochs_done'] == again.info['training']['epochs_done'] == 3
-    assert files(tmp_path / 'run') == before and said[1:] == ['epoch 3: no progress since epoch 1, so the training ends here', 'finished; nothing to do']
+    assert files(tmp_path / 'run') == before
+    assert said[1:] == ['epoch 3: no progress since epoch 1, so the training ends here', 'finished; nothing to do']
 
 
 def test_a_bundle_that_is_missing_or_of_an_earlier_run_is_written(manifest, tmp_path):
@@ -165,7 +175,8 @@ def test_a_bundle_that_is_missing_or_of_an_earlier_run_is_written(manifest, tmp_
     digest = first.info['weights_sha256']
     for p in (tmp_path / 'run' / BUNDLE).iterdir(): p.unlink()
     assert fit_small(manifest, tmp_path / 'run', epochs=2, seed=3).info['weights_sha256'] == digest
-    with pytest.raises(RuntimeError, match='killed'): # another run in the same folder, killed before it wrote its bundle
+    # another run in the same folder, killed before it wrote its bundle
+    with pytest.raises(RuntimeError, match='killed'):
         with pytest.MonkeyPatch.context() as m:
             m.setattr('lesion_seg.train.save_run', lambda *a: (_ for _ in ()).throw(RuntimeError('killed')))
             fit_small(manifest, tmp_path / 'run', epochs=1, average=.5, resume=False)
@@ -173,15 +184,20 @@ def test_a_bundle_that_is_missing_or_of_an_earlier_run_is_written(manifest, tmp_
     assert other.info['weights_sha256'] != digest and other.info['training']['epochs'] == 1
 
 
-# ---------------------------------------------------------------------------------------------------------------- other settings, other data
+# ------------------------------------------------------------------------------------------ other settings, other data
 @pytest.mark.parametrize('change, expected', [
-    (dict(epochs=7), 'epochs 4 -> 7'), (dict(schedule='one_cycle'), 'schedule "plateau" -> "one_cycle"'), (dict(freeze_epochs=1), 'freeze_epochs 0 -> 1'),
-    (dict(encoder_lr=.1), 'encoder_lr 1.0 -> 0.1'), (dict(metadata={'licence': 'CC0'}), 'licence (none) -> "CC0"'), (dict(seed_of_run=1), 'seed 42 -> 1')])
+    (dict(epochs=7), 'epochs 4 -> 7'),
+    (dict(schedule='one_cycle'), 'schedule "plateau" -> "one_cycle"'),
+    (dict(freeze_epochs=1), 'freeze_epochs 0 -> 1'),
+    (dict(encoder_lr=.1), 'encoder_lr 1.0 -> 0.1'),
+    (dict(metadata={'licence': 'CC0'}), 'licence (none) -> "CC0"'),
+    (dict(seed_of_run=1), 'seed 42 -> 1')])
 def test_other_settings_are_named_with_both_values(manifest, tmp_path, change, expected):
     with pytest.raises(KeyboardInterrupt): fit_small(manifest, tmp_path / 'run', plug=1)
     if 'seed_of_run' in change:
         learn = small_learner(manifest)
-        with learn.no_bar(), learn.no_logging(): sentence = refuses(fit, learn, 4, tmp_path / 'run', lr=5e-3, seed=1, say=quiet)
+        with learn.no_bar(), learn.no_logging():
+            sentence = refuses(fit, learn, 4, tmp_path / 'run', lr=5e-3, seed=1, say=quiet)
     else: sentence = refuses(fit_small, manifest, tmp_path / 'run', **change)
     assert sentence == (f'{tmp_path / "run"}: holds a run with other settings ({expected}); '
                         'choose another folder, or start anew with `resume=False`')
@@ -195,8 +211,10 @@ def test_another_size_or_another_loss_is_another_run(manifest, tmp_path):
 
 
 def test_differences_by_hand():
-    assert differences(dict(a=1, b=(1, 2), c=None), dict(a=1., b=[1, 2], d='x')) == 'd (none) -> "x"' # 1 and 1.0 are equal, as is None to nothing
-    assert differences(dict(text='y' * 99), {}).startswith('text "yyyy') and len(differences(dict(text='y' * 99), {})) < 70
+    # 1 and 1.0 are equal, as is None to nothing
+    assert differences(dict(a=1, b=(1, 2), c=None), dict(a=1., b=[1, 2], d='x')) == 'd (none) -> "x"'
+    assert differences(dict(text='y' * 99), {}).startswith('text "yyyy') and len(differences(dict(text='y' * 99),
+        {})) < 70
 
 
 def test_a_mask_changed_in_place_stops_a_resume(own, tmp_path):
@@ -205,7 +223,7 @@ def test_a_mask_changed_in_place_stops_a_resume(own, tmp_path):
     mask, original = Path(pairs[3].mask), Path(pairs[3].mask).read_bytes()
     mask.write_bytes(Path(pairs[0].mask).read_bytes())
     assert refuses(fit_small, own, tmp_path / 'run') == \
-        f'{mask}: is not the file that this training began with; put the old one back, or start anew with `resume=False`'
+        f'{mask}: is not the file that this training began with; {REMEDY}'
     valid = Path(next(iter(own.subset('valid'))).mask)
     changed = valid.read_bytes()
     valid.write_bytes(changed + b'\0')
@@ -221,26 +239,28 @@ def test_the_digest_is_of_names_sizes_and_masks(own, tmp_path):
     p = list(own)[0]
     def short(*parts): return hashlib.sha256('\n'.join(map(str, parts)).encode()).hexdigest()[:8]
     image, mask = Path(p.image), Path(p.mask)
-    assert data_digests([p]) == {p.id: short(image.name, image.stat().st_size) + short(mask.name, hashlib.sha256(mask.read_bytes()).hexdigest())}
+    assert data_digests([p]) == {p.id: short(image.name, image.stat().st_size) + short(mask.name,
+        hashlib.sha256(mask.read_bytes()).hexdigest())}
 
 
 def test_one_flipped_bit_of_a_run_is_a_sentence(manifest, tmp_path):
     "Not another model, and not 'training diverged'."
     run = tmp_path / 'run'
     with pytest.raises(KeyboardInterrupt): fit_small(manifest, run, plug=2)
-    for name, again in ((CHECKPOINT, {}), (BEST, {})):
-        whole = (run / name).read_bytes()
-        if name == BEST: fit_small(manifest, run), (run / BUNDLE / 'bundle.json').unlink() # the end of the run needs its best weights
+    for name in (CHECKPOINT, BEST):
+        if name == BEST: # which the end of the run needs
+            fit_small(manifest, run)
+            (run / BUNDLE / 'bundle.json').unlink()
         whole = (run / name).read_bytes()
         for at in (len(whole) - 3, len(whole) // 2, 40):
             (run / name).write_bytes(whole[:at] + bytes([whole[at] ^ 64]) + whole[at + 1:])
-            assert refuses(fit_small, manifest, run, **again).startswith(f'{run / name}: is damaged')
+            assert refuses(fit_small, manifest, run).startswith(f'{run / name}: is damaged')
         (run / name).write_bytes(whole[:1000] + bytes(500) + whole[1500:])
-        assert refuses(fit_small, manifest, run, **again).startswith(f'{run / name}: is damaged')
+        assert refuses(fit_small, manifest, run).startswith(f'{run / name}: is damaged')
         (run / name).write_bytes(whole)
 
 
-# ---------------------------------------------------------------------------------------------------------------- starts
+# ------------------------------------------------------------------------------------------ starts
 def test_a_training_starts_from_a_run_a_bundle_and_the_shipped_model(manifest, tmp_path):
     said: list[str] = []
     first = train_model(manifest, tmp_path / 'first', **TINY | dict(augs='robust', licence='CC0-1.0'), say=quiet)
@@ -260,10 +280,12 @@ def test_a_training_starts_from_a_run_a_bundle_and_the_shipped_model(manifest, t
 @pytest.mark.slow
 def test_a_training_starts_from_the_shipped_model(manifest, tmp_path):
     said: list[str] = []
-    bundle = train_model(manifest, tmp_path / 'run', start='shipped', size=64, epochs=1, bs=4, num_workers=0, progress=False, lr=1e-12, say=said.append)
+    bundle = train_model(manifest, tmp_path / 'run', start='shipped', size=64, epochs=1, bs=4, num_workers=0,
+                         progress=False, lr=1e-12, say=said.append)
     shipped = Bundle.shipped()
     assert bundle.architecture == shipped.architecture and bundle.info['training']['augs'] == 'robust'
-    assert bundle.info['training']['start'] == shipped.info['weights_sha256'] and said[0].endswith('weights of the shipped model')
+    assert bundle.info['training']['start'] == shipped.info['weights_sha256']
+    assert said[0].endswith('weights of the shipped model')
     was, now = (dict(b.model().named_parameters()) for b in (shipped, bundle))
     assert all(torch.allclose(was[k], now[k], atol=1e-3) for k in was)
 
@@ -271,12 +293,12 @@ def test_a_training_starts_from_the_shipped_model(manifest, tmp_path):
 def test_a_start_of_another_architecture_is_a_sentence(manifest, tmp_path):
     first = train_model(manifest, tmp_path / 'first', **TINY, say=quiet)
     other = TINY | dict(model=TINY['model'] | dict(bottleneck=8))
-    assert refuses(train_model, manifest, tmp_path / 'other', start=first, **other) == \
-        f'start {first.path}: is of another architecture (bottleneck 16 -> 8); leave the model out, or start from one like it'
+    sentence = refuses(train_model, manifest, tmp_path / 'other', start=first, **other)
+    assert sentence.startswith(f'start {first.path}: is of another architecture (bottleneck 16 -> 8); leave the')
     assert 'no bundle.json' in refuses(train_model, manifest, tmp_path / 'other', start=tmp_path / 'nowhere', **TINY)
 
 
-# ---------------------------------------------------------------------------------------------------------------- what goes in
+# ------------------------------------------------------------------------------------------ what goes in
 class Count(Callback):
     n = 0
     def after_batch(self): self.n += self.training
@@ -289,9 +311,21 @@ def test_callbacks_of_ones_own(manifest, tmp_path):
     assert 'callbacks ["Count"] -> (none)' in refuses(train_model, manifest, tmp_path / 'run', **TINY, say=quiet)
 
 
+@pytest.mark.parametrize('loss', ['tversky_bce', dict(name='tversky', alpha=.3, beta=.7)],
+                         ids=['a name', 'a name with options'])
+def test_a_loss_by_its_name(manifest, tmp_path, loss):
+    from lesion_seg.loss import make_loss
+    bundle = train_model(manifest, tmp_path / 'run', **TINY | dict(epochs=1), loss=loss, say=quiet)
+    expected = make_loss(**loss) if isinstance(loss, dict) else make_loss(loss)
+    assert bundle.info['training']['loss'] == repr(expected) != repr(DiceBCELoss())
+    assert "loss 'hinge': is not known; choose one of " in refuses(train_model, manifest, tmp_path / 'other', **TINY,
+                                                                   loss='hinge')
+
+
 def test_settings_without_effect_are_named(manifest, tmp_path):
     said: list[str] = []
-    train_model(manifest, tmp_path / 'a', **TINY | dict(epochs=1), schedule='one_cycle', patience=3, min_delta=.1, say=said.append)
+    train_model(manifest, tmp_path / 'a', **TINY | dict(epochs=1), schedule='one_cycle', patience=3, min_delta=.1,
+                say=said.append)
     assert "without effect under the schedule 'one_cycle': min_delta, patience" in said
     train_model(manifest, tmp_path / 'b', **TINY | dict(epochs=1, bs=99), say=said.append)
     assert 'the batch size 99 is larger than the 16 training photographs; 16 is used' in said
@@ -302,13 +336,16 @@ def test_a_setting_that_a_model_does_not_have_is_a_sentence(manifest, tmp_path, 
     assert list(model)[1] in refuses(train_model, manifest, tmp_path / 'run', **TINY | dict(model=model), say=quiet)
 
 
-@pytest.mark.parametrize('model', [dict(name='unet', channels=(4, 8, 16, 16, 16), bottleneck=16), dict(name='lesion_unet', encoder='resnet18')])
+@pytest.mark.parametrize('model', [dict(name='unet', channels=(4, 8, 16, 16, 16), bottleneck=16),
+                                   dict(name='lesion_unet', decoder=[16, 16, 8, 8])])
 def test_a_batch_of_one_at_32_pixels_is_a_sentence_or_works(manifest, tmp_path, model):
     args = TINY | dict(model=model, bs=1, epochs=1, say=quiet)
     sentence = refuses(train_model, manifest, tmp_path / 'run', **args)
-    assert sentence == 'batch size 1 at 32 x 32 pixels: leaves batch norm a single value to normalise; use a larger batch or a larger size'
+    assert sentence == ('batch size 1: leaves batch norm a single value to normalise, at 32 x 32 pixels; '
+                        'use a larger batch or a larger size')
     assert train_model(manifest, tmp_path / 'run2', **args | dict(bs=2)).info['training']['epochs_done'] == 1
-    assert train_model(manifest, tmp_path / 'run3', **args | dict(model=TINY['model'])).info['training']['epochs_done'] == 1
+    assert train_model(manifest, tmp_path / 'run3',
+                       **args | dict(model=TINY['model'])).info['training']['epochs_done'] == 1
 
 
 def test_any_network_with_one_channel_of_logits(manifest, tmp_path):
@@ -329,8 +366,8 @@ from lesion_seg.manifest import Manifest
 from lesion_seg.train import train_model
 if __name__ == '__main__':
     multiprocessing.set_start_method(sys.argv[1])
-    train_model(Manifest.load(sys.argv[2]), sys.argv[3], dict(name='unet', channels=(4, 8), bottleneck=16), size=32, bs=8, epochs=1, num_workers=1,
-                progress=False, say=lambda sentence: None)
+    train_model(Manifest.load(sys.argv[2]), sys.argv[3], dict(name='unet', channels=(4, 8), bottleneck=16), size=32,
+                bs=8, epochs=1, num_workers=1, progress=False, say=lambda sentence: None)
 """
 
 
@@ -339,7 +376,8 @@ if __name__ == '__main__':
 def test_one_epoch_where_processes_are_spawned(table, manifest, tmp_path, method):
     "As on macOS and Windows, and with Python 3.14."
     (tmp_path / 'program.py').write_text(SPAWN)
-    done = subprocess.run([sys.executable, '-W', 'ignore', tmp_path / 'program.py', method, table, tmp_path / 'run'], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, '-W', 'ignore', tmp_path / 'program.py', method, table, tmp_path / 'run'],
+                          capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     here = train_model(manifest, tmp_path / 'here', **TINY | dict(bs=8, epochs=1), say=quiet)
     assert Bundle.load(tmp_path / 'run' / BUNDLE).info['weights_sha256'] == here.info['weights_sha256']
@@ -349,24 +387,28 @@ def test_loaders_can_be_sent_to_another_process(manifest):
     "Quick, so that every run of the tests sees it."
     import pickle
     dls = lesion_dls(manifest, size=32, bs=4, num_workers=1)
-    for dl in dls: pickle.loads(pickle.dumps(dl.fake_l)) # what fastai hands to a loading process
+    for dl in dls: pickle.loads(pickle.dumps(dl.fake_l))  # noqa: S301 - what fastai hands to a loading process
 
 
 def test_a_manifest_keeps_its_digest_through_a_table(manifest, tmp_path):
     assert Manifest.load(manifest.save(tmp_path / 'split.csv')).digest == manifest.digest
 
 
-# ---------------------------------------------------------------------------------------------------------------- the mean of weights
+# ------------------------------------------------------------------------------------------ the mean of weights
 def test_the_mean_of_weights_of_the_trials(manifest, tmp_path):
-    spec = importlib.util.spec_from_file_location('mean_weights', Path(__file__).parent.parent / 'model' / 'trials' / 'mean_weights.py')
+    spec = importlib.util.spec_from_file_location('mean_weights',
+                                                  Path(__file__).parent.parent / 'model' / 'trials' / 'mean_weights.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    bundles = [train_model(manifest, tmp_path / str(seed), **TINY | dict(epochs=1, seed=seed), say=quiet) for seed in (1, 2)]
+    bundles = [train_model(manifest, tmp_path / str(seed), **TINY | dict(epochs=1, seed=seed),
+                           say=quiet) for seed in (1, 2)]
     mean = module.mean_weights(bundles)
     a, b, c = (next(m.parameters()) for m in (*(x.model() for x in bundles), mean))
     assert torch.allclose(c, (a + b) / 2) and not mean.training
     grey = torch.full((2, 3, 32, 32), .5) # of one colour: batch norm's mean is what the first convolution makes of it
     mean = module.mean_weights(bundles, [(grey, None)])
     assert torch.allclose(mean.down[0][1].running_mean, mean.down[0][0](grey).mean((0, 2, 3)), atol=1e-4)
-    wider = train_model(manifest, tmp_path / 'wider', **TINY | dict(epochs=1, model=TINY['model'] | dict(bottleneck=8)), say=quiet)
-    assert 'another architecture' in refuses(module.mean_weights, [bundles[0], wider]) and 'at least one' in refuses(module.mean_weights, [])
+    wider = train_model(manifest, tmp_path / 'wider',
+                        **TINY | dict(epochs=1, model=TINY['model'] | dict(bottleneck=8)), say=quiet)
+    assert 'another architecture' in refuses(module.mean_weights,
+                                             [bundles[0], wider]) and 'at least one' in refuses(module.mean_weights, [])
