@@ -64,7 +64,7 @@ def evaluate_manifest(
     "Predict and score each image of a manifest at its own resolution."
     def answers() -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
         pairs = list(manifest)
-        predictions = Segmenter(bundle, precision=precision).predict_many([p.image for p in pairs], **options)
+        predictions = Segmenter(Bundle.open(bundle), precision=precision).predict_many([p.image for p in pairs], **options)
         for i, (pair, result) in enumerate(zip(pairs, predictions, strict=True)):
             if isinstance(result, InputError): raise result
             truth = true_mask(pair, result.mask.shape)
@@ -98,7 +98,7 @@ def calibrate_bundle(
     say: Callable[[str], None] = print, # told when exported files are written anew
 ) -> Bundle: # revised; the fits are in metrics['calibration'] of its metadata
     "Fit probabilities, threshold, rule for review, and whether to keep the largest region only, at the model's size."
-    bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
+    bundle = Bundle.open(bundle)
     if not len(manifest):
         raise InputError(bundle.path, 'there is no image to calibrate it with', "give a table with a 'valid' split")
     plain = Bundle(bundle.path, bundle.info | dict(temperature=1.0, calibration={}))
@@ -314,7 +314,7 @@ def save_evaluation(
     **options: Any, # those of the prediction, for the pictures
 ) -> dict[str, Any]: # the summary
     "Write what an evaluation found, for programs and for people."
-    folder, segmenter = Path(folder), Segmenter(bundle, precision=precision)
+    folder, segmenter = Path(folder), Segmenter(Bundle.open(bundle), precision=precision)
     with writing(folder): folder.mkdir(parents=True, exist_ok=True)
     summary = summarise(table, level=level)
     save_table(table, folder/'scores.csv')

@@ -1,6 +1,7 @@
 """The configuration file in the repository, and the reference system's keys."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,7 @@ def test_the_shipped_recipe():
         k: made[k] for k in ("epochs", "lr", "schedule", "encoder_lr", "freeze_epochs", "average", "precision")}
     assert (cfg.data.image_size, cfg.data.batch_size, cfg.project.seed, cfg.data.licence) == (made["size"], made["bs"], made["seed"], made["licence"])
     assert cfg.augmentation.arguments() == made["augs"]
+    from lesion_seg.loss import make_loss
+    def parts(text): return re.findall(r"(\w+)=([\w.\[\], ]+?)(?=[,)]? *\w+=|\)|\n)", text.replace("1.0", "1"))
+    ours, theirs = (dict(parts(text)) for text in (repr(make_loss(**cfg.training.loss_arguments())), made["loss"]))
+    assert ours == theirs and theirs["alpha"] == theirs["beta"] == "1" and "0.5, 0.5" in theirs["weights"]
