@@ -179,7 +179,7 @@ def test_colour_samples_against_their_twins():
 
 
 def test_table_of_files_is_complete():
-    results = json.loads((Path(__file__).parents[1] / 'benchmarks/results/dicom_files.json').read_text())['files']
+    results = json.loads((Path(__file__).parents[1] / 'model/results/dicom_files.json').read_text())['files']
     assert sum(r['collection'] == 'dicom_colour' for r in results) == 49
     assert all(r['difference'] <= r['tolerance'] for r in results if r['outcome'] == 'read')
     assert all(r['sentence'] for r in results if r['outcome'] != 'read')

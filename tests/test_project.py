@@ -166,3 +166,21 @@ def test_workflows_name_nothing_twice(path):
             for v in node.value: unique(v)
 
     unique(yaml.compose(path.read_text(encoding="utf-8")))
+
+
+PROGRAMS = sorted(p for folder in ("benchmarks", "model") for p in (ROOT / folder).glob("*.py"))
+
+
+@pytest.mark.parametrize("path", PROGRAMS, ids=lambda p: p.stem)
+def test_every_program_is_in_the_table_of_its_folder(path):
+    assert f"`{path.name}`" in (path.parent / "README.md").read_text(encoding="utf-8")
+
+
+RESULTS = sorted(p for folder in ("benchmarks", "model", "model/trials", "tests") for p in (ROOT / folder / "results").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda p: p.stem)
+def test_every_result_is_on_a_page(path):
+    "Some page reads the file; what no other page reads, the page of benchmarks shows."
+    reads = re.compile(rf"\b{path.stem}\.json|result\([^)]*{path.stem}\b")
+    assert [p.stem for p in NOTEBOOKS if reads.search(p.read_text(encoding="utf-8"))]

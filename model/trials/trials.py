@@ -1,9 +1,9 @@
-"""Trials for the shipped model: python benchmarks/trials.py FOLDER NAME... [--hold 4288x2848] [--seed 1] [-o runs/trials]
+"""Trials for the shipped model: python model/trials/trials.py FOLDER NAME... [--hold 4288x2848] [--seed 1] [-o runs/trials]
 
-FOLDER as for benchmarks/weights.py. Only the official training photographs are used. Each trial trains one variant of BASE on what is left when one source
+FOLDER as for model/weights.py. Only the official training photographs are used. Each trial trains one variant of BASE on what is left when one source
 (photographs of one original width x height: a camera, mostly a hospital) is held out, and is scored on the selection photographs of the
-other sources and on the whole held-out source. `python benchmarks/trials.py FOLDER all` runs every trial; a cut one is resumed.
-Appends to benchmarks/results/trials.json.
+other sources and on the whole held-out source. `python model/trials/trials.py FOLDER all` runs every trial; a cut one is resumed.
+Appends to model/trials/results/trials.json.
 """
 
 import argparse
@@ -12,10 +12,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import branches
 import numpy as np
 import torch
-import weights
 from PIL import Image
 from torch import Tensor
 
@@ -28,7 +26,9 @@ from lesion_seg.phantom import write_phantoms
 from lesion_seg.report import evaluate_manifest
 from lesion_seg.train import train_model
 
-sys.path.append(str(Path(__file__).resolve().parent.parent / "model" / "trials"))  # beside it, once these programs have moved there
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # where weights.py is
+import more_epochs  # noqa: E402
+import weights  # noqa: E402
 from mean_weights import mean_weights  # noqa: E402
 
 RESULT = Path(__file__).resolve().parent / "results" / "trials.json"
@@ -125,13 +125,13 @@ def at_home_and_abroad(bundle: Bundle, parts: Manifest, suffix: str = "", tta: b
     return {f"{k}{suffix}": scores(bundle, parts.subset(place), tta) for k, place in (("selection", "valid"), ("other_source", "test"))}
 
 
-MEAN = "mean_of_branches"  # shipped_recipe, then the branches of branches.py at half its length, then the mean of all their weights
+MEAN = "mean_of_branches"  # shipped_recipe, then the branches of more_epochs.py at half its length, then the mean of all their weights
 
 def mean_of_branches(parts: Manifest, first: Bundle, plan: dict, folder: Path) -> Bundle:
     "The mean of a trained network and the branches that start from it."
     members = [first]
-    for name, change in branches.BRANCHES.items():
-        changes = plan | dict(epochs=plan["epochs"] // 2, lr=branches.FURTHER["lr"]) | change
+    for name, change in more_epochs.BRANCHES.items():
+        changes = plan | dict(epochs=plan["epochs"] // 2, lr=more_epochs.FURTHER["lr"]) | change
         changes["model"] = {k: v for k, v in plan["model"].items() if k != "pretrained"}
         members.append(train_model(parts, folder / name, **changes, start=first.path, progress=False, licence="CC0-1.0"))
     return save_bundle(folder / "mean", mean_weights(members), plan["size"])

@@ -1,12 +1,12 @@
 """Do other views of a photograph betray a failure better than the square's eight symmetries?
 
-    python benchmarks/doubts.py --manifest runs/weights/manifest.csv --trial BUNDLE SOURCE ... [-o runs/doubts]
+    python model/trials/failure_scores.py --manifest runs/weights/manifest.csv --trial BUNDLE SOURCE ... [-o runs/doubts]
 
 Each photograph is seen in 22 ways: the symmetries, four magnifications, a turn by 45 degrees, eight changes of light and colour, a blur. A group of
 views gives two scores: their disagreement (1 - mean pairwise Dice) and the Jaccard index that their mean map expects of its own mask, from 1. `learned`
 is a regression over all of them on every set but the one that it is asked about, and never on the validation set. Each --trial is a bundle of
-benchmarks/trials.py and the source that it has never seen. Maps are kept in the folder -o, so that a second run only reads them.
-Writes benchmarks/results/doubts.json: AUROC for a Jaccard index below 0.65, and the share of the failures among the 20 % most doubtful.
+model/trials/trials.py and the source that it has never seen. Maps are kept in the folder -o, so that a second run only reads them.
+Writes model/trials/results/failure_scores.json: AUROC for a Jaccard index below 0.65, and the share of the failures among the 20 % most doubtful.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from lesion_seg.mc_dropout import pairwise_dice
 from lesion_seg.predict import Segmentation, Segmenter
 from lesion_seg.reliability import auroc
 
-RESULT = Path(__file__).resolve().parent / "results" / "doubts.json"
+RESULT = Path(__file__).resolve().parent / "results" / "failure_scores.json"
 SKIN = np.array([190, 150, 140])  # a usual mean colour
 
 
@@ -134,7 +134,7 @@ def main():
         rows = [scores(m, bundle.threshold) for m in maps]
         sets[name] = dict(j=np.array([jaccard(m[0], read_mask(p.mask), bundle) for m, p in zip(maps, part, strict=True)]),
                           scores={k: np.array([r[k] for r in rows]) for k in rows[0]})
-    result = dict(command="python benchmarks/doubts.py --manifest runs/weights/manifest.csv --trial BUNDLE SOURCE ...", commit=code_commit(),
+    result = dict(command="python model/trials/failure_scores.py --manifest runs/weights/manifest.csv --trial BUNDLE SOURCE ...", commit=code_commit(),
                   weights_sha256=shipped.info["weights_sha256"], sets={}, scores={})
     for name, s in sets.items():
         failed = s["j"] < 0.65

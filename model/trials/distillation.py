@@ -1,23 +1,26 @@
-"""Does a student of two teachers beat its first teacher? python benchmarks/distilled.py FOLDER [-o runs/distilled]
+"""Does a student of two teachers beat its first teacher? python model/trials/distillation.py FOLDER [-o runs/distilled]
 
-FOLDER as for benchmarks/weights.py. Two networks of the shipped recipe, which differ in their seed, teach a third one of the same size (half of its
+FOLDER as for model/weights.py. Two networks of the shipped recipe, which differ in their seed, teach a third one of the same size (half of its
 target is theirs); the halfway point between the first teacher's weights and the student's is tried as well. All are calibrated and compared
-on the selection split. A cut training is resumed. Writes benchmarks/results/distilled.json.
+on the selection split. A cut training is resumed. Writes model/trials/results/distillation.json.
 """
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import torch
-import weights
 
 from lesion_seg.bundle import Bundle, code_commit, save_bundle, versions
 from lesion_seg.manifest import Manifest
 from lesion_seg.report import calibrate_bundle
 from lesion_seg.train import train_model
 
-RESULT = Path(__file__).resolve().parent / "results" / "distilled.json"
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # where weights.py is
+import weights  # noqa: E402
+
+RESULT = Path(__file__).resolve().parent / "results" / "distillation.json"
 TEACHERS = {42: False, 43: True}  # seed, and whether its temperature was fitted before it taught
 STUDENT = dict(epochs=24, teacher_weight=0.5)
 
@@ -45,7 +48,7 @@ def main():
     for name, bundle in taught(manifest, args.out).items():
         copy = save_bundle(args.out / "compared" / bundle.path.parent.name / bundle.path.name, bundle.model(), bundle.size)
         rows[name] = calibrate_bundle(copy, manifest.subset("valid"), "selection", share=None).info["metrics"]["calibration"]
-    found = dict(command="python benchmarks/distilled.py FOLDER", commit=code_commit(), versions=versions(), selection=rows)
+    found = dict(command="python model/trials/distillation.py FOLDER", commit=code_commit(), versions=versions(), selection=rows)
     RESULT.write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(rows, indent=1))
 

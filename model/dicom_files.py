@@ -1,4 +1,4 @@
-"""Read every picture among the public test files of pydicom and NEMA: python benchmarks/dicom_files.py (writes results/dicom_files.json).
+"""Read every picture among the public test files of pydicom and NEMA: python model/dicom_files.py (writes results/dicom_files.json).
 
 The files are those in ../shared/data/dicom_colour and those inside pydicom's wheel. Each is compared with its uncompressed twin where there is one,
 else with a second decoder, else with the stored numbers, worked out in a second way. Patient data never enters the table."""
@@ -129,8 +129,8 @@ def main():
     logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
     rows = [r for r in (row(c, p) for c, p in files()) if r]
     tools = ("pydicom", "python-gdcm", "pylibjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle", "pyjpegls", "pillow", "numpy")
-    result = dict(command="python benchmarks/dicom_files.py", python=platform.python_version(), versions={t: version(t) for t in tools}, files=rows)
-    out = ROOT / "benchmarks/results/dicom_files.json"
+    result = dict(command="python model/dicom_files.py", python=platform.python_version(), versions={t: version(t) for t in tools}, files=rows)
+    out = ROOT / "model/results/dicom_files.json"
     out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     read = [r for r in rows if r["outcome"] == "read"]
     off = [r for r in read if r["difference"] > r["tolerance"]]

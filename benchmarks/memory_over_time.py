@@ -1,6 +1,6 @@
 """A thousand predictions in a row, and eight threads on one Segmenter: does memory stay flat, do the masks stay the same?
 
-    python benchmarks/endurance.py
+    python benchmarks/memory_over_time.py
 """
 
 import json
@@ -17,7 +17,7 @@ from PIL import Image
 from lesion_seg.phantom import make_phantom
 from lesion_seg.predict import Segmenter
 
-OUT = Path(__file__).parent / "results" / "endurance.json"
+OUT = Path(__file__).parent / "results" / "memory_over_time.json"
 
 
 def resident() -> float:

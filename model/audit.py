@@ -1,7 +1,7 @@
-"""Audit ISIC 2017 and copies of it made on purpose, and time the search on 10,000 photographs: python benchmarks/audit.py FOLDER [COUNT]
+"""Audit ISIC 2017 and copies of it made on purpose, and time the search on 10,000 photographs: python model/audit.py FOLDER [COUNT]
 
 FOLDER holds images/, splits.csv (image_id, official_isic2017_split) and near_duplicates.csv (image_a, image_b). All times are CPU seconds of the
-whole process, user and system, so that a busy machine does not matter. Writes benchmarks/results/audit.json; no picture leaves the folder.
+whole process, user and system, so that a busy machine does not matter. Writes model/results/audit.json; no picture leaves the folder.
 """
 
 import csv
@@ -116,7 +116,7 @@ def main(folder: str, count: int = 10_000) -> None:
     names = dict(look_at='decode and key points', candidates='search', confirm='align', keypoint_candidates='key point search',
                  placed_duplicates='lay key points on each other')
     RESULT.write_text(json.dumps({
-        'command': 'python benchmarks/audit.py isic2017', 'images': n, 'known': len(known), 'known_found': len(known & found),
+        'command': 'python model/audit.py isic2017', 'images': n, 'known': len(known), 'known_found': len(known & found),
         'leaks': [x._asdict() for x in result.leaks],
         'pairs': [{**x._asdict(), 'known': frozenset((x.image_a, x.image_b)) in known} for x in result.pairs],
         'copies': copies,

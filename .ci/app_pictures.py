@@ -1,6 +1,6 @@
 """The pictures of the web app in the notebooks, from phantoms, as a browser shows them.
 
-    python benchmarks/app_pictures.py [--folder nbs/images]
+    python .ci/app_pictures.py [--folder nbs/images]
 
 Writes app_single.jpg and app_batch.jpg for the pages; `--all` adds the other views (start, uncertainty, Grad-CAM, error, dark) as PNG."""
 import argparse

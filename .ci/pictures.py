@@ -1,4 +1,4 @@
-"""Make the pictures of the README and the site: python benchmarks/pictures.py (writes nbs/images)
+"""Make the pictures of the README and the site: python .ci/pictures.py (writes nbs/images)
 
 Everything is drawn here, from phantoms: the contact sheet, what the model says about four of them, the logo, the favicon and the social card.
 The logo is what the package does: a lesion on skin seen through a round lens, with its border found.

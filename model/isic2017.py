@@ -1,8 +1,8 @@
-"""Train and score on ISIC 2017, by the command line alone: python benchmarks/isic2017.py FOLDER [-o runs/isic2017]
+"""Train and score on ISIC 2017, by the command line alone: python model/isic2017.py FOLDER [-o runs/isic2017]
 
 FOLDER holds images/, masks/, splits.csv (image_id, official_isic2017_split) and near_duplicates.csv (image_a, image_b). The official training
 photographs are divided into training and selection; the official validation set is scored once, at the end. A finished training is not repeated.
-Writes benchmarks/results/isic2017_validation.json.
+Writes model/results/isic2017_validation.json.
 """
 
 import argparse

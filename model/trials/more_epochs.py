@@ -1,8 +1,8 @@
-"""Does going on help? python benchmarks/branches.py FOLDER [--only NAME] [-o runs/branches]
+"""Does going on help? python model/trials/more_epochs.py FOLDER [--only NAME] [-o runs/branches]
 
-FOLDER as for benchmarks/weights.py. Branches start from the shipped weights, go different ways (another seed and augmentation) for eight epochs, and are
+FOLDER as for model/weights.py. Branches start from the shipped weights, go different ways (another seed and augmentation) for eight epochs, and are
 compared on the selection split with the weights they started from, alone and as means of weights (`mean_weights`). A cut training is resumed;
-`--only NAME` trains one branch, so that two can run side by side. Writes benchmarks/results/branches.json.
+`--only NAME` trains one branch, so that two can run side by side. Writes model/trials/results/more_epochs.json.
 """
 
 import argparse
@@ -12,17 +12,17 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-import weights
 
 from lesion_seg.bundle import Bundle, code_commit, save_bundle, versions
 from lesion_seg.evaluate import failure_rate, t_interval
 from lesion_seg.report import evaluate_manifest
 from lesion_seg.train import train_model
 
-sys.path.append(str(Path(__file__).resolve().parent.parent / "model" / "trials"))  # beside it, once these programs have moved there
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # where weights.py is
+import weights  # noqa: E402
 from mean_weights import mean_weights  # noqa: E402
 
-RESULT = Path(__file__).resolve().parent / "results" / "branches.json"
+RESULT = Path(__file__).resolve().parent / "results" / "more_epochs.json"
 ARCHITECTURE = {k: v for k, v in weights.RECIPE["model"].items() if k != "pretrained"}
 FURTHER = weights.RECIPE | dict(model=ARCHITECTURE, epochs=8, lr=1e-3)
 BRANCHES = dict(artefacts=dict(seed=101, augs=dict(preset="robust", artefacts=0.8)),
@@ -49,7 +49,7 @@ def main():
     rows = {k: dict(jaccard=float(j.mean()), failure_rate=failure_rate(j), gain=float((j - base).mean()),
                     gain_ci=list(t_interval(j - base)) if k != "shipped" else None)
             for k, j in scores.items()}
-    found = dict(command="python benchmarks/branches.py FOLDER", commit=code_commit(), versions=versions(), n=len(base),
+    found = dict(command="python model/trials/more_epochs.py FOLDER", commit=code_commit(), versions=versions(), n=len(base),
                  changes={k: {a: b for a, b in (FURTHER | v).items() if a in ("seed", "augs", "epochs", "lr")} for k, v in BRANCHES.items()}, selection=rows)
     RESULT.write_text(json.dumps(found, indent=1, default=str) + "\n")
     for k, r in rows.items(): print(f"{k:28s} {r['jaccard']:.4f} {r['failure_rate']:.3f} {r['gain']:+.4f} {np.round(r['gain_ci'] or [], 4)}")

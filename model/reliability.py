@@ -1,22 +1,22 @@
-"""Are the shipped model's probabilities right, and does its doubt find its failures? python benchmarks/reliability.py DATA --manifest M [--trial B S]...
+"""Are the shipped model's probabilities right, and does its doubt find its failures? python model/reliability.py DATA --manifest M [--trial B S]...
 
-DATA as for benchmarks/model_card.py, M the manifest that benchmarks/weights.py wrote (its 'valid' is the selection split). Doubt comes from one pass,
+DATA as for model/model_card.py, M the manifest that model/weights.py wrote (its 'valid' is the selection split). Doubt comes from one pass,
 from one mirrored pass, from the square's eight symmetries and from MC dropout (20 samples); a ridge regression over all of them, fitted on the
-selection split, is the learned score. Each --trial is a bundle of benchmarks/trials.py and the source that it has never seen: the failures there
+selection split, is the learned score. Each --trial is a bundle of model/trials/trials.py and the source that it has never seen: the failures there
 choose the score (`chosen`) together with the selection split; the official validation set is only reported on. Without --trial the choice and
 the held-out sources' figures of the last run stay.
-Writes benchmarks/results/reliability.json.
+Writes model/results/reliability.json.
 """
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from trials import held_out
 
 from lesion_seg.bundle import Bundle, code_commit, versions
 from lesion_seg.data import read_image, read_mask, resize_image
@@ -25,6 +25,9 @@ from lesion_seg.mc_dropout import Uncertainty, lesion_scores, pairwise_dice
 from lesion_seg.predict import Segmentation, Segmenter, d4_maps
 from lesion_seg.reliability import auroc, calibration_summary, failure_report, fit_review
 from lesion_seg.contours import resize_probability
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / "trials"))
+from trials import held_out  # noqa: E402
 
 RESULT = Path(__file__).resolve().parent / "results" / "reliability.json"
 ENTROPY, MIRROR = "one pass: entropy_per_area", "one mirrored pass: disagreement"
@@ -93,7 +96,7 @@ def main():
     old = json.loads(RESULT.read_text()) if RESULT.exists() and not args.trial else {}  # without a trial its figures, and the choice made with it, stay
     chosen = old.get("chosen") or choose(*(s for k, s in sets.items() if k != "validation"))
     learned = learn(sets["selection"])
-    result = dict(command="python benchmarks/reliability.py FOLDER --manifest runs/weights/manifest.csv --trial BUNDLE SOURCE ...", commit=code_commit(),
+    result = dict(command="python model/reliability.py FOLDER --manifest runs/weights/manifest.csv --trial BUNDLE SOURCE ...", commit=code_commit(),
                   versions=versions(), weights_sha256=bundle.info["weights_sha256"], chosen=chosen, failures={}, calibration={})
     for name, s in sets.items():
         scores = s["doubts"] | ({} if name == "selection" else {"learned": learned(s)})

@@ -1,4 +1,4 @@
-"""Store the shipped model's masks of a few phantoms for tests/test_shipped.py: python benchmarks/shipped_masks.py"""
+"""Store the shipped model's masks of a few phantoms for tests/test_shipped.py: python model/shipped_masks.py"""
 
 import base64
 import io

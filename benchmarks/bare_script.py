@@ -1,4 +1,4 @@
-"""What a person would write who has the ONNX file, Pillow and onnxruntime: python benchmarks/bare.py MODEL.onnx SIDE PHOTO MASK.png
+"""What a person would write who has the ONNX file, Pillow and onnxruntime: python benchmarks/bare_script.py MODEL.onnx SIDE PHOTO MASK.png
 
 The measure of `predict_speed.py`. `draft` lets the JPEG decoder skip detail that the network never sees; few people know it.
 """

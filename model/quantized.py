@@ -1,8 +1,8 @@
-"""What whole numbers cost, photograph by photograph: python benchmarks/quantized.py DATA [--bundle FOLDER]
+"""What whole numbers cost, photograph by photograph: python model/quantized.py DATA [--bundle FOLDER]
 
-DATA holds isic2017/ as for benchmarks/model_card.py. Predicts the 150 photographs of the official validation set with the bundle's file in floats and
+DATA holds isic2017/ as for model/model_card.py. Predicts the 150 photographs of the official validation set with the bundle's file in floats and
 its file in 8-bit whole numbers, and scores both at 256x256. Neither file has seen these photographs: the ranges come from training ones.
-Writes benchmarks/results/quantized.json, with the loss of each photograph.
+Writes model/results/quantized.json, with the loss of each photograph.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def main():
     loss = j["float32"] - j["int8"]
     between = evaluate_predictions((i, None, m, t) for i, m, t in zip(wanted, masks["int8"], masks["float32"], strict=True)).jaccard.to_numpy()
     found = dict(
-        command="python benchmarks/quantized.py DATA", commit=code_commit(), versions=versions(), weights_sha256=segmenter.bundle.info["weights_sha256"],
+        command="python model/quantized.py DATA", commit=code_commit(), versions=versions(), weights_sha256=segmenter.bundle.info["weights_sha256"],
         int8=segmenter.bundle.info["onnx"]["int8"], n=len(loss), jaccard={k: float(v.mean()) for k, v in j.items()}, loss=float(loss.mean()),
         loss_ci=list(bootstrap_interval(loss)), limit=LIMIT, agreement=float(between.mean()), agreement_min=float(between.min()),
         loss_quantiles={str(q): float(np.quantile(loss, q)) for q in (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)},

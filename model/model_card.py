@@ -1,8 +1,8 @@
-"""What the shipped model can and cannot do: python benchmarks/model_card.py DATA   (`make model-card`)
+"""What the shipped model can and cannot do: python model/model_card.py DATA   (`make model-card`)
 
 DATA holds isic2017/ (256x256 photographs, masks at 256 and at the original resolution, metadata) and isic2017_native/ (photographs as published).
 Scores the official validation set once for each question: at 256, at the original resolution, native files, with test-time augmentation, by
-sub-group, under graded artefacts and rotations. Writes benchmarks/results/model_card.json and the bundle's own metrics and model_card.md.
+sub-group, under graded artefacts and rotations. Writes model/results/model_card.json and the bundle's own metrics and model_card.md.
 """
 
 import argparse
@@ -214,7 +214,7 @@ def main():
     cost = model_cost(bundle.model())
     order = np.argsort(j)[:12]
     result = dict(
-        commands=["make weights DATA=FOLDER", "python benchmarks/model_card.py FOLDER"], commit=code_commit(), versions=versions(),
+        commands=["make weights DATA=FOLDER", "python model/model_card.py FOLDER"], commit=code_commit(), versions=versions(),
         architecture=bundle.architecture, parameters=cost["parameters"], gmac_256=cost["gmac"], size=bundle.size, threshold=bundle.threshold,
         temperature=bundle.temperature, calibration=bundle.info.get("calibration", {}), largest=bundle.largest, training=bundle.info["training"],
         selection={k: bundle.info["metrics"][k] for k in ("valid", "calibration")

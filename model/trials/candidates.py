@@ -1,19 +1,17 @@
-"""Candidates for the shipped model: python benchmarks/candidates.py FOLDER [-o runs/candidates]
+"""Candidates for the shipped model: python model/trials/candidates.py FOLDER [-o runs/candidates]
 
-FOLDER as for benchmarks/weights.py. All are compared with the shipped model on the selection split, as it is and under artefacts of moderate grade.
+FOLDER as for model/weights.py. All are compared with the shipped model on the selection split, as it is and under artefacts of moderate grade.
 `phantoms_first` is the same recipe, begun with four epochs on 1,600 phantoms and with artefacts on more of the photographs; `larger` goes on from the
 shipped weights for eight epochs at 256 x 256, and `larger_artefacts` does so with artefacts on more of them. A cut training is resumed.
-Writes benchmarks/results/candidates.json.
+Writes model/trials/results/candidates.json.
 """
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
-import weights
-from branches import FURTHER
-from trials import on_phantoms
 
 from lesion_seg.bundle import Bundle, code_commit, versions
 from lesion_seg.data import read_image, read_mask
@@ -22,6 +20,11 @@ from lesion_seg.manifest import Manifest
 from lesion_seg.phantom import add_artefacts
 from lesion_seg.predict import Segmentation, Segmenter
 from lesion_seg.train import train_model
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # where weights.py is
+import weights  # noqa: E402
+from more_epochs import FURTHER  # noqa: E402
+from trials import on_phantoms  # noqa: E402
 
 RESULT = Path(__file__).resolve().parent / "results" / "candidates.json"
 PHANTOMS, EPOCHS, AUGS = 1600, 4, dict(preset="robust", artefacts=0.7)
@@ -64,7 +67,7 @@ def main():
                           gain_ci=None if j is base else list(t_interval(j - base)),
                           **{f"under_{kind}": float(jaccards(bundle, changed, truths).mean()) for kind, changed in worse.items()})
     changes = dict(phantoms_first=dict(phantoms=PHANTOMS, phantom_epochs=EPOCHS, augs=AUGS), **ON)
-    found = dict(command="python benchmarks/candidates.py FOLDER", commit=code_commit(), versions=versions(), n=len(pairs), grade=GRADE, changes=changes,
+    found = dict(command="python model/trials/candidates.py FOLDER", commit=code_commit(), versions=versions(), n=len(pairs), grade=GRADE, changes=changes,
                  selection=rows)
     RESULT.write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(rows, indent=1))
