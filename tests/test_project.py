@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -179,8 +180,12 @@ def test_every_program_is_in_the_table_of_its_folder(path):
 RESULTS = sorted(p for folder in ("benchmarks", "model", "model/trials", "tests") for p in (ROOT / folder / "results").glob("*.json"))
 
 
+@cache
+def notebook_texts() -> dict[str, str]: return {p.stem: p.read_text(encoding="utf-8") for p in NOTEBOOKS}
+
+
 @pytest.mark.parametrize("path", RESULTS, ids=lambda p: p.stem)
 def test_every_result_is_on_a_page(path):
     "Some page reads the file; what no other page reads, the page of benchmarks shows."
     reads = re.compile(rf"\b{path.stem}\.json|result\([^)]*{path.stem}\b")
-    assert [p.stem for p in NOTEBOOKS if reads.search(p.read_text(encoding="utf-8"))]
+    assert [name for name, text in notebook_texts().items() if reads.search(text)]
