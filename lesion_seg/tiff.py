@@ -27,6 +27,7 @@ class TiffDirectory(NamedTuple):
     is_main: bool # in the main chain, not below another one
     tags: dict[int, tuple[int, ...]] # number -> values, those that reading needs
     icc_profile: bytes = b'' # what its colours mean, if it says so
+    is_first: bool = False # does the header point to it?
 
     def get(self,
         tag: int, # its number
@@ -44,6 +45,12 @@ class TiffDirectory(NamedTuple):
     def height(self) -> int:
         "Pixels."
         return self.get(257)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        "(height, width) in pixels, as displayed."
+        on_its_side = self.get(274, 1) in (5, 6, 7, 8)
+        return (self.width, self.height) if on_its_side else (self.height, self.width)
 
     @property
     def is_copy(self) -> bool:
@@ -115,7 +122,7 @@ def tiff_directories(
                 continue
             if count * size > len(value): continue
             tags[tag] = tuple(int(v) for v in np.frombuffer(value, f'{order}u{size}', count))
-        directories.append(TiffDirectory(offset, is_main, tags, profile))
+        directories.append(TiffDirectory(offset, is_main, tags, profile, not directories))
         waiting += [(below, False) for below in tags.get(330, ())[:MAX_DIRECTORIES]]
         if is_main and len(following) == offset_size:
             waiting.insert(0, (struct.unpack(order + offset_kind, following)[0], True))
