@@ -366,7 +366,7 @@ class Duplicate(NamedTuple):
     image_a: str # id
     image_b: str # id
     correlation: float # of fine structure, where both show something, in [-1, 1]
-    orientation: str # how to hold `image_a` so that it lies on `image_b`: one of `ORIENTATIONS`, or 'turned left by 30 degrees'
+    orientation: str # how to hold `image_a` so that it lies on `image_b`, such as 'turned left by 30 degrees'
     window: tuple[float, float, float, float] # what it then shows of `image_b`: top, left, height, width, in sides
 
 # %% ../nbs/06_audit.ipynb #fafbc126
@@ -415,7 +415,7 @@ def find_duplicates(
     at_least: float = 0.6, # correlation that makes a pair, in (0, 1]
     most: int = 12, # candidates that are looked at closely, for each photograph
     threads: int | None = None, # that decode; None: as many as the machine offers
-    progress: Callable[[Iterable], Iterable] = iter, # wraps the loop over photographs, and then that over candidate pairs
+    progress: Callable[[Iterable], Iterable] = iter, # wraps the loop over photographs, then that over candidates
 ) -> tuple[list[Duplicate], list[Problem]]: # pairs, the most similar first, and files that could not be read
     "Find photographs that are the same picture: turned, mirrored, cropped, shifted, compressed, scaled or brighter."
     if not 0 < at_least <= 1:
@@ -534,8 +534,8 @@ td, th { padding: .5rem 1rem .5rem 0; text-align: left; vertical-align: top; ove
 td, th { border-bottom: 1px solid #8886; }
 </style></head><body><h1>Near-duplicates</h1>"""
 
-LIMITS = ('Not found are: other photographs of the same lesion that share no hairs or pores, crops to less than about half of a side, '
-          'copies that were stretched or bent, and copies so blurred or compressed that no detail is left.')
+LIMITS = ('Not found are: other photographs of the same lesion that share no hairs or pores, crops to less than about half '
+          'of a side, copies that were stretched or bent, and copies so blurred that no detail is left.')
 
 def html_list(
     title: str, # the heading

@@ -36,7 +36,8 @@ def find_keypoints(
     points, descriptors = sift.detectAndCompute(even, None)
     best = sorted(range(len(points)), key=lambda i: -points[i].response)[:most]
     if not best: return KeyPoints(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.uint8), small.shape)
-    return KeyPoints(np.array([points[i].pt for i in best], np.float32), descriptors[best].astype(np.uint8), small.shape)
+    return KeyPoints(np.array([points[i].pt for i in best], np.float32), descriptors[best].astype(np.uint8),
+                     small.shape)
 
 # %% ../nbs/05a_keypoints.ipynb #a6a7a150
 def mirrored(
@@ -121,7 +122,8 @@ def count_votes(
     "Votes of look-alike descriptors for pairs of photographs."
     n = int(owner.max()) + 1
     a, b = np.argsort(drawer_ours, kind='stable'), np.argsort(drawer_theirs, kind='stable')
-    start_a, start_b = (np.searchsorted(d[o], np.arange(drawers + 1)) for d, o in ((drawer_ours, a), (drawer_theirs, b)))
+    start_a, start_b = (np.searchsorted(d[o], np.arange(drawers + 1)) for d,
+                        o in ((drawer_ours, a), (drawer_theirs, b)))
     keys, votes = [], []
     full = max(50, 8 * len(owner) // drawers) # a drawer fuller than this holds what everybody has
     for k in range(drawers):
