@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 import numpy as np
 from PIL import Image
 from .core import InputError, atomic_path, encode_jpeg
@@ -311,7 +311,7 @@ def confirm(
         left = left[r >= enough]
     return p, out
 
-# %% ../nbs/06_audit.ipynb #d81344e0
+# %% ../nbs/06_audit.ipynb #51978060
 def tile_transform(
     placed: Placement, # how a lies on b
     a: tuple[int, int], # (height, width) of a, in pixels of its key points
@@ -339,7 +339,7 @@ def placed_agreement(
     details = detail(np.stack([onto(a), b]).astype(np.float32))
     return float((standardised(details[:1], part) * standardised(details[1:], part)).sum())
 
-# %% ../nbs/06_audit.ipynb #04687e65
+# %% ../nbs/06_audit.ipynb #6ceaf074
 AGREEING = 8 # key points that have to move together
 
 def describe_placement(
@@ -366,7 +366,7 @@ class Duplicate(NamedTuple):
     image_a: str # id
     image_b: str # id
     correlation: float # of fine structure, where both show something, in [-1, 1]
-    orientation: str # how to hold `image_a` so that it lies on `image_b`: one of `ORIENTATIONS`, or 'turned left by 30 degrees'
+    orientation: str # how to hold `image_a` so that it lies on `image_b`, such as 'turned left by 30 degrees'
     window: tuple[float, float, float, float] # what it then shows of `image_b`: top, left, height, width, in sides
 
 # %% ../nbs/06_audit.ipynb #fafbc126
@@ -375,7 +375,7 @@ def whole_duplicates(
     ids: Sequence[str], # of the rows in `looks`
     at_least: float, # correlation that makes a pair
     most: int, # candidates for each photograph
-) -> list[Duplicate]:
+) -> list[Duplicate]: # one for each pair
     "Pairs that show nearly the same part of the same picture, in one of eight orientations."
     tiles = looks.tiles
     coarse = tiles.reshape(len(tiles), SIDE // 2, 2, SIDE // 2, 2).mean((2, 4), dtype=np.float32)
@@ -396,10 +396,11 @@ def placed_duplicates(
     ids: Sequence[str], # of the rows in `looks`
     at_least: float, # correlation that makes a pair
     most: int, # candidates for each photograph
-) -> list[Duplicate]:
+    progress: Callable[[Iterable], Iterable] = iter, # wraps the loop over candidate pairs
+) -> list[Duplicate]: # one for each pair
     "Pairs whose key points moved together: turned by any angle, cropped, shifted."
     duplicates = []
-    for i, j in keypoint_candidates(looks.keypoints, most):
+    for i, j in progress(keypoint_candidates(looks.keypoints, most)):
         a, b = looks.keypoints[i], looks.keypoints[j]
         placed = place(a, b)
         if placed is None or placed.agreeing < AGREEING: continue
@@ -414,7 +415,7 @@ def find_duplicates(
     at_least: float = 0.6, # correlation that makes a pair, in (0, 1]
     most: int = 12, # candidates that are looked at closely, for each photograph
     threads: int | None = None, # that decode; None: as many as the machine offers
-    progress: Callable[[Iterable], Iterable] = iter, # wraps the loop over photographs
+    progress: Callable[[Iterable], Iterable] = iter, # wraps the loop over photographs, then that over candidates
 ) -> tuple[list[Duplicate], list[Problem]]: # pairs, the most similar first, and files that could not be read
     "Find photographs that are the same picture: turned, mirrored, cropped, shifted, compressed, scaled or brighter."
     if not 0 < at_least <= 1:
@@ -425,7 +426,7 @@ def find_duplicates(
     ids = [manifest[i].id for i in looks.rows]
     duplicates = [*whole_duplicates(looks, ids, at_least, most)]
     known = {frozenset(d[:2]) for d in duplicates}
-    duplicates += [d for d in placed_duplicates(looks, ids, at_least, most) if frozenset(d[:2]) not in known]
+    duplicates += [d for d in placed_duplicates(looks, ids, at_least, most, progress) if frozenset(d[:2]) not in known]
     return sorted(duplicates, key=lambda d: (-d.correlation, d.image_a, d.image_b)), looks.problems
 
 # %% ../nbs/06_audit.ipynb #74a93487
@@ -533,8 +534,8 @@ td, th { padding: .5rem 1rem .5rem 0; text-align: left; vertical-align: top; ove
 td, th { border-bottom: 1px solid #8886; }
 </style></head><body><h1>Near-duplicates</h1>"""
 
-LIMITS = ('Not found are: other photographs of the same lesion that share no hairs or pores, crops to less than about half of a side, '
-          'copies that were stretched or bent, and copies so blurred or compressed that no detail is left.')
+LIMITS = ('Not found are: other photographs of the same lesion that share no hairs or pores, crops to less than about half '
+          'of a side, copies that were stretched or bent, and copies so blurred that no detail is left.')
 
 def html_list(
     title: str, # the heading
