@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from lesion_seg.distributed import DistributedTraining
 
 # %% auto #0
-__all__ = ['lesion_learner', 'differences', 'data_digests', 'check_data', 'open_run', 'headline', 'announce', 'architecture_of',
-           'run_settings', 'distributed_callback', 'distil_callback', 'train_rest', 'best_row', 'training_record',
-           'save_run', 'has_bundle', 'finish', 'fit', 'start_weights', 'train_model']
+__all__ = ['lesion_learner', 'differences', 'data_digests', 'check_data', 'best_row', 'open_run', 'headline', 'announce',
+           'architecture_of', 'run_settings', 'distributed_callback', 'distil_callback', 'train_rest',
+           'training_record', 'save_run', 'has_bundle', 'finish', 'fit', 'start_weights', 'train_model']
 
 # %% ../nbs/15_train.ipynb #affc1f67
 def lesion_learner(
@@ -97,6 +97,16 @@ def check_data(
     remedy = 'put the old one back, or start anew with `resume=False`'
     raise InputError(about, f'is not the file that this training began with{others}', remedy)
 
+# %% ../nbs/15_train.ipynb #1e40d9f0
+def best_row(
+    run: Run, # with at least one finished epoch
+) -> dict[str, float]: # raises `InputError` for a history that a training did not write
+    "The row of the best validation Jaccard, the first of equals."
+    wanted = {'jaccard', 'valid_loss', 'dice', 'seconds'}
+    if all(wanted <= r.keys() for r in run.rows): return max(run.rows, key=lambda r: r['jaccard'])
+    raise InputError(run.folder / CHECKPOINT, 'has a history that lacks a column',
+                     'delete it to start again from the beginning')
+
 # %% ../nbs/15_train.ipynb #65b63254
 def open_run(
     run: Run, # a new one; gets the start and the history of its folder's checkpoint
@@ -117,7 +127,8 @@ def open_run(
         remedy = 'choose another folder, or start anew with `resume=False`'
         raise InputError(run.folder, f'holds a run with other settings ({differ})', remedy)
     check_data(pairs, state['data'], run.data)
-    run.start, run.rows, run.stopped = state['epoch'], state['rows'], state['stopped']
+    run.start, run.rows, run.stopped = state['epoch'], state['rows'], bool(state.get('stopped'))
+    best_row(run) # or the end of the training would find that something is missing
 
 # %% ../nbs/15_train.ipynb #89e313e1
 def headline(
@@ -215,15 +226,6 @@ def train_rest(
         for cb in learn.cbs:
             if isinstance(cb, CPUBFloat16): cb.close()
     if run.failure: raise run.failure
-
-def best_row(
-    run: Run, # with at least one finished epoch
-) -> dict[str, float]: # raises `InputError` for a history that a training did not write
-    "The row of the best validation Jaccard, the first of equals."
-    wanted = {'jaccard', 'valid_loss', 'dice', 'seconds'}
-    if all(wanted <= r.keys() for r in run.rows): return max(run.rows, key=lambda r: r['jaccard'])
-    raise InputError(run.folder / CHECKPOINT, 'has a history that lacks a column',
-                     'delete it to start again from the beginning')
 
 def training_record(
     run: Run, # with all its rows
