@@ -145,7 +145,7 @@ def check_metadata(
                          problems)
     return metadata
 
-# %% ../nbs/12_bundle.ipynb #210b6bbe
+# %% ../nbs/12_bundle.ipynb #f8280cdb
 @dataclass(frozen=True)
 class _Metadata:
     "What bundle.json says, by name."
@@ -217,10 +217,48 @@ class _Network(_Metadata):
             reason = str(e).splitlines()[0][:200]
             raise InputError(weights, f'does not fit the architecture in {METADATA} ({reason})',
                              'save the bundle again') from e
-        return (model if network is None else OwnNetwork(model)).eval()
+        return (model if network is None else OwnNetwork(model, self.size)).eval()
+
+# %% ../nbs/12_bundle.ipynb #6c592411
+class _Shown(_Network):
+    "The exported files of a bundle, and how it is shown."
+    def file(self,
+        name: str, # such as 'model.onnx'
+    ) -> Path: # raises `InputError` when it is not there or not the one that the metadata name
+        "An exported file."
+        path = self.path/name
+        digest = self.info.get('onnx', {}).get('sha256', {}).get(name)
+        if digest is None or not path.is_file():
+            how = ' --quantize static' if name == ONNX_INT8 else ''
+            raise InputError(path, f'is missing, this bundle has no {name}',
+                             f'make it with `lesion_seg export {self.path}{how}`')
+        if sha256(path) != digest:
+            raise InputError(path, f'differs from the digest in {METADATA} (cut or swapped)', 'copy the bundle again')
+        return path
+
+    def __repr__(self) -> str:
+        name = printable(self.architecture['name'], 300)
+        return f'Bundle({name}, {self.size} px, threshold {self.threshold:g}, at {printable(str(self.path))})'
+
+    def _repr_html_(self) -> str:
+        training = self.info['training']
+        exported = self.info.get('onnx', {}).get('sha256', {})
+        arguments = ', '.join(f'{k}={v}' for k, v in self.architecture.items() if k != 'name')
+        rows = {
+            'architecture': f'{self.architecture["name"]} ({arguments})',
+            'input': f'{self.size} x {self.size} pixels',
+            'threshold': f'{self.threshold:g}',
+            'temperature': f'{self.temperature:g}',
+            'trained on': training.get('data', 'not said'),
+            'licence': training.get('licence', 'unknown'),
+            'exported': ', '.join(exported) or 'no',
+            'weights': f'{self.info["weights_sha256"][:12]}...',
+            'folder': self.path}
+        cells = (f'<tr><th>{k}</th><td>{html.escape(printable(str(v)))}</td></tr>' for k, v in rows.items())
+        return f'<table>{"".join(cells)}</table>'
 
 # %% ../nbs/12_bundle.ipynb #86a735f5
-class Bundle(_Network):
+class Bundle(_Shown):
     "A trained model on disk: a folder with its metadata and its weights."
 
     @classmethod
@@ -265,41 +303,6 @@ class Bundle(_Network):
     def shipped(cls) -> Bundle:
         "The model that comes with the package."
         return cls.load(SHIPPED)
-
-    def file(self,
-        name: str, # such as 'model.onnx'
-    ) -> Path: # raises `InputError` when it is not there or not the one that the metadata name
-        "An exported file."
-        path = self.path/name
-        digest = self.info.get('onnx', {}).get('sha256', {}).get(name)
-        if digest is None or not path.is_file():
-            how = ' --quantize static' if name == ONNX_INT8 else ''
-            raise InputError(path, f'is missing, this bundle has no {name}',
-                             f'make it with `lesion_seg export {self.path}{how}`')
-        if sha256(path) != digest:
-            raise InputError(path, f'differs from the digest in {METADATA} (cut or swapped)', 'copy the bundle again')
-        return path
-
-    def __repr__(self) -> str:
-        name = printable(self.architecture['name'], 300)
-        return f'Bundle({name}, {self.size} px, threshold {self.threshold:g}, at {printable(str(self.path))})'
-
-    def _repr_html_(self) -> str:
-        training = self.info['training']
-        exported = self.info.get('onnx', {}).get('sha256', {})
-        arguments = ', '.join(f'{k}={v}' for k, v in self.architecture.items() if k != 'name')
-        rows = {
-            'architecture': f'{self.architecture["name"]} ({arguments})',
-            'input': f'{self.size} x {self.size} pixels',
-            'threshold': f'{self.threshold:g}',
-            'temperature': f'{self.temperature:g}',
-            'trained on': training.get('data', 'not said'),
-            'licence': training.get('licence', 'unknown'),
-            'exported': ', '.join(exported) or 'no',
-            'weights': f'{self.info["weights_sha256"][:12]}...',
-            'folder': self.path}
-        cells = (f'<tr><th>{k}</th><td>{html.escape(printable(str(v)))}</td></tr>' for k, v in rows.items())
-        return f'<table>{"".join(cells)}</table>'
 
 # %% ../nbs/12_bundle.ipynb #04f45993
 LIBRARIES = ('lesion_seg', 'torch', 'fastai', 'timm', 'albumentations', 'numpy')
@@ -357,9 +360,9 @@ def save_bundle(
     ours = {METADATA, WEIGHTS, MODEL_CARD, ONNX, ONNX_DECODER, ONNX_INT8}
     if folder.is_dir() and {p.name for p in folder.iterdir()} - ours:
         raise InputError(folder, 'holds other files', 'choose a new folder for the bundle')
-    if not hasattr(model, 'architecture'): model = OwnNetwork(model)
+    if not hasattr(model, 'architecture'): model = OwnNetwork(model, size)
     own = model.network if isinstance(model, OwnNetwork) else None
-    if own is not None: model.check_logits(size)
+    if isinstance(model, OwnNetwork): model.check_logits()
     state = {k: v.detach().cpu().contiguous().clone() for k, v in (own or model).state_dict().items()}
     if half: state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
     with writing(folder):

@@ -42,8 +42,8 @@ def test_only_the_command_line_reads_the_configuration():
     assert [m for m in ORDER if "config" in imports(ROOT / "lesion_seg" / f"{m}.py")] == ["cli"]
 
 
-LIGHT = ["core", "tiff", "data", "manifest", "isic", "records", "audit", "dicom", "dicom_seg", "bundle", "mc_dropout", "contours",
-         "onnx", "quantize", "predict", "benchmark", "session", "app", "batch", "config", "cli"]
+LIGHT = ["core", "tiff", "data", "manifest", "isic", "records", "audit", "dicom", "dicom_seg", "untrusted", "bundle", "mc_dropout",
+         "contours", "onnx", "quantize", "predict", "benchmark", "session", "app", "batch", "config", "cli"]
 
 
 @pytest.mark.parametrize("module", LIGHT)

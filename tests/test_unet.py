@@ -297,7 +297,8 @@ class TestChoices:
         with pytest.raises(InputError, match="hooks"): LesionUNet("resnet18")
 
     def test_build_model(self):
-        for architecture, says in [(dict(name="vnet"), "lesion_unet, unet"), (dict(name=None), "model None: is not known"), (dict(name="unet", depth=3), "depth")]:
+        for architecture, says in [(dict(name="vnet"), "lesion_unet, unet"), (dict(name=None), "model None: is not known"),
+                                   (dict(name="unet", depth=3), "depth")]:
             with pytest.raises(InputError, match=says): build_model(architecture)
 
     def test_a_seed_gives_the_same_weights(self):
