@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as Late
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from threading import Thread
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -25,10 +29,12 @@ if TYPE_CHECKING:
     from torch import nn
 
 # %% auto #0
-__all__ = ['OPSETS', 'Axes', 'SIZES', 'TOLERANCE', 'exported_network', 'trace_module', 'trace_today', 'trace_before', 'name_axes',
+__all__ = ['OPSETS', 'Axes', 'OPERATORS', 'MAX_NODES', 'MAX_SHAPE', 'SETTINGS', 'MAX_SETTING', 'RUN_SECONDS', 'SIZES',
+           'TOLERANCE', 'exported_network', 'trace_module', 'trace_today', 'trace_before', 'name_axes',
            'absorb_padding', 'prune_graph', 'pack_weights', 'keep_outputs', 'metadata_of', 'opset_of', 'write_graph',
-           'session_error', 'open_session', 'run_session', 'parity', 'exported_decoder', 'export_decoder',
-           'export_onnx', 'metadata_list', 'encoder_graph', 'OnnxSampler']
+           'wire_fields', 'check_tensor', 'varints', 'NodeSummary', 'check_node', 'check_onnx', 'session_error',
+           'open_session', 'run_session', 'parity', 'exported_decoder', 'export_decoder', 'export_onnx',
+           'metadata_list', 'encoder_graph', 'OnnxSampler']
 
 # %% ../nbs/23_onnx.ipynb #1b689689
 OPSETS = range(13, 19) # 18 by PyTorch's exporter of today, 13 to 17 by the one before it
@@ -224,6 +230,151 @@ def write_graph(
     if written != opset: raise InputError(path, f'holds opset {written} instead of {opset}', 'choose another opset')
     return path
 
+# %% ../nbs/23_onnx.ipynb #c2000032
+def wire_fields(
+    message: memoryview, # a protobuf message
+) -> Iterator[tuple[int, Any]]: # field number and value, an int or a memoryview; raises `ValueError` when it is cut
+    "The fields of a protobuf message."
+    at, end = 0, len(message)
+    def varint() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            if at >= end or shift > 63: raise ValueError('a number is cut')
+            byte = message[at]
+            at += 1
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128: return value
+
+    while at < end:
+        key = varint()
+        kind = key & 7
+        if kind == 0:
+            yield key >> 3, varint()
+            continue
+        if kind not in (1, 2, 5): raise ValueError('a field of an unknown kind')
+        length = {1: 8, 5: 4}.get(kind) or varint()
+        if length > end - at: raise ValueError('a field is cut')
+        at += length
+        yield key >> 3, message[at - length:at]
+
+# %% ../nbs/23_onnx.ipynb #c2000036
+OPERATORS = set("""
+    Abs Add And ArgMax AveragePool BatchNormalization Cast Ceil Clip Concat Constant ConstantOfShape Conv ConvInteger
+    ConvTranspose DepthToSpace DequantizeLinear Div DynamicQuantizeLinear Elu Equal Erf Exp Expand Flatten Floor Gather
+    Gelu Gemm GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual GroupNormalization HardSigmoid HardSwish Identity
+    InstanceNormalization LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax MatMul MatMulInteger Max MaxPool
+    Min Mish Mul Neg Not Or Pad Pow PRelu QLinearConv QLinearMatMul QuantizeLinear Reciprocal ReduceL2 ReduceMax
+    ReduceMean ReduceMin ReduceProd ReduceSum Relu Reshape Resize Round Selu Shape Sigmoid Sign Size Slice Softmax
+    Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Tanh Transpose Unsqueeze Where
+    """.split())
+MAX_NODES = 20_000 # of a graph
+MAX_SHAPE = 1 << 24 # product of the numbers of a constant that can become a shape
+SETTINGS = {'blocksize', 'dilations', 'kernel_shape', 'output_padding', 'output_shape', 'pads', 'strides'}
+MAX_SETTING = 1024 # for each of them, pixels
+
+def check_tensor(
+    tensor: memoryview, # a TensorProto
+) -> tuple[str, int]: # its name, and how many numbers it asks for as a shape; raises `ValueError` with what is wrong
+    "Look at a stored tensor."
+    dims, kind, name, payload, numbers = [], 0, '', 0, b''
+    for number, value in wire_fields(tensor):
+        if number == 1: dims += [value] if isinstance(value, int) else list(varints(value))
+        elif number == 2: kind = value
+        elif number == 8: name = bytes(value).decode(errors='replace')
+        elif number == 13 or number == 14 and value: raise ValueError('keeps weights in another file')
+        elif number in (4, 5, 6, 7, 9, 10, 11): payload += 1 if isinstance(value, int) else len(value)
+        if number == 9: numbers = bytes(value)
+        if number == 7: # int64, one by one or packed
+            each = [value] if isinstance(value, int) else varints(value)
+            numbers += b''.join(v.to_bytes(8, 'little') for v in each)
+    if math.prod(dims) > 2 * payload:
+        raise ValueError(f'declares {math.prod(dims):,} numbers for a tensor and holds fewer')
+    if kind != 7 or len(numbers) > 64: return name, 0 # a shape is int64 and has eight numbers at most
+    shape = np.frombuffer(numbers[:len(numbers) // 8 * 8], '<i8').tolist()
+    return name, math.prod(abs(v) for v in shape if v) # 1 for zeros: still integers
+
+def varints(
+    packed: memoryview, # numbers without field numbers
+) -> Iterator[int]: # at least 0
+    "Packed numbers of a protobuf field."
+    value = shift = 0
+    for byte in packed:
+        value |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            yield value & (1 << 64) - 1
+            value = shift = 0
+
+# %% ../nbs/23_onnx.ipynb #c2000037
+class NodeSummary(NamedTuple):
+    "What is to be known about an operator of a graph."
+    operator: str # such as 'Conv'
+    inputs: list[str] # names of tensors
+    outputs: list[str] # names of tensors
+    asks: int # how many numbers a constant asks for as a shape; 0 where it holds no integers
+
+def check_node(
+    node: memoryview, # a NodeProto
+) -> NodeSummary: # raises `ValueError` with what is wrong
+    "Look at one operator and its settings."
+    texts: dict[int, list[str]] = {1: [], 2: [], 4: [''], 7: ['']} # inputs, outputs, operator, domain
+    attributes = []
+    for number, value in wire_fields(node):
+        if number in texts: texts[number].append(bytes(value).decode(errors='replace'))
+        elif number == 5: attributes.append(value)
+    operator, domain, asks = texts[4][-1], texts[7][-1], 0
+    if domain not in ('', 'ai.onnx') or operator not in OPERATORS:
+        raise ValueError(f'uses the operator {".".join(filter(None, [domain, operator]))}, which is not allowed')
+    for attribute in attributes:
+        setting, numbers = '', []
+        for number, value in wire_fields(attribute):
+            if number in (6, 11, 22, 23): raise ValueError('holds a graph inside an operator')
+            if number in (5, 10): asks = max(asks, check_tensor(value)[1])
+            if number == 1: setting = bytes(value).decode(errors='replace')
+            if number in (3, 8): numbers += [value] if isinstance(value, int) else list(varints(value))
+        sizes = [min(v, (1 << 64) - v) for v in numbers] # negative numbers are stored from above
+        if setting in SETTINGS and max(sizes, default=0) > MAX_SETTING:
+            raise ValueError(f'has {setting} of {max(sizes):,} for the operator {operator}')
+        if setting == 'value_ints': asks = max(asks, math.prod(v for v in sizes if v))
+    return NodeSummary(operator, texts[1], texts[2], asks)
+
+# %% ../nbs/23_onnx.ipynb #c200003f
+def check_onnx(
+    model: str | Path | bytes, # an ONNX file or its bytes
+    name: str | Path = 'the network', # what an error calls it, where there are bytes only
+) -> None: # raises `InputError`
+    "Refuse a file that could do more than compute a picture from a picture; nothing in it is run."
+    if not isinstance(model, bytes): name = model
+    try:
+        content = model if isinstance(model, bytes) else Path(model).read_bytes()
+        nodes: list[NodeSummary] = []
+        asks: dict[str, int] = {} # what constants ask for, by their names
+        for part, value in wire_fields(memoryview(content)):
+            if part in (20, 25): raise ValueError('brings functions or training of its own')
+            if part != 7: continue
+            for number, inner in wire_fields(value):
+                if number == 15: raise ValueError('holds sparse weights')
+                if number == 5: asks |= [check_tensor(inner)]
+                if number == 1: nodes.append(check_node(inner))
+                if len(nodes) > MAX_NODES: raise ValueError(f'has more than {MAX_NODES:,} operators')
+        if not nodes: raise ValueError('holds no graph')
+        asks |= {output: n.asks for n in nodes for output in n.outputs if n.operator == 'Constant'}
+        producers = {output: n.operator for n in nodes for output in n.outputs}
+        for node in nodes:
+            harmless = node.asks and producers.get(node.inputs[0]) in ('Shape', 'Sub') if node.inputs else False
+            if node.operator == 'ConstantOfShape' and not harmless:
+                raise ValueError('makes a tensor out of a mere shape')
+            largest = max((asks.get(i, 0) for i in node.inputs), default=0)
+            if largest > MAX_SHAPE and node.operator not in ('Slice', 'Split'): # these only take things apart
+                raise ValueError(f'asks for {largest:,} numbers by the operator {node.operator}')
+    except OSError as e: raise InputError(name, f'cannot be read ({e.strerror})', 'copy the bundle again') from None
+    except (ValueError, TypeError, AttributeError) as e:
+        problem = str(e) if type(e) is ValueError else 'is damaged'
+        raise InputError(name, f'is not a network that may be run: it {problem}',
+                         'export it again, or use another bundle') from None
+
 # %% ../nbs/23_onnx.ipynb #5ca9bdf2
 os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')
 
@@ -241,26 +392,41 @@ def open_session(
     threads: int | None = None, # of one prediction; None: `cores()`
     name: str | Path = 'the network', # what an error calls it, where there are bytes only
 ) -> Any: # an onnxruntime.InferenceSession on the CPU; raises `InputError`
-    "Open an ONNX file with onnxruntime."
+    "Open an ONNX file with onnxruntime, after `check_onnx`."
     import onnxruntime as ort
     ort.set_default_logger_severity(4)  # what fails is an InputError, not a line on stderr
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or cores()
     options.log_severity_level = 4
     if not isinstance(model, bytes): name, model = model, str(model)
+    check_onnx(model, name)
     try: return ort.InferenceSession(model, options, providers=['CPUExecutionProvider'])
     except Exception as e: raise session_error(name, 'opened', e) from None
 
 # %% ../nbs/23_onnx.ipynb #6aab862f
+RUN_SECONDS = 600. # for one run: far more than an honest network needs
+
 def run_session(
     session: Any, # from `open_session`
     outputs: Sequence[str] | None, # names; None: all
     inputs: dict[str, np.ndarray], # by name
     name: Any, # of the file, for the error
-) -> list[np.ndarray]: # raises `InputError` when the graph does not fit
-    "Run a session."
-    try: return session.run(outputs, inputs)
+    seconds: float = RUN_SECONDS, # for the whole run
+) -> list[np.ndarray]: # raises `InputError` when the graph does not fit or takes too long
+    "Run a session; it can be interrupted."
+    import onnxruntime as ort
+    options = ort.RunOptions()
+    options.log_severity_level = 4
+    answer: Future = Future()
+    def compute() -> None:
+        try: answer.set_result(session.run(outputs, inputs, options))
+        except Exception as e: answer.set_exception(e)
+
+    Thread(target=compute, daemon=True).start()
+    try: return answer.result(seconds)
+    except Late: raise InputError(name, f'gave no answer in {seconds:g} seconds', 'use another bundle') from None
     except Exception as e: raise session_error(name, 'run', e) from None
+    finally: options.terminate = True # nothing happens where it has ended
 
 # %% ../nbs/23_onnx.ipynb #76b66e13
 SIZES = ((1, 64, 64), (3, 96, 128), (1, 130, 130), (3, 127, 125), (1, 256, 256)) # images, height, width
