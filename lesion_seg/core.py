@@ -25,10 +25,10 @@ from PIL import Image, features
 
 # %% auto #0
 __all__ = ['DISK_ERRORS', 'Source', 'DICOM', 'FORMATS', 'HEAD', 'MASK_NAME', 'CERTAIN_NAME', 'DICOM_SEGMENTATION', 'printable',
-           'InputError', 'refuses', 'as_options', 'unwritten', 'writing', 'atomic_path', 'sha256', 'cores',
-           'source_name', 'open_file', 'open_source', 'FileFormat', 'Reader', 'sniff', 'register_format', 'suffixes',
-           'is_readable', 'photograph_stem', 'is_photograph', 'Listing', 'list_photographs', 'safe_stem',
-           'unique_stems', 'read_rows', 'safe_cell', 'encode_png', 'encode_jpeg']
+           'InputError', 'safe_html', 'safe_markdown', 'refuses', 'as_options', 'unwritten', 'writing', 'atomic_path',
+           'sha256', 'cores', 'source_name', 'open_file', 'open_source', 'FileFormat', 'Reader', 'sniff',
+           'register_format', 'suffixes', 'is_readable', 'photograph_stem', 'is_photograph', 'Listing',
+           'list_photographs', 'safe_stem', 'unique_stems', 'read_rows', 'safe_cell', 'encode_png', 'encode_jpeg']
 
 # %% ../nbs/00_core.ipynb #cdeb5797
 def printable(
@@ -75,7 +75,7 @@ def safe_markdown(
 ) -> str: # one line of Markdown that shows exactly this text, also in the cell of a table
     "A text that is safe inside Markdown."
     plain = ' '.join(printable(str(text), most).split('\n'))
-    return re.sub(r'[!-+\-:-@\[-`{-~]", lambda m: f'&#{ord(m[0])};', plain)
+    return re.sub(r'[!-+\-:-@\[-`{-~]', lambda m: f'&#{ord(m[0])};', plain)
 
 # %% ../nbs/00_core.ipynb #7886faee
 def refuses(
