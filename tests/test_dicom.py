@@ -296,6 +296,7 @@ def test_a_segmentation_is_not_a_photograph(tmp_path, path, phantom):
     assert not d.is_dicom_photograph(named('test-SR.dcm')) and not d.is_dicom_photograph(b'GIF89a')
     for f in (read_image, d.read_dicom):
         with pytest.raises(InputError, match='s.dcm: is a DICOM Segmentation, not a photograph; use it as a mask'): f(seg)
+    with pytest.raises(InputError, match='give the photograph that the mask belongs to'): write_seg(tmp_path / 't.dcm', phantom.mask, seg)
     assert image_size(seg) == phantom.mask.shape
 
 
