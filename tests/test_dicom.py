@@ -120,14 +120,14 @@ def test_a_decoder_that_may_end_the_process_runs_in_another(monkeypatch):
     "GDCM aborts on some damaged files: it is never called in this process."
     from pydicom.pixels.decoders.base import Decoder
     monkeypatch.setattr(Decoder, 'available_plugins', property(lambda self: ('gdcm',)))
-    monkeypatch.setattr(Decoder, 'as_array', lambda *args, **kw: pytest.fail('in this process'))
-    commands = []
+    here, commands = [], []
+    monkeypatch.setattr(Decoder, 'as_array', lambda *args, **kw: here.append(kw))
     def dies(command, **kw):
         commands.append((command, kw['input']))
         raise subprocess.CalledProcessError(-6, command)
     monkeypatch.setattr(d.subprocess, 'run', dies)
     with pytest.raises(InputError, match='no decoder here can read .JPEG Lossless'): d.read_dicom(named('SC_rgb_jpeg_gdcm.dcm'))
-    assert len(commands) == 1 and commands[0][0][0] == sys.executable and b'Lestrade' not in commands[0][1]
+    assert here == [] and len(commands) == 1 and commands[0][0][0] == sys.executable and b'Lestrade' not in commands[0][1]
     sent = pydicom.dcmread(io.BytesIO(commands[0][1]))
     assert 'PatientName' not in sent and 'PatientID' not in sent and (sent.Rows, sent.Columns) == (100, 100)
 
