@@ -314,8 +314,9 @@ class TestChoices:
     @pytest.mark.parametrize("encoder, low, high", [("tf_efficientnet_lite0", 3.3, 3.5), ("resnet18", 10, 20)])
     def test_cost(self, encoder, low, high): assert low < model_cost(LesionUNet(encoder), 256)["gmac"] < high
 
-    @pytest.mark.parametrize("architecture, fits", [(dict(name="unet", channels=[4] * 5, bottleneck=4), False), (dict(name="unet", channels=[4, 4], bottleneck=4), True),
-                                                    (dict(name="lesion_unet", encoder="resnet18", decoder=[4, 4, 4, 4]), False)])
+    @pytest.mark.parametrize("architecture, fits", [
+        (dict(name="unet", channels=[4] * 5, bottleneck=4), False), (dict(name="unet", channels=[4, 4], bottleneck=4), True),
+        (dict(name="lesion_unet", encoder="resnet18", decoder=[4, 4, 4, 4]), False)])
     def test_a_batch_of_one_at_32_pixels(self, architecture, fits):
         "At stride 32 a single image of 32 x 32 is a single pixel, of which batch normalisation cannot learn."
         model = build_model(architecture).train()

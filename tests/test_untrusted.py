@@ -160,7 +160,8 @@ def test_fields_of_every_kind(number, text, key):
         out = b""
         while n > 127: out, n = out + bytes([n & 127 | 128]), n >> 7
         return out + bytes([n])
-    data = varint(key << 3) + varint(number) + varint(key << 3 | 2) + varint(len(text)) + text + varint(key << 3 | 1) + bytes(8) + varint(key << 3 | 5) + b"abcd"
+    numbers, texts = varint(key << 3) + varint(number), varint(key << 3 | 2) + varint(len(text)) + text
+    data = numbers + texts + varint(key << 3 | 1) + bytes(8) + varint(key << 3 | 5) + b"abcd"
     assert list(protobuf_fields(memoryview(data))) == [(key, number), (key, text), (key, bytes(8)), (key, b"abcd")]
 
 
