@@ -1,5 +1,5 @@
 # The web app for a server. Two stages: the first has a compiler's worth of tools, the second only Python and what runs.
-FROM python:3.11-slim AS build
+FROM python:3.11-slim@sha256:9c900dea9e8fb7e16277c179b555cc72d29a352dbc33cff48ad5a0412fd5bfc7 AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/lesion_seg
 # PyTorch for the CPU: a tenth of the size of the one for graphics cards. Only Grad-CAM loads it.
@@ -10,7 +10,7 @@ COPY settings.ini setup.py MANIFEST.in README.md LICENSE CHANGELOG.md ./
 COPY lesion_seg lesion_seg
 RUN /opt/lesion_seg/bin/pip install ".[app]"
 
-FROM python:3.11-slim
+FROM python:3.11-slim@sha256:9c900dea9e8fb7e16277c179b555cc72d29a352dbc33cff48ad5a0412fd5bfc7
 COPY --from=build /opt/lesion_seg /opt/lesion_seg
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin reader
 # Whatever a library wants to write goes to /tmp, so that the rest can be read-only.

@@ -8,7 +8,7 @@ WORKERS ?= 2
 PYTEST := $(ONE) $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo app docker docker-compose test test-fast fuzz lint types docs export wheel pictures weights model-card bench clean
+.PHONY: help install demo app docker docker-compose test test-fast fuzz mutants lint types docs outputs export wheel pictures weights model-card bench clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -40,6 +40,9 @@ test: $(READY) ## run the notebooks and the tests
 test-fast: $(READY) ## only the quick tests
 	$(PYTEST) -m "not slow"
 
+mutants: $(READY) ## put mistakes into the code and ask whether the tests notice (half an hour)
+	$(ONE) $(BIN)/python tests/mutants.py
+
 lint: $(READY) ## style of the package and the tests
 	$(BIN)/ruff check .
 
@@ -50,8 +53,13 @@ fuzz: $(READY) ## damaged files at every way in, for MINUTES=10
 types: $(READY) ## type check of the package
 	$(BIN)/mypy lesion_seg
 
-export: $(READY) ## write the package and the README from the notebooks
+NB ?=
+outputs: $(READY) ## run notebooks in a Jupyter kernel and store their outputs: all of them, or NB=nbs/10_unet.ipynb
+	$(ONE) $(BIN)/python .ci/kernel.py --write $(NB)
+
+export: $(READY) ## write the package, the lists of notebooks and the README from the notebooks
 	$(BIN)/nbdev_export
+	$(BIN)/python .ci/lists.py
 	$(BIN)/python .ci/readme.py
 
 docs: $(READY) ## build the site without Quarto (Python 3.11 or newer), and look at every link and picture of it
@@ -64,20 +72,20 @@ wheel: $(READY) ## build sdist and wheel, and try the wheel in an empty environm
 	$(BIN)/python .ci/wheel.py dist/*.whl --json benchmarks/results/wheel.json $(PIP)
 
 pictures: $(READY) ## draw the README's pictures, the logo and the social card
-	$(BIN)/python benchmarks/pictures.py
+	$(BIN)/python .ci/pictures.py
 
 DATA ?= data
 weights: $(READY) ## train the model that the package ships, from DATA=folder with isic2017/ (hours)
-	$(BIN)/python benchmarks/weights.py $(DATA)/isic2017
+	$(BIN)/python model/weights.py $(DATA)/isic2017
 
 model-card: $(READY) ## score it and write its model card, from DATA=folder with isic2017/ and isic2017_native/
-	$(BIN)/python benchmarks/model_card.py $(DATA)
+	$(BIN)/python model/model_card.py $(DATA)
 
 bench: $(READY) ## measure speed, memory and the price of whole numbers, from DATA=folder with isic2017/ (8 minutes, on a quiet machine)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[bench]'
 	$(BIN)/python benchmarks/onnx_speed.py
 	$(BIN)/python benchmarks/predict_speed.py
-	$(BIN)/python benchmarks/quantized.py $(DATA)
+	$(BIN)/python model/quantized.py $(DATA)
 
 clean: ## remove what can be made again
 	rm -rf _proc _docs build dist demo .pytest_cache .mypy_cache .ruff_cache *.egg-info

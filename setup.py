@@ -11,7 +11,7 @@ parser.read(here / "settings.ini", encoding="utf-8")
 cfg = parser["DEFAULT"]
 suffix = "_requirements"
 extras = {key.removesuffix(suffix): cfg[key].split() for key in cfg if key.endswith(suffix)}
-extras["app"] += extras["dicom"]
+extras["app"] += extras["dicom"] + extras["heic"]
 extras["dev"] += extras["app"] + extras["pretrained"] + extras["distributed"]
 pythons = [f"Programming Language :: Python :: 3.{minor}" for minor in (10, 11, 12)]
 # PyPI shows the README without the files beside it.

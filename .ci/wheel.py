@@ -91,9 +91,9 @@ def segment() -> None:
 def train() -> None:
     from lesion_seg.phantom import write_phantoms
     from lesion_seg.predict import Segmenter
-    from lesion_seg.train import train
+    from lesion_seg.train import train_model
     manifest = write_phantoms("phantoms", n=12, size=64, seed=1, images_per_patient=1).split(fractions=(0.7, 0.3, 0), seed=0)
-    bundle = train(manifest, "run", dict(name="unet", channels=(4, 8), bottleneck=16), size=32, bs=4, epochs=1, num_workers=0, progress=False)
+    bundle = train_model(manifest, "run", dict(name="unet", channels=(4, 8), bottleneck=16), size=32, bs=4, epochs=1, num_workers=0, progress=False)
     assert Segmenter(bundle).predict(manifest[0].image).mask.shape == (64, 64)
     print("two steps trained, and the bundle predicts")
 
@@ -111,7 +111,7 @@ def alone() -> None:
 
     from lesion_seg.benchmark import openvino_float
     from lesion_seg.bundle import SHIPPED, Bundle
-    from lesion_seg.dicom import photo_to_dicom
+    from lesion_seg.dicom_seg import photo_to_dicom
     from lesion_seg.unet import lesion_unet
     import_all(NEEDS_EXTRA)
     segment()

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from lesion_seg.bundle import Bundle, code_commit, versions
-from lesion_seg.mc_dropout import Switches, dropout_rate, mc_samples
+from lesion_seg.mc_dropout import DropoutMasks, dropout_rate, mc_samples
 from lesion_seg.phantom import make_phantom
 
 RESULT = Path(__file__).resolve().parent / "results" / "mc_speed.json"
@@ -32,7 +32,7 @@ def main():
 
     def single(): return model(image)[:, 0].sigmoid()
     def naive():
-        passes = (model.decode(model.encode(image), image.shape[-2:], dropout=Switches(rate, args.n, slice(k, k + 1))) for k in range(args.n))
+        passes = (model.decode(model.encode(image), image.shape[-2:], dropout=DropoutMasks(rate, args.n, slice(k, k + 1))) for k in range(args.n))
         return torch.cat([p[:, 0].sigmoid() for p in passes]).numpy()
     def shared(): return mc_samples(model, image, args.n)
 

@@ -8,9 +8,9 @@ import argparse
 import json
 from pathlib import Path
 
-from peers import PEERS
+from peer_networks import PEERS
 
-from lesion_seg.benchmark import CONTENDERS, benchmark, benchmark_table
+from lesion_seg.benchmark import ALL_RUNTIMES, benchmark_bundle, benchmark_table
 from lesion_seg.bundle import SHIPPED, code_commit
 from lesion_seg.core import cores
 
@@ -32,7 +32,7 @@ def main():
     args = parser.parse_args()
     found = dict(command=f"python benchmarks/onnx_speed.py --rounds {args.rounds}", commit=code_commit())
     for key, threads in (("one_thread", 1), ("at_256", cores())):
-        result = benchmark(args.bundle, CONTENDERS | PEERS, threads, 256, args.rounds, batch=4, warm_up=3)
+        result = benchmark_bundle(args.bundle, ALL_RUNTIMES | PEERS, threads, 256, args.rounds, batch=4, warm_up=3)
         print(benchmark_table(result), claims(result["rows"]), sep="\n", flush=True)
         found |= {key: result | dict(ratios=claims(result["rows"]))}
     RESULT.write_text(json.dumps(found, indent=1) + "\n")

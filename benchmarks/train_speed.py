@@ -21,7 +21,8 @@ from lesion_seg.bundle import code_commit
 from lesion_seg.manifest import Manifest
 from lesion_seg.loaders import lesion_dls
 from lesion_seg.loss import DiceBCELoss
-from lesion_seg.train import lesion_learner, make_model
+from lesion_seg.train import lesion_learner
+from lesion_seg.unet import build_model
 
 
 class Stopwatch(Callback):
@@ -43,14 +44,14 @@ class Stopwatch(Callback):
 def pipeline(dls, precision, n, warm):
     "Images per second and share of waiting of a fastai Learner."
     watch = Stopwatch(n, warm)
-    learn = lesion_learner(dls, make_model(), precision=precision)
+    learn = lesion_learner(dls, build_model({}, seed=42), precision=precision)
     with learn.no_bar(), learn.no_logging(): learn.fit(1, cbs=[watch])
     return n * dls.train.bs / watch.seconds, watch.wait / watch.seconds
 
 
 def plain(dls, n, warm):
     "Images per second of a bare float32 loop: forward, loss, backward, Adam."
-    model, loss_func = make_model().train(), DiceBCELoss()
+    model, loss_func = build_model({}, seed=42).train(), DiceBCELoss()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     for i, (x, y) in enumerate(dls.train):
         if i == warm: begin = time.perf_counter()

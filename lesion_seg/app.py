@@ -5,10 +5,13 @@
 # %% ../nbs/30_app.ipynb #3b792014
 from __future__ import annotations
 
+import ipaddress
 import json
 import logging
 import os
 import secrets
+import socket
+import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -20,36 +23,168 @@ import anywidget
 import numpy as np
 import traitlets
 
-from . import session as on
 from .bundle import METADATA, SHIPPED, Bundle
-from .core import InputError
+from .contours import find_polygons
+from .core import InputError, encode_jpeg
 from .data import read_mask
 from .phantom import make_phantom
-from .session import EXAMPLES, Limits, Session
-from .contours import find_polygons
+from .session import EXAMPLES, MIME, Limits, Session, example_files, plain_name, screen_jpeg, svg_path
 
 # %% auto #0
-__all__ = ['WEB', 'log', 'Answer', 'ANSWERS', 'PART', 'SETTINGS', 'POLICY', 'TORNADO', 'answers', 'LesionApp', 'find_bundles',
-           'app_from_env', 'voila_config', 'serve']
+__all__ = ['WEB', 'PART', 'log', 'Answer', 'SETTINGS', 'POLICY', 'TORNADO', 'question', 'number_in', 'text_in', 'Questions',
+           'LesionApp', 'as_sentence', 'find_bundles', 'app_from_env', 'Guard', 'voila_config', 'guarded_voila',
+           'serve']
 
 # %% ../nbs/30_app.ipynb #fae414d2
 WEB = Path(str(files('lesion_seg'))) / 'webapp'  # the page: its notebook, script, style and Voilà template
+PART = 4 * 2 ** 20  # bytes of an upload or an archive that travel in one message
 log = logging.getLogger('lesion_seg.app')
 
 # %% ../nbs/30_app.ipynb #b043513a
 Answer = tuple[dict[str, Any], list[bytes]]
-ANSWERS: dict[str, Callable[[Any, dict[str, Any], list[Any]], Answer]] = {}
 
-# %% ../nbs/30_app.ipynb #9a37e38b
-def answers(
-    f: Callable, # of the app, the question and its bytes; its name is `_do_` and what the page asks
-) -> Callable: # the same
-    "Let the page ask for a function, by its name."
-    ANSWERS[f.__name__.removeprefix('_do_')] = f
-    return f
+def question(
+    method: Callable, # of the widget, called with the question and its bytes
+) -> Callable: # the same method
+    "Mark a method as something that the page may ask."
+    method.is_question = True  # type: ignore[attr-defined]
+    return method
+
+def number_in(
+    question: dict[str, Any], # as the page sent it
+    name: str, # of an argument
+    low: float, # the smallest number that is allowed
+    high: float, # the largest
+) -> float: # the argument
+    "An argument that has to be a number."
+    value = question.get(name)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise InputError(f'{name} {value!r}'[:60], 'cannot be right', f'give a number between {low:g} and {high:g}')
+    return value
+
+def text_in(
+    question: dict[str, Any], # as the page sent it
+    name: str, # of an argument
+    default: str | None = None, # where the page left it out; None: it must be there
+) -> str: # the argument
+    "An argument that has to be text."
+    value = question.get(name, default)
+    if not isinstance(value, str): raise InputError(f'{name} {value!r}'[:60], 'is not text', 'reload the page')
+    return value
 
 # %% ../nbs/30_app.ipynb #4a2b2073
-class LesionApp(anywidget.AnyWidget):
+class Questions(anywidget.AnyWidget):
+    "What the page may ask; the session does the work, so most answers are a line or two."
+    session: Session
+
+    def __init__(self, **traits: Any): # of anywidget
+        self.uploads: dict[str, bytearray] = {}
+        self.parts: list[bytes] = []
+        super().__init__(**traits)
+
+    @question
+    def put(self, q: dict[str, Any], buffers: list[Any]) -> Answer:
+        name = plain_name(q.get('name'))
+        size, at = int(number_in(q, 'size', 0, 1e12)), int(number_in(q, 'at', 0, 1e12))
+        if at == 0:
+            if len(self.uploads) > 3: self.uploads.clear()  # of a page that was closed half-way
+            self.session.check_room(name, size, sum(map(len, self.uploads.values())))
+            token, data = secrets.token_hex(8), bytearray()
+            self.uploads[token] = data
+        else:
+            token = text_in(q, 'token')
+            data = self.uploads.get(token, bytearray())
+            if len(data) != at: raise InputError(name, 'came in the wrong order', 'choose it again')
+        data += buffers[0] if buffers else b''
+        if len(data) < size: return dict(token=token), []
+        del self.uploads[token]
+        return self.session.add(name, bytes(data)), []
+
+    @question
+    def example(self, q: dict[str, Any], buffers: list[Any]) -> Answer:
+        return dict(files=[self.session.add(*file) for file in example_files(text_in(q, 'name'))]), []
+
+    def result(self,
+        key: str, # of a photograph
+    ) -> dict[str, Any]: # its summary, and the border as `path`
+        "What the page shows of a photograph."
+        return dict(self.session.summary(key), path=self.session.live(key, self.session.threshold)['border'])
+
+    @question
+    def card(self, q: dict[str, Any], buffers: list[Any]) -> Answer:
+        key = text_in(q, 'key')
+        return dict(result=self.result(key)), [screen_jpeg(self.session.photograph(key).data, 320)]
+
+    @question
+    def show(self, q: dict[str, Any], buffers: list[Any]) -> Answer:
+        key = text_in(q, 'key')
+        result, photograph = self.result(key), self.session.photograph(key)
+        truth = ''
+        if photograph.truth and 'dice' in result:
+            truth = svg_path(find_polygons(read_mask(photograph.truth).astype(np.float32), .5, photograph.size))
+        return dict(result=result, border=result['path'], truth=truth), [screen_jpeg(photograph.data)]
+
+    @question
+    def live(self, q: dict[str, Any], buffers: list[Any]) -> Answer:
+        return self.session.live(text_in(q, 'key'), number_in(q, 'threshold', .0001, .9999)), []
+
+    @question
+    def cut(self, q: dict[str, Any], buffers: list[Any]) -> Answer:
+        self.session.threshold = number_in(q, 'threshold', .0001, .9999)
+        return dict(result=self.result(text_in(q, 'key'))), []
+
+    @question
+    def uncertainty(self, q: dict[str, Any], buffers: list[Any]) -> Answer: return self.session.uncertainty(text_in(q, 'key'))
+
+    @question
+    def gradcam(self, q: dict[str, Any], buffers: list[Any]) -> Answer:
+        return self.session.gradcam(text_in(q, 'key'), text_in(q, 'target', 'lesion'))
+
+    @question
+    def header(self, q: dict[str, Any], buffers: list[Any]) -> Answer:
+        return dict(facts=self.session.header(text_in(q, 'key'), bool(q.get('identifying')))), []
+
+    @question
+    def use(self, q: dict[str, Any], buffers: list[Any]) -> Answer:
+        self.session.use(text_in(q, 'bundle'))
+        return dict(threshold=self.session.threshold), []
+
+    @question
+    def clear(self, q: dict[str, Any], buffers: list[Any]) -> Answer:
+        self.session.clear()
+        return {}, []
+
+    @question
+    def download(self, q: dict[str, Any], buffers: list[Any]) -> Answer:
+        name, data = self.session.download(text_in(q, 'key'), text_in(q, 'kind'))
+        return dict(name=name, mime=MIME[Path(name).suffix]), [data]
+
+    @question
+    def table(self, q: dict[str, Any], buffers: list[Any]) -> Answer:
+        return dict(name='lesion_seg_summary.csv'), [self.session.table()]
+
+    @question
+    def zip_start(self, q: dict[str, Any], buffers: list[Any]) -> Answer:
+        self.session.start_zip(bool(q.get('overlays', True)))
+        return {}, []
+
+    @question
+    def zip_add(self, q: dict[str, Any], buffers: list[Any]) -> Answer:
+        self.session.add_to_zip(text_in(q, 'key'))
+        return {}, []
+
+    @question
+    def zip_end(self, q: dict[str, Any], buffers: list[Any]) -> Answer:
+        data = self.session.end_zip()
+        self.parts = [data[i:i + PART] for i in range(0, len(data), PART)]
+        return dict(name='lesion_seg_results.zip', parts=len(self.parts)), []
+
+    @question
+    def zip_take(self, q: dict[str, Any], buffers: list[Any]) -> Answer:
+        return {}, [self.parts[int(number_in(q, 'part', 0, len(self.parts) - 1))]]
+
+# %% ../nbs/30_app.ipynb #c6d0b86a
+class LesionApp(Questions):
     "The page as a widget: show it in a notebook, or serve it with `lesion_seg app`."
     _esm, _css = WEB / 'app.js', WEB / 'app.css'
     setup = traitlets.Dict().tag(sync=True)
@@ -59,159 +194,64 @@ class LesionApp(anywidget.AnyWidget):
         session: Session | None = None, # None: a new one with the package's own model
     ):
         self.session = session or Session()
-        self.uploads: dict[str, bytearray] = {}
-        self.parts: list[bytes] = []
-        s = self.session
-        cards = [dict(name=k, title=v[0], text=v[1]) for k, v in EXAMPLES.items()]
-        super().__init__(setup=dict(limits=asdict(s.limits), bundles=list(s.bundles), threshold=s.threshold, examples=cards),
-                         thumbs=[on.encode_image(make_phantom(v[2][-1], (180, 240)).image, 'JPEG') for v in EXAMPLES.values()])
+        examples = [dict(name=name, title=title, text=text) for name, (title, text, _) in EXAMPLES.items()]
+        thumbs = [encode_jpeg(make_phantom(seeds[-1], (180, 240)).image) for _, _, seeds in EXAMPLES.values()]
+        setup = dict(limits=asdict(self.session.limits), bundles=list(self.session.bundles), threshold=self.session.threshold, examples=examples)
+        super().__init__(setup=setup, thumbs=thumbs)
         self.on_msg(lambda _, content, buffers: self.send(*self.answer(content, buffers)))
+
+    @classmethod
+    def questions(cls) -> list[str]:
+        "The names of all that can be asked."
+        return [name for base in cls.__mro__ for name, member in vars(base).items() if getattr(member, 'is_question', False) is True]
 
     def answer(self,
         content: Any, # a message from the page
         buffers: list[Any], # its bytes
     ) -> Answer: # the reply, which has 'error' where the question failed, and its bytes
         "Answer one question; whatever goes wrong is a sentence for the reader."
-        return _answer(self, content, buffers)
+        number = content.get('id') if isinstance(content, dict) else None
+        def failed(sentence: str) -> Answer: return dict(id=number, error=sentence), []
+        try:
+            if not isinstance(content, dict) or content.get('do') not in self.questions():
+                raise InputError('the page', 'asked for something unknown', 'reload it')
+            reply, out = getattr(self, content['do'])(content, buffers)
+            return {**reply, 'id': number}, out
+        except InputError as e: return failed(as_sentence(e))
+        except MemoryError: return failed('There is not enough memory for this: use a smaller photograph, or start over.')
+        except Exception as e:
+            place = ''.join(traceback.format_tb(e.__traceback__))
+            log.error('%s in the app\n%s', type(e).__name__, place)
+            return failed(f'Something went wrong in the program ({type(e).__name__}); the log of the server says where.')
 
-# %% ../nbs/30_app.ipynb #c6d0b86a
-def _answer(app: LesionApp, content: Any, buffers: list[Any]) -> Answer:
-    number = content.get('id') if isinstance(content, dict) else None
-    try:
-        what = str(content.get('do')) if isinstance(content, dict) else ''
-        if what not in ANSWERS: raise InputError('the page asked for something unknown: reload it')
-        reply, out = ANSWERS[what](app, content, buffers)
-        return {**reply, 'id': number}, out
-    except InputError as e: return dict(id=number, error=_sentence(str(e))), []
-    except MemoryError: return dict(id=number, error='There is not enough memory for this: use a smaller photograph, or start over.'), []
-    except Exception as e:
-        log.error('%s in the app\n%s', type(e).__name__, ''.join(traceback.format_tb(e.__traceback__)))  # no message: it may name a patient
-        return dict(id=number, error=f'Something went wrong in the program ({type(e).__name__}); the log of the server says where.'), []
-
-# %% ../nbs/30_app.ipynb #b24b01cf
-def _sentence(text: str) -> str:
-    "With a full stop, and a capital unless a file's name comes first."
-    first = text.split(' ')[0]
-    return (text[:1].upper() + text[1:] if first.isalpha() else text) + ('' if text.endswith('.') else '.')
-
-# %% ../nbs/30_app.ipynb #bad78322
-@answers
-def _do_put(app: LesionApp, q: dict[str, Any], buffers: list[Any]) -> Answer:
-    name, size, at = on.plain_name(q.get('name')), int(q['size']), int(q['at'])
-    if at == 0:
-        if len(app.uploads) > 3: app.uploads.clear()  # of a page that was closed half-way
-        on.check_room(app.session, name, size)
-    token = q.get('token') or secrets.token_hex(8)
-    data = app.uploads.setdefault(token, bytearray()) if at == 0 else app.uploads.get(token)
-    if data is None or len(data) != at: raise InputError(f'{name} came in the wrong order: choose it again')
-    data += buffers[0] if buffers else b''
-    if len(data) < size: return dict(token=token), []
-    return on.add(app.session, name, bytes(app.uploads.pop(token))), []
-
-# %% ../nbs/30_app.ipynb #488ca10c
-@answers
-def _do_example(app: LesionApp, q: dict[str, Any], buffers: list[Any]) -> Answer:
-    return dict(files=[on.add(app.session, *f) for f in on.example_files(q['name'])]), []
-
-# %% ../nbs/30_app.ipynb #976be2c1
-@answers
-def _do_card(app: LesionApp, q: dict[str, Any], buffers: list[Any]) -> Answer:
-    s, key = app.session, q['key']
-    told = on.summary(s, key)
-    path = on.live(s, key, s.threshold)['border']
-    return dict(result=dict(told, path=path)), [on.screen_jpeg(s.entry(key).data, 320)]
-
-# %% ../nbs/30_app.ipynb #053c1c83
-@answers
-def _do_show(app: LesionApp, q: dict[str, Any], buffers: list[Any]) -> Answer:
-    s, key = app.session, q['key']
-    told, e = on.summary(s, key), s.entry(key)
-    truth = on.svg_path(find_polygons(read_mask(e.truth).astype(np.float32), .5, e.size)) if e.truth and 'dice' in told else ''
-    border = on.live(s, key, s.threshold)['border']
-    return dict(result=dict(told, path=border), border=border, truth=truth), [on.screen_jpeg(e.data)]
-
-# %% ../nbs/30_app.ipynb #35afbec1
-@answers
-def _do_live(app: LesionApp, q: dict[str, Any], buffers: list[Any]) -> Answer:
-    return on.live(app.session, q['key'], _threshold(q['threshold'])), []
-@answers
-def _do_cut(app: LesionApp, q: dict[str, Any], buffers: list[Any]) -> Answer:
-    app.session.threshold = _threshold(q['threshold'])
-    return dict(result=dict(on.summary(app.session, q['key']), path=on.live(app.session, q['key'], app.session.threshold)['border'])), []
-
-# %% ../nbs/30_app.ipynb #9f47cfb2
-def _threshold(x: Any) -> float:
-    if not isinstance(x, (int, float)) or not 0 < x < 1: raise InputError(f'the threshold is {x}: give a probability between 0 and 1')
-    return float(x)
-
-# %% ../nbs/30_app.ipynb #7be7c3d8
-@answers
-def _do_uncertainty(app: LesionApp, q: dict[str, Any], buffers: list[Any]) -> Answer: return on.uncertainty(app.session, q['key'])
-@answers
-def _do_gradcam(app: LesionApp, q: dict[str, Any], buffers: list[Any]) -> Answer: return on.gradcam(app.session, q['key'], q.get('target', 'lesion'))
-@answers
-def _do_header(app: LesionApp, q: dict[str, Any], buffers: list[Any]) -> Answer:
-    return dict(facts=on.header(app.session, q['key'], bool(q.get('identifying')))), []
-
-# %% ../nbs/30_app.ipynb #b886ae3e
-@answers
-def _do_use(app: LesionApp, q: dict[str, Any], buffers: list[Any]) -> Answer:
-    app.session.use(q['bundle'])
-    return dict(threshold=app.session.threshold), []
-@answers
-def _do_clear(app: LesionApp, q: dict[str, Any], buffers: list[Any]) -> Answer:
-    app.session.clear()
-    return {}, []
-
-# %% ../nbs/30_app.ipynb #c3e7497e
-PART = 4 * 2 ** 20
-
-@answers
-def _do_download(app: LesionApp, q: dict[str, Any], buffers: list[Any]) -> Answer:
-    name, data = on.download(app.session, q['key'], q['kind'])
-    return dict(name=name, mime=on.MIME[Path(name).suffix]), [data]
-@answers
-def _do_table(app: LesionApp, q: dict[str, Any], buffers: list[Any]) -> Answer: return dict(name='lesion_seg_summary.csv'), [on.table(app.session)]
-
-# %% ../nbs/30_app.ipynb #ad2f40a1
-@answers
-def _do_zip_start(app: LesionApp, q: dict[str, Any], buffers: list[Any]) -> Answer:
-    on.zip_start(app.session, bool(q.get('overlays', True)))
-    return {}, []
-@answers
-def _do_zip_add(app: LesionApp, q: dict[str, Any], buffers: list[Any]) -> Answer:
-    on.zip_add(app.session, q['key'])
-    return {}, []
-
-# %% ../nbs/30_app.ipynb #01b0500f
-@answers
-def _do_zip_end(app: LesionApp, q: dict[str, Any], buffers: list[Any]) -> Answer:
-    data = on.zip_end(app.session)
-    app.parts = [data[i:i + PART] for i in range(0, len(data), PART)]
-    return dict(name='lesion_seg_results.zip', parts=len(app.parts)), []
-@answers
-def _do_zip_take(app: LesionApp, q: dict[str, Any], buffers: list[Any]) -> Answer: return {}, [app.parts[q['part']]]
+def as_sentence(
+    e: InputError, # whose parts are a name, what is wrong with it, and what to do
+) -> str: # as an alert on the page
+    "A mistake as a whole sentence; a file's name at its beginning stays as it is."
+    text = f'{e.about} {e.problem}; {e.remedy}.'
+    return text[:1].upper() + text[1:] if text.split(' ')[0].isalpha() else text
 
 # %% ../nbs/30_app.ipynb #21c9e5aa
 SETTINGS = 'LESION_SEG_APP'  # the environment variable that carries them to the kernels
 
-# %% ../nbs/30_app.ipynb #5e29ae6b
 def find_bundles(
     places: Sequence[str | Path], # bundle folders, or folders of them; 'shipped': the package's own
 ) -> dict[str, str]: # folder by name; the package's own last, unless it was named before
     "The bundles that a reader may choose from; the first is used unless they choose."
     out: dict[str, str] = {}
-    for place in (SHIPPED if str(p) == 'shipped' and not Path(p).exists() else Path(p) for p in places):
-        inside = [place] if (place / METADATA).is_file() else sorted(p.parent for p in place.glob(f'*/{METADATA}'))
-        if not inside: raise InputError(f'{place}: no bundle there; give a folder that `lesion_seg train` wrote, or one that holds such folders')
-        for p in inside: out[p.name if p.name not in out else f'{p.parent.name}/{p.name}'] = str(Bundle.load(p).path.resolve())
+    for place in places:
+        folder = SHIPPED if str(place) == 'shipped' and not Path(place).exists() else Path(place)
+        inside = [folder] if (folder / METADATA).is_file() else sorted(p.parent for p in folder.glob(f'*/{METADATA}'))
+        if not inside: raise InputError(place, 'holds no bundle', 'give a folder that `lesion_seg train` wrote, or one that holds such folders')
+        for p in inside:
+            name = p.name if p.name not in out else f'{p.parent.name}/{p.name}'
+            out[name] = str(Bundle.load(p).path.resolve())
     return {**out, 'shipped': str(SHIPPED)}
 
-# %% ../nbs/30_app.ipynb #f16a71e9
-def app_from_env() -> LesionApp:
+def app_from_env() -> LesionApp: # for a kernel of the server
     "The app as the server was told to make it."
-    told = json.loads(os.environ.get(SETTINGS, '{}'))
-    return LesionApp(Session(told.get('bundles'), Limits(**told.get('limits', {})), threads=1))  # many readers share the cores
+    settings = json.loads(os.environ.get(SETTINGS, '{}'))
+    return LesionApp(Session(settings.get('bundles'), Limits(**settings.get('limits', {})), threads=1))  # many readers share the cores
 
 # %% ../nbs/30_app.ipynb #60f34e49
 POLICY = ("default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; img-src 'self' blob: data:; "
@@ -219,6 +259,41 @@ POLICY = ("default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' b
 TORNADO = {'websocket_max_message_size': 32 * 2 ** 20,  # a part of an upload, with room to spare
            'disable_check_xsrf': True,  # there is no login to ride on, and with the check Voilà refuses to end the kernel of a page that was left
            'headers': {'Content-Security-Policy': POLICY, 'Referrer-Policy': 'no-referrer', 'X-Content-Type-Options': 'nosniff'}}
+
+# %% ../nbs/30_app.ipynb #be4151ef
+class Guard:
+    "Who is let in."
+    def __init__(self,
+        host: str = '127.0.0.1', # the address that the server listens on
+        hosts: Sequence[str] = (), # further names that it is known by, such as 'lesions.clinic.example'
+        sessions: int = 20, # at the same time
+    ):
+        self.names = {name.lower() for name in ('localhost', socket.gethostname(), host, *hosts)}
+        self.sessions = sessions
+
+    def knows(self,
+        host: str, # with or without a port, as in the headers `Host` and (behind '://') `Origin`
+    ) -> bool:
+        "Is this one of our names, or a bare address?"
+        name = host.rsplit(':', 1)[0] if host.count(':') == 1 or host.startswith('[') and not host.endswith(']') else host
+        try: return bool(ipaddress.ip_address(name.strip('[]')))
+        except ValueError: return name.lower() in self.names
+
+    def refusal(self,
+        headers: Any, # of the request, by name
+        starts_kernel: bool, # is this a visit, which starts a kernel?
+        running: int = 0, # kernels that run already
+    ) -> tuple[int, str] | None: # status and sentence; None: let it in
+        "Why a request is not answered."
+        host, origin = headers.get('Host', ''), headers.get('Origin', '')
+        if not self.knows(host): return 403, 'This server is not known by that name: start it with --allow-host NAME.'
+        if origin and origin.partition('://')[2] != host: return 403, 'Requests from other pages are not answered.'
+        site, mode = headers.get('Sec-Fetch-Site', 'none'), headers.get('Sec-Fetch-Mode', 'navigate')
+        if site not in ('same-origin', 'none') and mode != 'navigate': return 403, 'Requests from other pages are not answered.'
+        if starts_kernel and (mode != 'navigate' or headers.get('Sec-Fetch-Dest', 'document') != 'document'):
+            return 403, 'Only a visit opens the page.'
+        if starts_kernel and running >= self.sessions: return 503, 'All places are taken. Please come back in some minutes; nothing of yours is lost.'
+        return None
 
 # %% ../nbs/30_app.ipynb #404d6488
 def voila_config(
@@ -238,16 +313,58 @@ def voila_config(
             preheat_kernel=kernels > 0, default_pool_size=kernels),
         MappingKernelManager=dict(cull_idle_timeout=60 * idle_minutes, cull_interval=60, cull_connected=True))
 
+def guarded_voila(
+    guard: Guard, # who is let in
+    warm: int = 0, # kernels that are kept for the next readers and do not count as sessions
+) -> Any: # a class
+    "Voilà with our settings alone, behind a guard."
+    from tornado.web import RequestHandler
+    from voila.app import Voila
+
+    class Refused(RequestHandler):
+        def initialize(self, status: int, sentence: str) -> None: self.status, self.sentence = status, sentence
+        def prepare(self) -> None:
+            self.set_status(self.status)
+            self.set_header('Content-Type', 'text/plain; charset=utf-8')
+            if self.status == 503: self.set_header('Retry-After', '120')
+            self.finish(self.sentence)
+
+    class GuardedVoila(Voila):
+        "Reads no file of settings, and asks the guard before it answers."
+        def load_config_file(self, *args: Any, **kwargs: Any) -> None: pass
+
+        def listen(self) -> None:
+            find, base = self.app.find_handler, self.base_url.rstrip('/')
+            visits = {base, f'{base}/', f'{base}/voila/render'}
+
+            def guarded(request: Any, **kwargs: Any) -> Any:
+                visit = request.path in visits or request.path.startswith(f'{base}/voila/render/')
+                running = len(self.kernel_manager.list_kernel_ids()) - warm
+                refusal = guard.refusal(request.headers, visit, running)
+                if refusal: return self.app.get_handler_delegate(request, Refused, dict(status=refusal[0], sentence=refusal[1]))
+                return find(request, **kwargs)
+
+            self.app.find_handler = guarded
+            super().listen()
+
+    return GuardedVoila
+
 # %% ../nbs/30_app.ipynb #0167b16e
 def serve(
     bundles: Sequence[str | Path] = (), # see `find_bundles`
     limits: Limits = Limits(), # what each session takes
+    hosts: Sequence[str] = (), # further names that the server is known by
+    sessions: int = 20, # at the same time
     **options: Any, # see `voila_config`
 ) -> None:
     "Serve the page until the process is stopped."
     from traitlets.config import Config
-    from voila.app import Voila
+    sys.path[:] = [p for p in sys.path if os.path.realpath(p or '.') != os.getcwd()]  # a `voila.py` in the current folder is nobody's module
     os.environ[SETTINGS] = json.dumps(dict(bundles=find_bundles(bundles), limits=asdict(limits)))
     os.environ['JUPYTER_PATH'] = os.pathsep.join(filter(None, [str(WEB), os.environ.get('JUPYTER_PATH')]))  # where Voilà finds the template
+    os.environ['JUPYTER_CONFIG_DIR'] = os.environ['JUPYTER_CONFIG_PATH'] = str(WEB)  # and no settings of anybody else
     os.environ.setdefault('MALLOC_ARENA_MAX', '2')  # kernels give memory back sooner
-    Voila.launch_instance([str(WEB / 'app.ipynb')], config=Config(voila_config(**options)))
+    config = voila_config(**options)
+    guard = Guard(config['Voila']['ip'], hosts, sessions)
+    voila = guarded_voila(guard, warm=config['VoilaConfiguration']['default_pool_size'])
+    voila.launch_instance([str(WEB / 'app.ipynb')], config=Config(config))

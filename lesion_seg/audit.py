@@ -6,9 +6,9 @@
 from __future__ import annotations
 import base64
 import html
-import io
 import json
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -17,56 +17,76 @@ from pathlib import Path
 from typing import NamedTuple
 import numpy as np
 from PIL import Image
-from .core import InputError, atomic_path
+from .core import InputError, atomic_path, encode_jpeg
 from .data import read_image, resize_image
-from .manifest import LesionPair, Manifest, Problem
+from .keypoints import LONG_SIDE, KeyPoints, Placement, find_keypoints, keypoint_candidates, place
+from .layouts import LesionPair, Problem
+from .manifest import Manifest, components, write_csv
 
 # %% auto #0
-__all__ = ['SIDE', 'ORIENTATIONS', 'ORDER', 'SPANS', 'WINDOWS', 'LEVELS', 'Duplicate', 'find_duplicates', 'Leak', 'Audit',
-           'audit', 'save_audit']
+__all__ = ['SIDE', 'ORIENTATIONS', 'ORDER', 'FREQUENCY', 'KEPT', 'SPANS', 'WINDOWS', 'LEVELS', 'AGREEING', 'PAGE_HEAD', 'LIMITS',
+           'thumbnail', 'read_grey', 'Looks', 'look_at', 'turned', 'cosines', 'descriptors', 'resemblance',
+           'candidates', 'best_views', 'sampling_matrix', 'through_window', 'detail', 'standardised', 'alignment_step',
+           'align', 'correlation', 'lit_area', 'middle_area', 'agreement', 'compare_at', 'confirm', 'tile_transform',
+           'placed_agreement', 'describe_placement', 'placed_window', 'Duplicate', 'whole_duplicates',
+           'placed_duplicates', 'find_duplicates', 'clusters_of', 'Leak', 'leaks_in', 'Audit', 'splits_by_id',
+           'audit_manifest', 'picture_element', 'pair_row', 'html_list', 'audit_page', 'save_audit']
 
 # %% ../nbs/06_audit.ipynb #a673b484
-SIDE = 128
+SIDE = 128 # of a thumbnail, in pixels
 
-def _thumbnail(
+def thumbnail(
+    grey: np.ndarray, # uint8 (H, W)
+) -> np.ndarray: # uint8 (SIDE, SIDE)
+    "A grey photograph, squashed to a small square."
+    return np.asarray(Image.fromarray(grey).resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+
+def read_grey(
     path: Path, # a photograph
-) -> np.ndarray: # uint8 (SIDE, SIDE), grey
-    "A photograph, squashed to a small grey square."
-    grey = Image.fromarray(read_image(path, at_least=2 * SIDE)).convert('L')
-    return np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+) -> np.ndarray: # uint8 (H, W), reduced, but at least twice as large as a thumbnail
+    "A photograph in grey."
+    return np.asarray(Image.fromarray(read_image(path, at_least=2 * SIDE)).convert('L'))
 
 # %% ../nbs/06_audit.ipynb #248b1c18
-def _thumbnails(
-    m: Manifest, # photographs
-    threads: int | None = None, # None: as many as the machine offers
+class Looks(NamedTuple):
+    "What is kept of the photographs of a manifest."
+    rows: list[int] # those that could be read
+    tiles: np.ndarray # uint8 (rows, SIDE, SIDE), their thumbnails
+    keypoints: list[KeyPoints] # of each of them
+    problems: list[Problem] # what could not be read
+
+def look_at(
+    manifest: Manifest, # photographs
+    threads: int | None = None, # that decode; None: as many as the machine offers
     progress: Callable[[Iterable], Iterable] = iter, # wraps the loop over photographs
-) -> tuple[list[int], np.ndarray, list[Problem]]: # rows that could be read, their thumbnails (n, SIDE, SIDE), what could not
-    "Read all photographs of a manifest."
-    def read(p: LesionPair) -> np.ndarray | Problem:
-        try: return _thumbnail(p.image)
+) -> Looks: # thumbnails and key points
+    "Read all photographs of a manifest once."
+    def read(p: LesionPair) -> tuple[np.ndarray, KeyPoints] | Problem:
+        try: grey = read_grey(p.image)
         except InputError as e: return Problem(p.id, 'unreadable photograph', str(e))
-    with ThreadPoolExecutor(threads) as pool: got = list(progress(pool.map(read, m.pairs)))
-    rows = [i for i, x in enumerate(got) if not isinstance(x, Problem)]
-    tiles = np.stack([got[i] for i in rows]) if rows else np.zeros((0, SIDE, SIDE), np.uint8)
-    return rows, tiles, [x for x in got if isinstance(x, Problem)]
+        return thumbnail(grey), find_keypoints(grey)
+    with ThreadPoolExecutor(threads) as pool: results = list(progress(pool.map(read, manifest.pairs)))
+    good = {i: x for i, x in enumerate(results) if not isinstance(x, Problem)}
+    tiles = np.stack([x[0] for x in good.values()]) if good else np.zeros((0, SIDE, SIDE), np.uint8)
+    return Looks(list(good), tiles, [x[1] for x in good.values()], [x for x in results if isinstance(x, Problem)])
 
 # %% ../nbs/06_audit.ipynb #0ea2354e
 ORIENTATIONS = ('as it is', 'a quarter turn left', 'a half turn', 'a quarter turn right', 'mirrored along the diagonal',
                 'mirrored top to bottom', 'mirrored along the other diagonal', 'mirrored left to right')
 
-def _turned(
+def turned(
     a: np.ndarray, # (..., n, n)
-    g: int, # which of `ORIENTATIONS`
+    g: int, # which of `ORIENTATIONS`, from 0 to 7
 ) -> np.ndarray: # (..., n, n), a view
     "A stack of squares in another orientation."
     return np.rot90(a.swapaxes(-1, -2) if g > 3 else a, g % 4, axes=(-2, -1))
 
 # %% ../nbs/06_audit.ipynb #e13bc7dd
-ORDER = 8
+ORDER = 8 # frequencies on each side
 
-def _cosines(
+def cosines(
     start: float, # where the window begins, as a fraction of the side
-    length: float, # how long it is
+    length: float, # how long it is, as a fraction of the side
     n: int, # pixels on the side
 ) -> np.ndarray: # float32 (ORDER, n), 0 outside the window
     "The first cosines over a window of a side; pixels on its edge count in part."
@@ -75,98 +95,115 @@ def _cosines(
     return (np.cos(np.pi * np.arange(ORDER)[:, None] * ((i + .5) / n - start) / length) * inside).astype(np.float32)
 
 # %% ../nbs/06_audit.ipynb #9c254071
-_RADIUS = np.hypot(*np.mgrid[:ORDER, :ORDER])
+FREQUENCY = np.hypot(*np.mgrid[:ORDER, :ORDER])
 
-_KEPT = (_RADIUS > 0) & (_RADIUS <= ORDER)
+KEPT = (FREQUENCY > 0) & (FREQUENCY <= ORDER) # 55 of them
 
-def _descriptors(
+def descriptors(
     tiles: np.ndarray, # float32 (n, side, side)
     window: tuple[float, float, float, float] = (0, 0, 1, 1), # top, left, height, width, as fractions of the side
 ) -> np.ndarray: # float32 (n, 55), rows of length 1; 0 where there is nothing to see
     "Describe a window of each picture by its lowest frequencies."
     side = tiles.shape[-1]
-    c = _cosines(window[0], window[2], side) @ tiles @ _cosines(window[1], window[3], side).T
-    v = (c * np.sqrt(_RADIUS)).astype(np.float32)[:, _KEPT]
+    c = cosines(window[0], window[2], side) @ tiles @ cosines(window[1], window[3], side).T
+    v = (c * np.sqrt(FREQUENCY)).astype(np.float32)[:, KEPT]
     length = np.linalg.norm(v, axis=1, keepdims=True)
     return np.where(length > side, v / np.maximum(length, 1), 0).astype(np.float32)
 
 # %% ../nbs/06_audit.ipynb #40483d95
-SPANS = ((0, 1), (0, .92), (.08, .92), (.05, .9), (.03, .82), (.15, .82), (.11, .78))
+SPANS = ((0, 1), (0, .92), (.08, .92), (.05, .9), (.03, .82), (.15, .82), (.11, .78)) # (start, length)
 
 WINDOWS = tuple((y, x, h, w) for y, h in SPANS for x, w in SPANS)
 
 # %% ../nbs/06_audit.ipynb #a0ed3401
-def _best(
-    whole: np.ndarray, # (8, q, d): some photographs in every orientation
-    views: np.ndarray, # (49, n, d): all photographs through every window
-) -> np.ndarray: # float32 (q, n)
+def resemblance(
+    whole: np.ndarray, # float32 (8, q, d): some photographs in every orientation
+    views: np.ndarray, # float32 (49, n, d): all photographs through every window
+) -> np.ndarray: # float32 (q, n), in [-1, 1]
     "How much each photograph resembles each other one, at its best orientation and window."
     out = np.full((whole.shape[1], views.shape[1]), -1, np.float32)
     for v in views:
         for w in whole: np.maximum(out, w @ v.T, out=out)
     return out
 
-# %% ../nbs/06_audit.ipynb #d783824d
-def _candidates(whole: np.ndarray, views: np.ndarray, most: int, at_least: float, block: int = 512) -> np.ndarray:
-    "Rows (i, j): whole photograph i resembles a window of photograph j; each pair once, the better way round."
+def candidates(
+    whole: np.ndarray, # float32 (8, n, d): all photographs in every orientation
+    views: np.ndarray, # float32 (49, n, d): and through every window
+    most: int, # for each photograph, at most
+    at_least: float, # resemblance, in [-1, 1]
+    block: int = 512, # photographs at a time
+) -> np.ndarray: # int (P, 2): whole i resembles a window of j; each pair once, the better way round
+    "The pairs that may be one picture."
     n = whole.shape[1]
     score: dict[tuple[int, int], tuple[float, int, int]] = {}
     for start in range(0, n, block):
-        s = _best(whole[:, start:start + block], views)
-        s[np.arange(len(s)), start + np.arange(len(s))] = -1
-        for i, near in enumerate(np.argpartition(-s, min(most, n) - 1, axis=1)[:, :most], start):
+        s = resemblance(whole[:, start:start + block], views)
+        s[np.arange(len(s)), start + np.arange(len(s))] = -1 # not with itself
+        nearest = np.argpartition(-s, min(most, n) - 1, axis=1)[:, :most]
+        for i, near in enumerate(nearest, start):
             for j in near[s[i - start, near] >= at_least]:
-                key, new = (min(i, j), max(i, j)), (float(s[i - start, j]), -i, -j)
+                key = (min(i, j), max(i, j))
+                new = (float(s[i - start, j]), -i, -j)
                 score[key] = max(score.get(key, new), new)
     return np.array([(-i, -j) for _, (_, i, j) in sorted(score.items())], int).reshape(-1, 2)
 
 # %% ../nbs/06_audit.ipynb #04a8c655
-def _start(whole: np.ndarray, views: np.ndarray, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    "The orientation of the first and the window of the second photograph in which each pair agrees best."
+def best_views(
+    whole: np.ndarray, # float32 (8, n, d)
+    views: np.ndarray, # float32 (49, n, d)
+    pairs: np.ndarray, # int (P, 2)
+) -> tuple[np.ndarray, np.ndarray]: # int (P,) orientation of the first, float (P, 4) window of the second
+    "The orientation and window in which each pair agrees best."
     best = [divmod(int((whole[:, i] @ views[:, j].T).argmax()), len(views)) for i, j in pairs]
     return np.array([g for g, _ in best], int), np.array([WINDOWS[w] for _, w in best], float).reshape(-1, 4)
 
 # %% ../nbs/06_audit.ipynb #7a565e0c
-def _sampling(at: np.ndarray, n: int) -> np.ndarray:
-    "Linear interpolation at positions `at` (P, m), in pixels, as matrices (P, m, n)."
+def sampling_matrix(
+    at: np.ndarray, # float32 (P, m), positions in pixels
+    n: int, # pixels on the side
+) -> np.ndarray: # float32 (P, m, n); rows outside the side fade to 0
+    "Linear interpolation as a matrix product."
     return (1 - np.abs(at[..., None] - np.arange(n, dtype=np.float32))).clip(0)
 
-# %% ../nbs/06_audit.ipynb #c6417b8a
-def _seen(
+def through_window(
     b: np.ndarray, # float32 (P, n, n)
-    p: np.ndarray, # (P, 4): top, left, height, width of a window, as fractions of the side; may reach outside
-) -> tuple[np.ndarray, np.ndarray]: # the window at n x n pixels, and which of its pixels lie inside `b` (float32, 0 or 1)
+    p: np.ndarray, # float (P, 4): top, left, height, width of a window, as fractions of the side; may reach outside
+) -> tuple[np.ndarray, np.ndarray]: # the windows, float32 (P, n, n), and 1 where they lie inside `b`, else 0
     "Look at each picture through its window."
     n = b.shape[-1]
     u = (np.arange(n) + .5) / n
     y, x = (((p[:, k, None] + p[:, k + 2, None] * u) * n - .5).astype(np.float32) for k in (0, 1))
     inside = (((y >= 0) & (y <= n - 1))[:, :, None] & ((x >= 0) & (x <= n - 1))[:, None]).astype(np.float32)
-    return _sampling(y, n) @ b @ _sampling(x, n).swapaxes(1, 2), inside
+    return sampling_matrix(y, n) @ b @ sampling_matrix(x, n).swapaxes(1, 2), inside
 
 # %% ../nbs/06_audit.ipynb #ce2919e2
-def _detail(a: np.ndarray) -> np.ndarray:
-    "Structures of about 2 to 10 pixels in a stack of pictures, with the same contrast everywhere."
+def detail(
+    a: np.ndarray, # float32 (P, n, n)
+) -> np.ndarray: # float32 (P, n, n)
+    "Structures of about 2 to 10 pixels, with the same contrast everywhere."
     from scipy.ndimage import gaussian_filter
     d = gaussian_filter(a, (0, 1, 1)) - gaussian_filter(a, (0, 4, 4))
     return d / (np.sqrt(gaussian_filter(d * d, (0, 6, 6))) + 2)
 
-# %% ../nbs/06_audit.ipynb #be1ccdc1
-def _standard(a: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    "Mean 0 and length 1 over the inside of each picture, 0 outside."
+def standardised(
+    a: np.ndarray, # float32 (P, n, n)
+    inside: np.ndarray, # float32 (P, n, n): 1 where it counts, else 0
+) -> np.ndarray: # float32 (P, n, n): mean 0 and length 1 inside, 0 outside
+    "Pictures whose product is their correlation."
     n = inside.sum((1, 2), keepdims=True).clip(1)
     a = (a - (a * inside).sum((1, 2), keepdims=True) / n) * inside
     return a / np.sqrt((a * a).sum((1, 2), keepdims=True) + 1e-3)
 
 # %% ../nbs/06_audit.ipynb #171c07a9
-def _step(
+def alignment_step(
     a: np.ndarray, # float32 (P, n, n)
     b: np.ndarray, # float32 (P, n, n)
-    p: np.ndarray, # (P, 4): the window of each `b` that `a` shows
-) -> np.ndarray: # (P, 4): a better one
+    p: np.ndarray, # float (P, 4): the window of each `b` that `a` shows
+) -> np.ndarray: # float (P, 4): a better one
     "One Gauss-Newton step for the window of each pair."
     n = a.shape[-1]
-    w, inside = _seen(b, p)
-    w, t = _standard(w, inside), _standard(a, inside)
+    w, inside = through_window(b, p)
+    w, t = standardised(w, inside), standardised(a, inside)
     gy, gx = (np.gradient(w, axis=k + 1) * inside * (n / p[:, 2 + k, None, None]).astype(np.float32) for k in (0, 1))
     u = (np.arange(n, dtype=np.float32) + .5) / n
     J = np.stack([gy, gx, gy * u[:, None], gx * u], 1).reshape(len(a), 4, -1)
@@ -174,27 +211,31 @@ def _step(
     step = np.linalg.solve(normal, J @ (t - w).reshape(len(a), -1, 1))[..., 0]
     return np.clip(p + step.clip(-.05, .05), (-.4, -.4, .65, .65), (.5, .5, 1.5, 1.5))
 
-# %% ../nbs/06_audit.ipynb #b2cf76d2
-def _aligned(a: np.ndarray, b: np.ndarray, p: np.ndarray, steps: int) -> np.ndarray:
+def align(
+    a: np.ndarray, # float32 (P, n, n)
+    b: np.ndarray, # float32 (P, n, n)
+    p: np.ndarray, # float (P, 4): windows to begin with
+    steps: int, # how many
+) -> np.ndarray: # float (P, 4)
     "The windows after some steps."
-    for _ in range(steps): p = _step(a, b, p)
+    for _ in range(steps): p = alignment_step(a, b, p)
     return p
 
 # %% ../nbs/06_audit.ipynb #219a6e47
-def _correlation(
+def correlation(
     a: np.ndarray, # float32 (P, n, n)
     b: np.ndarray, # float32 (P, n, n)
-    p: np.ndarray, # (P, 4): the window of each `b` that `a` shows
+    p: np.ndarray, # float (P, 4): the window of each `b` that `a` shows
     part: np.ndarray | float = 1, # 1 where to compare, over `a`
-) -> np.ndarray: # (P,), -1 where less than 40 % of `a` can be seen in `b`, or too little is left to compare
+) -> np.ndarray: # float (P,), -1 where less than 40 % of `a` can be seen in `b`, or too little is left to compare
     "The correlation of each pair at its window."
-    w, inside = _seen(b, p)
+    w, inside = through_window(b, p)
     part = inside * part
-    r = (_standard(w, part) * _standard(a, part)).sum((1, 2))
+    r = (standardised(w, part) * standardised(a, part)).sum((1, 2))
     return np.where((inside.mean((1, 2)) < .4) | (part.mean((1, 2)) < .1), -1, r)
 
 # %% ../nbs/06_audit.ipynb #4053f0a3
-def _lit(
+def lit_area(
     tile: np.ndarray, # uint8 (n, n)
     margin: int = 8, # pixels
 ) -> np.ndarray: # float32 (n, n): 0 on a dark frame and near it, 1 elsewhere
@@ -205,24 +246,34 @@ def _lit(
     frame = binary_propagation(edge & dark, mask=dark)
     return 1 - (binary_dilation(frame, iterations=margin) if frame.any() else frame).astype(np.float32)
 
-def _middle(n: int, radius: float = 0.4) -> np.ndarray:
-    "The middle of a picture: float32 (n, n), 1 up to `radius` sides from the centre."
+def middle_area(
+    n: int, # pixels on the side
+    radius: float = 0.4, # in sides
+) -> np.ndarray: # float32 (n, n): 1 up to `radius` from the centre, else 0
+    "The middle of a picture."
     y, x = (np.mgrid[:n, :n] + .5) / n - .5
     return (np.hypot(y, x) <= radius).astype(np.float32)
 
 # %% ../nbs/06_audit.ipynb #e4a5edd1
-def _agreement(a: np.ndarray, b: np.ndarray, p: np.ndarray, lit_a: np.ndarray, lit_b: np.ndarray) -> np.ndarray:
-    "The correlation of each pair where both are lit, or that in the middle where it is lower; a dark middle does not count."
-    lit = lit_a * (_seen(lit_b, p)[0] > .99)
-    r, middle = _correlation(a, b, p, lit), _correlation(a, b, p, lit * _middle(a.shape[-1]))
+def agreement(
+    a: np.ndarray, # float32 (P, n, n), details
+    b: np.ndarray, # float32 (P, n, n)
+    p: np.ndarray, # float (P, 4): the window of each `b` that `a` shows
+    lit_a: np.ndarray, # float32 (P, n, n), see `lit_area`
+    lit_b: np.ndarray, # float32 (P, n, n)
+) -> np.ndarray: # float (P,)
+    "The correlation where both are lit, or that in the middle where it is lower; a dark middle does not count."
+    lit = lit_a * (through_window(lit_b, p)[0] > .99)
+    r = correlation(a, b, p, lit)
+    middle = correlation(a, b, p, lit * middle_area(a.shape[-1]))
     return np.where(middle == -1, r, np.minimum(r, middle))
 
 # %% ../nbs/06_audit.ipynb #45d263bf
-def _compared(
+def compare_at(
     tiles: np.ndarray, # uint8 (n, SIDE, SIDE)
-    pairs: np.ndarray, # (P, 2)
-    turn: np.ndarray, # (P,): how the first of each pair is turned
-    p: np.ndarray, # (P, 4): windows to begin with
+    pairs: np.ndarray, # int (P, 2)
+    turn: np.ndarray, # int (P,): how the first of each pair is turned
+    p: np.ndarray, # float (P, 4): windows to begin with
     k: int, # reduction of the thumbnails
     steps: int, # Gauss-Newton steps
     block: int = 64, # pairs at a time
@@ -230,34 +281,84 @@ def _compared(
     "Align and compare pairs at one level of detail."
     used, where = np.unique(pairs, return_inverse=True)
     small = tiles[used].reshape(len(used), SIDE // k, k, SIDE // k, k).mean((2, 4), dtype=np.float32)
-    detail, lit = _detail(small), np.stack([_lit(x, 8 // k) for x in small])
+    details = detail(small)
+    lit = np.stack([lit_area(x, 8 // k) for x in small])
     p, r = p.copy(), np.empty(len(pairs))
     for start in range(0, len(pairs), block):
         at = slice(start, start + block)
         i, j = where.reshape(-1, 2)[at].T
-        a, lit_a = (np.stack([_turned(x[m], g) for m, g in zip(i, turn[at], strict=True)]) for x in (detail, lit))
-        p[at] = _aligned(a, detail[j], p[at], steps)
-        r[at] = _agreement(a, detail[j], p[at], lit_a, lit[j])
+        a, lit_a = (np.stack([turned(x[m], g) for m, g in zip(i, turn[at], strict=True)]) for x in (details, lit))
+        p[at] = align(a, details[j], p[at], steps)
+        r[at] = agreement(a, details[j], p[at], lit_a, lit[j])
     return p, r
 
 # %% ../nbs/06_audit.ipynb #5a5fe812
 LEVELS = ((4, 12, 0.8), (2, 5, 0.6), (1, 3, -1.0)) # reduction, steps, and the agreement to go on
 
-def _confirm(
+def confirm(
     tiles: np.ndarray, # uint8 (n, SIDE, SIDE)
-    pairs: np.ndarray, # (P, 2)
-    turn: np.ndarray, # (P,): how the first of each pair is turned
-    p: np.ndarray, # (P, 4): windows to begin with
+    pairs: np.ndarray, # int (P, 2)
+    turn: np.ndarray, # int (P,): how the first of each pair is turned
+    p: np.ndarray, # float (P, 4): windows to begin with
 ) -> tuple[np.ndarray, np.ndarray]: # windows (P, 4) and agreements (P,)
     "Compare pairs from coarse to fine; what fails on the way gets the agreement -1."
     p, out = p.copy(), np.full(len(pairs), -1.0)
-    todo = np.arange(len(pairs))
+    left = np.arange(len(pairs))
     for k, steps, enough in LEVELS:
-        if not len(todo): break
-        p[todo], r = _compared(tiles, pairs[todo], turn[todo], p[todo], k, steps)
-        if k == 1: out[todo] = r
-        todo = todo[r >= enough]
+        if not len(left): break
+        p[left], r = compare_at(tiles, pairs[left], turn[left], p[left], k, steps)
+        if k == 1: out[left] = r
+        left = left[r >= enough]
     return p, out
+
+# %% ../nbs/06_audit.ipynb #51978060
+def tile_transform(
+    placed: Placement, # how a lies on b
+    a: tuple[int, int], # (height, width) of a, in pixels of its key points
+    b: tuple[int, int], # (height, width) of b
+) -> np.ndarray: # float (3, 3): from pixels of a's thumbnail to pixels of b's
+    "How one thumbnail lies on another."
+    def to_sides(size: tuple[int, int]) -> np.ndarray: # from pixels of a thumbnail to long sides
+        sx, sy = size[1] / LONG_SIDE / SIDE, size[0] / LONG_SIDE / SIDE
+        return np.array([[sx, 0, sx / 2], [0, sy, sy / 2], [0, 0, 1]])
+    flip = np.array([[-1, 0, a[1] / LONG_SIDE], [0, 1, 0], [0, 0, 1]]) if placed.mirrored else np.eye(3)
+    return np.linalg.inv(to_sides(b)) @ np.vstack([placed.matrix, [0, 0, 1]]) @ flip @ to_sides(a)
+
+def placed_agreement(
+    a: np.ndarray, # uint8 (SIDE, SIDE), a thumbnail
+    b: np.ndarray, # uint8 (SIDE, SIDE), another
+    transform: np.ndarray, # float (3, 3): from pixels of a to pixels of b
+) -> float: # correlation of details where both show skin; -1 where they share less than a tenth
+    "Lay one thumbnail on the other and compare their details."
+    import cv2
+    if abs(np.linalg.det(transform[:2, :2])) > 1: return placed_agreement(b, a, np.linalg.inv(transform))
+    def onto(x: np.ndarray) -> np.ndarray: return cv2.warpAffine(x, transform[:2], (SIDE, SIDE), flags=cv2.INTER_AREA)
+    part = (onto(lit_area(a)) > .99) * lit_area(b)
+    part = (cv2.erode(part.astype(np.uint8), np.ones((7, 7), np.uint8)) * 1.0)[None].astype(np.float32)
+    if part.mean() < .1: return -1.0
+    details = detail(np.stack([onto(a), b]).astype(np.float32))
+    return float((standardised(details[:1], part) * standardised(details[1:], part)).sum())
+
+# %% ../nbs/06_audit.ipynb #6ceaf074
+AGREEING = 8 # key points that have to move together
+
+def describe_placement(
+    placed: Placement, # how a lies on b
+) -> str: # such as 'turned left by 30 degrees'
+    "How to hold the first picture so that it lies on the second."
+    angle = round(placed.angle)
+    turn = f'turned {"left" if angle > 0 else "right"} by {abs(angle)} degrees' if angle else 'as it is'
+    return f'mirrored left to right, {turn}' if placed.mirrored else turn
+
+def placed_window(
+    placed: Placement, # how a lies on b
+    a: tuple[int, int], # (height, width) of a, in pixels of its key points
+    b: tuple[int, int], # (height, width) of b
+) -> tuple[float, float, float, float]: # top, left, height, width, in sides of b
+    "The smallest upright window of b that holds all that a shows."
+    corners = np.array([[0, 0, 1], [SIDE, 0, 1], [0, SIDE, 1], [SIDE, SIDE, 1]]) - [.5, .5, 0]
+    x, y, _ = (tile_transform(placed, a, b) @ corners.T + .5) / SIDE
+    return float(y.min()), float(x.min()), float(np.ptp(y)), float(np.ptp(x))
 
 # %% ../nbs/06_audit.ipynb #191031ae
 class Duplicate(NamedTuple):
@@ -265,39 +366,82 @@ class Duplicate(NamedTuple):
     image_a: str # id
     image_b: str # id
     correlation: float # of fine structure, where both show something, in [-1, 1]
-    orientation: str # how to hold `image_a`, one of `ORIENTATIONS`, so that it lies on `image_b`
-    window: tuple[float, float, float, float] # what part of `image_b` it then shows: top, left, height, width, as fractions of the sides
-
-# %% ../nbs/06_audit.ipynb #ce739ec2
-def _matches(tiles: np.ndarray, at_least: float, most: int) -> list[tuple[int, int, float, int, tuple]]:
-    "(i, j, correlation, orientation, window) of the thumbnails that match."
-    if len(tiles) < 2: return []
-    coarse = tiles.reshape(len(tiles), SIDE // 2, 2, SIDE // 2, 2).mean((2, 4), dtype=np.float32)
-    whole = np.stack([_descriptors(_turned(coarse, g)) for g in range(8)])
-    views = np.stack([_descriptors(coarse, w) for w in WINDOWS])
-    pairs = _candidates(whole, views, most, 0.8)
-    turn, window = _start(whole, views, pairs)
-    window, r = _confirm(tiles, pairs, turn, window)
-    return [(int(i), int(j), round(float(c), 4), int(g), tuple(round(float(x), 3) for x in w))
-            for (i, j), c, g, w in zip(pairs, r, turn, window, strict=True) if c >= at_least]
+    orientation: str # how to hold `image_a` so that it lies on `image_b`, such as 'turned left by 30 degrees'
+    window: tuple[float, float, float, float] # what it then shows of `image_b`: top, left, height, width, in sides
 
 # %% ../nbs/06_audit.ipynb #fafbc126
+def whole_duplicates(
+    looks: Looks, # of all photographs
+    ids: Sequence[str], # of the rows in `looks`
+    at_least: float, # correlation that makes a pair
+    most: int, # candidates for each photograph
+) -> list[Duplicate]: # one for each pair
+    "Pairs that show nearly the same part of the same picture, in one of eight orientations."
+    tiles = looks.tiles
+    coarse = tiles.reshape(len(tiles), SIDE // 2, 2, SIDE // 2, 2).mean((2, 4), dtype=np.float32)
+    whole = np.stack([descriptors(turned(coarse, g)) for g in range(8)])
+    views = np.stack([descriptors(coarse, w) for w in WINDOWS])
+    pairs = candidates(whole, views, most, 0.8)
+    turn, window = best_views(whole, views, pairs)
+    window, r = confirm(tiles, pairs, turn, window)
+    duplicates = []
+    for k in np.flatnonzero(r >= at_least):
+        i, j = pairs[k]
+        y, x, h, w = (round(float(v), 3) for v in window[k])
+        duplicates.append(Duplicate(ids[i], ids[j], round(float(r[k]), 4), ORIENTATIONS[turn[k]], (y, x, h, w)))
+    return duplicates
+
+def placed_duplicates(
+    looks: Looks, # of all photographs
+    ids: Sequence[str], # of the rows in `looks`
+    at_least: float, # correlation that makes a pair
+    most: int, # candidates for each photograph
+    progress: Callable[[Iterable], Iterable] = iter, # wraps the loop over candidate pairs
+) -> list[Duplicate]: # one for each pair
+    "Pairs whose key points moved together: turned by any angle, cropped, shifted."
+    duplicates = []
+    for i, j in progress(keypoint_candidates(looks.keypoints, most)):
+        a, b = looks.keypoints[i], looks.keypoints[j]
+        placed = place(a, b)
+        if placed is None or placed.agreeing < AGREEING: continue
+        r = placed_agreement(looks.tiles[i], looks.tiles[j], tile_transform(placed, a.size, b.size))
+        if r < at_least: continue
+        y, x, h, w = (round(v, 3) for v in placed_window(placed, a.size, b.size))
+        duplicates.append(Duplicate(ids[i], ids[j], round(r, 4), describe_placement(placed), (y, x, h, w)))
+    return duplicates
+
 def find_duplicates(
     manifest: Manifest, # the photographs; masks are not read
-    at_least: float = 0.6, # correlation that makes a pair
+    at_least: float = 0.6, # correlation that makes a pair, in (0, 1]
     most: int = 12, # candidates that are looked at closely, for each photograph
     threads: int | None = None, # that decode; None: as many as the machine offers
-    progress: Callable[[Iterable], Iterable] = iter, # wraps the loop over photographs
+    progress: Callable[[Iterable], Iterable] = iter, # wraps the loop over photographs, then that over candidates
 ) -> tuple[list[Duplicate], list[Problem]]: # pairs, the most similar first, and files that could not be read
-    "Find photographs that are the same picture: turned, mirrored, compressed, scaled, cropped by up to about 12 % a side, or brighter."
-    if not 0 < at_least <= 1: raise InputError(f'at_least is {at_least}: give a correlation above 0 and up to 1')
-    if most < 1: raise InputError(f'most is {most}: look at 1 candidate or more')
-    rows, tiles, problems = _thumbnails(manifest, threads, progress)
-    ids = [manifest[i].id for i in rows]
-    found = [Duplicate(ids[i], ids[j], c, ORIENTATIONS[g], w) for i, j, c, g, w in _matches(tiles, at_least, most)]
-    return sorted(found, key=lambda d: (-d.correlation, d.image_a, d.image_b)), problems
+    "Find photographs that are the same picture: turned, mirrored, cropped, shifted, compressed, scaled or brighter."
+    if not 0 < at_least <= 1:
+        raise InputError(f'at_least {at_least}', 'is not a correlation', 'give a number above 0 and up to 1')
+    if most < 1: raise InputError(f'most {most}', 'is too few', 'look at 1 candidate or more')
+    looks = look_at(manifest, threads, progress)
+    if len(looks.rows) < 2: return [], looks.problems
+    ids = [manifest[i].id for i in looks.rows]
+    duplicates = [*whole_duplicates(looks, ids, at_least, most)]
+    known = {frozenset(d[:2]) for d in duplicates}
+    duplicates += [d for d in placed_duplicates(looks, ids, at_least, most, progress) if frozenset(d[:2]) not in known]
+    return sorted(duplicates, key=lambda d: (-d.correlation, d.image_a, d.image_b)), looks.problems
 
 # %% ../nbs/06_audit.ipynb #74a93487
+def clusters_of(
+    links: Iterable[tuple[str, str]], # pairs of ids
+) -> list[tuple[str, ...]]: # ids that belong together, sorted
+    "What hangs together through any chain of links."
+    links = list(links)
+    ids = sorted({x for both in links for x in both})
+    number = {x: i for i, x in enumerate(ids)}
+    members: dict[int, list[str]] = defaultdict(list)
+    roots = components(len(ids), [(number[a], number[b]) for a, b in links])
+    for x, root in zip(ids, roots, strict=True): members[root].append(x)
+    return sorted(map(tuple, members.values()))
+
 class Leak(NamedTuple):
     "Two photographs of one cluster in different splits."
     image_a: str # id
@@ -305,114 +449,134 @@ class Leak(NamedTuple):
     image_b: str # id
     split_b: str # its split
 
-def _clusters(links: Iterable[tuple[str, str]]) -> list[tuple[str, ...]]:
-    "Connected components, sorted."
-    linked: dict[str, set[str]] = {}
-    for a, b in links:
-        both = linked.get(a, {a}) | linked.get(b, {b})
-        for x in both: linked[x] = both
-    return sorted({tuple(sorted(c)) for c in linked.values()})
-
-# %% ../nbs/06_audit.ipynb #365c302c
-def _leaks(clusters: Iterable[Sequence[str]], split: dict[str, str]) -> list[Leak]:
-    "The pairs in clusters that two splits share; rows without a split are free."
+def leaks_in(
+    clusters: Iterable[Sequence[str]], # ids that belong together
+    split: dict[str, str], # the split of each id; '' where it has none
+) -> list[Leak]: # rows without a split are free, they leak nothing
+    "The pairs in clusters that two splits share."
     pairs = [(a, b) for c in clusters for a, b in combinations(c, 2)]
     return [Leak(a, split[a], b, split[b]) for a, b in pairs if split[a] and split[b] and split[a] != split[b]]
 
 # %% ../nbs/06_audit.ipynb #6a82922a
 @dataclass
 class Audit:
-    "What `audit` found."
+    "What `audit_manifest` found."
     images: int # photographs looked at
     pairs: list[Duplicate] # the most similar first
     clusters: list[tuple[str, ...]] # ids that belong together
     leaks: list[Leak] # what the splits that stood in the table pull apart
     unreadable: list[Problem] # files that could not be read
-    def links(self) -> list[tuple[str, str]]:
-        "Pairs of ids, as `make_split(duplicates=...)` takes them."
+    def links(self) -> list[tuple[str, str]]: # pairs of ids
+        "What `make_split(duplicates=...)` takes."
         return [(d.image_a, d.image_b) for d in self.pairs]
     def merge(self,
         manifest: Manifest, # the one that was audited, or another with its ids
-    ) -> Manifest:
-        "A manifest whose groups hold whole clusters, so that no split divides one."
+    ) -> Manifest: # its groups hold whole clusters, so no split divides one
+        "Put what belongs together into one group."
         return manifest.link_duplicates(self.links())
     def __str__(self):
-        n, c, k = len(self.pairs), len(self.clusters), len(self.leaks)
-        head = f'{self.images} photographs: near-duplicate pairs {n}, clusters {c}, leaks {k}'
-        return '\n'.join([head, *(f'leak: {k.image_a} ({k.split_a}) is the same picture as {k.image_b} ({k.split_b})' for k in self.leaks),
-                          *(f'unreadable: {p.detail}' for p in self.unreadable)])
+        counts = f'near-duplicate pairs {len(self.pairs)}, clusters {len(self.clusters)}, leaks {len(self.leaks)}'
+        lines = [f'{self.images} photographs: {counts}']
+        for k in self.leaks:
+            lines.append(f'leak: {k.image_a} ({k.split_a}) is the same picture as {k.image_b} ({k.split_b})')
+        return '\n'.join(lines + [f'unreadable: {p.detail}' for p in self.unreadable])
 
 # %% ../nbs/06_audit.ipynb #21ec8752
-def audit(
+def splits_by_id(
+    manifest: Manifest, # photographs
+    column: str = 'split', # a column of the table; 'split' for the pairs' own
+) -> dict[str, str]: # the split of each id, '' where it has none; raises `InputError` when nobody has the column
+    "The splits that stand in a table."
+    if column != 'split' and not any(column in p.meta for p in manifest):
+        raise InputError('the manifest', f'has no column {column}', 'join a table that has it')
+    return {p.id: str(p.split if column == 'split' else p.meta.get(column, '')) for p in manifest}
+
+def audit_manifest(
     manifest: Manifest, # the photographs, perhaps with splits
     column: str = 'split', # the column with the splits in which leaks are looked for
-    **options, # as in `find_duplicates`
-) -> Audit:
+    **options, # `at_least`, `most`, `threads` and `progress` of `find_duplicates`
+) -> Audit: # pairs, clusters and leaks
     "Find near-duplicates, what belongs together, and what leaks between the splits."
-    if column != 'split' and not any(column in p.meta for p in manifest):
-        raise InputError(f'the manifest has no column {column}: join a table that has it')
+    split = splits_by_id(manifest, column)
     pairs, unreadable = find_duplicates(manifest, **options)
-    split = {p.id: str(p.split if column == 'split' else p.meta.get(column, '')) for p in manifest}
-    clusters = _clusters((d.image_a, d.image_b) for d in pairs)
-    return Audit(len(manifest) - len(unreadable), pairs, clusters, _leaks(clusters, split), unreadable)
+    clusters = clusters_of((d.image_a, d.image_b) for d in pairs)
+    return Audit(len(manifest) - len(unreadable), pairs, clusters, leaks_in(clusters, split), unreadable)
 
 # %% ../nbs/06_audit.ipynb #ed16b6b1
-def _picture(path: Path, side: int = 176) -> str:
+def picture_element(
+    path: Path, # a photograph
+    side: int = 176, # the longer one, in pixels
+) -> str: # HTML
     "A photograph as a small image element."
-    img = read_image(path, at_least=side)
-    k = side / max(img.shape[:2])
-    f = io.BytesIO()
-    Image.fromarray(resize_image(img, (max(1, round(img.shape[0] * k)), max(1, round(img.shape[1] * k))))).save(f, 'JPEG', quality=85)
-    return f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(f.getvalue()).decode()}">'
+    image = read_image(path, at_least=side)
+    k = side / max(image.shape[:2])
+    h, w = (max(1, round(k * s)) for s in image.shape[:2])
+    data = base64.b64encode(encode_jpeg(resize_image(image, (h, w)), 85)).decode()
+    return f'<img alt="" src="data:image/jpeg;base64,{data}">'
 
-# %% ../nbs/06_audit.ipynb #acb3be96
-def _row(d: Duplicate, path: dict[str, Path], split: dict[str, str]) -> str:
-    "A pair as a row: two pictures with names and splits, and how they match."
-    def cell(i: str) -> str: return f'<td>{_picture(path[i])}<br>{html.escape(i)} {html.escape(split[i])}</td>'
-    y, x, h, w = d.window
+def pair_row(
+    d: Duplicate, # a pair
+    path: dict[str, Path], # photographs by id
+    split: dict[str, str], # splits by id
+) -> str: # HTML
+    "A pair as a row of a table: two pictures with names and splits, and how they match."
+    def cell(i: str) -> str: return f'<td>{picture_element(path[i])}<br>{html.escape(i)} {html.escape(split[i])}</td>'
+    _, _, h, w = d.window
     how = f'{d.correlation:.3f}<br>{d.orientation}<br>{h:.0%} of the height, {w:.0%} of the width'
     return f'<tr>{cell(d.image_a)}{cell(d.image_b)}<td>{how}</td></tr>'
 
 # %% ../nbs/06_audit.ipynb #1c3980e2
-_PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Near-duplicates</title><style>
-:root { color-scheme: light dark; } body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
-td, th { padding: .5rem 1rem .5rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid #8886; overflow-wrap: anywhere; }
+PAGE_HEAD = """<!doctype html><html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1"><title>Near-duplicates</title><style>
+:root { color-scheme: light dark; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+td, th { padding: .5rem 1rem .5rem 0; text-align: left; vertical-align: top; overflow-wrap: anywhere; }
+td, th { border-bottom: 1px solid #8886; }
 </style></head><body><h1>Near-duplicates</h1>"""
 
-# %% ../nbs/06_audit.ipynb #456c4363
-def _list(title: str, lines: list[str]) -> str:
-    "A heading and a list, or nothing."
-    return f'<h2>{title}</h2><ul>{"".join(f"<li>{html.escape(x)}</li>" for x in lines)}</ul>' if lines else ''
+LIMITS = ('Not found are: other photographs of the same lesion that share no hairs or pores, crops to less than about half '
+          'of a side, copies that were stretched or bent, and copies so blurred that no detail is left.')
 
-# %% ../nbs/06_audit.ipynb #37407c94
-def _page(a: Audit, m: Manifest, column: str) -> str:
+def html_list(
+    title: str, # the heading
+    lines: Sequence[str], # plain text
+) -> str: # HTML; nothing where there are no lines
+    "A heading and a list."
+    items = ''.join(f'<li>{html.escape(x)}</li>' for x in lines)
+    return f'<h2>{title}</h2><ul>{items}</ul>' if lines else ''
+
+def audit_page(
+    audit: Audit, # what was found
+    manifest: Manifest, # what was audited
+    column: str = 'split', # the column with the splits
+) -> str: # HTML that needs no other file
     "The whole report."
-    path, split = {p.id: p.image for p in m}, {p.id: str(p.split if column == 'split' else p.meta.get(column, '')) for p in m}
-    head, *lines = str(a).splitlines()
-    rows = ''.join(_row(d, path, split) for d in a.pairs)
-    table = f'<h2>Pairs</h2><table><tr><th>a</th><th>b</th><th>correlation, and how a lies on b</th></tr>{rows}</table>' if rows else ''
-    leaks, lost = ([x for x in lines if x.startswith(k)] for k in ('leak', 'unreadable'))
-    clusters = [', '.join(c) for c in a.clusters if len(c) > 2]
-    return (f'{_PAGE}<p>{head}</p>{_list("Leaks", leaks)}{_list("Clusters of more than two", clusters)}{table}'
-            f'{_list("Unreadable", lost)}</body></html>\n')
+    path = {p.id: p.image for p in manifest}
+    split = splits_by_id(manifest, column)
+    head, *lines = str(audit).splitlines()
+    leaks, unreadable = ([x for x in lines if x.startswith(kind)] for kind in ('leak', 'unreadable'))
+    rows = ''.join(pair_row(d, path, split) for d in audit.pairs)
+    names = '<tr><th>a</th><th>b</th><th>correlation, and how a lies on b</th></tr>'
+    table = f'<h2>Pairs</h2><table>{names}{rows}</table>' if rows else ''
+    clusters = html_list('Clusters of more than two', [', '.join(c) for c in audit.clusters if len(c) > 2])
+    parts = [PAGE_HEAD, f'<p>{head}</p><p>{LIMITS}</p>', html_list('Leaks', leaks), clusters, table]
+    return ''.join(parts) + html_list('Unreadable', unreadable) + '</body></html>\n'
 
-# %% ../nbs/06_audit.ipynb #0576fb1a
-def _field(text: str) -> str:
-    "A value as CSV wants it."
-    return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',;\t"\n') else text
-
-# %% ../nbs/06_audit.ipynb #cfcf42fa
+# %% ../nbs/06_audit.ipynb #fc0001aa
 def save_audit(
     folder: str | os.PathLike, # where `duplicates.html`, `.json` and `.csv` go
-    found: Audit, # the result
+    audit: Audit, # the result
     manifest: Manifest, # what was audited
-    column: str = 'split', # the column with the splits, as in `audit`
+    column: str = 'split', # the column with the splits, as in `audit_manifest`
 ) -> Path: # the page
     "Write the report for people, for programs, and the table that `make_split(duplicates=...)` takes."
-    facts = asdict(found) | {k: [x._asdict() for x in getattr(found, k)] for k in ('pairs', 'leaks', 'unreadable')}
-    table = ['image_a,image_b,correlation', *(f'{_field(d.image_a)},{_field(d.image_b)},{d.correlation}' for d in found.pairs)]
-    texts = {'.json': json.dumps(facts, indent=1) + '\n', '.csv': '\n'.join(table) + '\n', '.html': _page(found, manifest, column)}
-    for suffix, text in texts.items():
-        with atomic_path(Path(folder) / f'duplicates{suffix}') as f: f.write_text(text, encoding='utf-8')
-    return Path(folder) / 'duplicates.html'
+    folder = Path(folder)
+    content = asdict(audit) | {k: [x._asdict() for x in getattr(audit, k)] for k in ('pairs', 'leaks', 'unreadable')}
+    columns = ('image_a', 'image_b', 'correlation')
+    with atomic_path(folder / 'duplicates.json') as f:
+        f.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
+    with atomic_path(folder / 'duplicates.csv') as f:
+        write_csv([{k: getattr(d, k) for k in columns} for d in audit.pairs], columns, f)
+    with atomic_path(folder / 'duplicates.html') as f:
+        f.write_text(audit_page(audit, manifest, column), encoding='utf-8')
+    return folder / 'duplicates.html'

@@ -4,19 +4,19 @@
 
 # %% ../nbs/27_batch.ipynb #db6bbfde
 from __future__ import annotations
-
-import csv
 import glob
 import hashlib
 import json
+import math
 import os
 import shutil
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache, partial
@@ -26,200 +26,333 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Thread
 from typing import IO, Any
-
 import numpy as np
 from filelock import FileLock
-
 from .bundle import METADATA, Bundle
-from .core import InputError, atomic_path, cores, is_readable, safe_stem, sha256
+from lesion_seg.core import (
+    InputError,
+    atomic_path,
+    cores,
+    is_photograph,
+    read_rows,
+    safe_stem,
+    sha256,
+    writing,
+)
 from .predict import KINDS, Segmentation, Segmenter
 
 # %% auto #0
-__all__ = ['PLAN', 'INPUTS', 'RESULTS', 'MASKS', 'WORK', 'MASK_FORMATS', 'COLUMNS', 'list_inputs', 'Plan', 'make_plan',
-           'encode_rle', 'decode_rle', 'Counts', 'predict_shard', 'BatchResult', 'segment_folder']
+__all__ = ['MASK_FORMATS', 'COLUMNS', 'FolderWalk', 'Finder', 'list_inputs', 'Counts', 'Shards', 'Plan', 'write_list',
+           'shard_offsets', 'even_size', 'place_to_work', 'read_plan', 'check_same', 'make_plan', 'encode_rle',
+           'decode_rle', 'write_rows', 'name_as_text', 'failure_row', 'result_row', 'Watch', 'predict_shard', 'opened',
+           'deaf_children', 'begin_work', 'Job', 'run_in_processes', 'RayWorker', 'run_on_ray', 'parse_share',
+           'BatchResult', 'segment_folder']
 
 # %% ../nbs/27_batch.ipynb #127028ac
-def _entries(folder: str) -> list[os.DirEntry]:
-    "What lies in a folder, by name; hidden entries are left out."
-    try:
-        with os.scandir(folder) as entries: return sorted((e for e in entries if not e.name.startswith('.')), key=lambda e: e.name)
-    except OSError as e: raise InputError(f'{folder} cannot be listed ({e.strerror}): check the path and its permissions') from e
+class FolderWalk:
+    "Goes through folders by name and remembers where it was."
+    def __init__(self,
+        skip: str | Path = '', # a folder to leave out, such as that of the results
+        wanted: Callable[[str], bool] = is_photograph, # which files of a folder are photographs
+    ):
+        self.skip, self.wanted = os.path.realpath(skip) if skip else '', wanted
+        self.entered: set[tuple[int, ...]] = set()
+        self.passed_over: Counter[str] = Counter() # files that are not photographs, by suffix
 
-def _descend(folder: str, skip: str) -> Iterator[str]:
-    "The photographs in a folder and below, by their suffix."
-    for e in _entries(folder):
-        if e.is_dir(follow_symlinks=False):
-            if os.path.realpath(e.path) != skip: yield from _descend(e.path, skip)
-        elif is_readable(e.path): yield e.path
+    def entries(self,
+        folder: str, # to be listed
+    ) -> list[os.DirEntry]: # by name, without hidden ones
+        "What lies in a folder."
+        try:
+            with os.scandir(folder) as entries:
+                return sorted((e for e in entries if not e.name.startswith('.')), key=lambda e: e.name)
+        except OSError as e:
+            raise InputError(folder, f'cannot be listed ({e.strerror})', 'check the path and its permissions') from e
 
-# %% ../nbs/27_batch.ipynb #86cac5f3
-def _match(folder: str, parts: Sequence[str], skip: str) -> Iterator[str]:
-    "The files below a folder whose path fits the parts of a pattern; `**` stands for any number of folders."
-    first, rest = parts[0], parts[1:]
-    if first == '**' and rest: yield from _match(folder, rest, skip)
-    for e in _entries(folder):
-        if e.is_dir(follow_symlinks=False):
-            if os.path.realpath(e.path) == skip: continue
-            if first == '**': yield from _match(e.path, parts, skip)
-            elif rest and fnmatchcase(e.name, first): yield from _match(e.path, rest, skip)
-        elif not rest and (first == '**' or fnmatchcase(e.name, first)): yield e.path
+    def enters(self,
+        folder: str, # about to be walked through
+        *rest: int, # for a pattern: how much of it is left
+    ) -> bool: # False where that was done before, and for the folder to leave out
+        "Is this folder new?"
+        if os.path.realpath(folder) == self.skip: return False
+        place = os.stat(folder)
+        key = (place.st_dev, place.st_ino, *rest)
+        new = key not in self.entered
+        self.entered.add(key)
+        return new
 
-# %% ../nbs/27_batch.ipynb #8418a020
-def _glob(pattern: str, skip: str) -> Iterator[str]:
-    "The files that a pattern names, in an order that depends on names alone."
-    parts = Path(pattern).parts
-    fixed = next(i for i, p in enumerate(parts) if glob.has_magic(p))
-    if parts.count('**') > 1: raise InputError(f'{pattern} holds ** twice: once is enough')
-    return map(os.path.normpath, _match(os.path.join('', *parts[:fixed]) or '.', parts[fixed:], skip))
+    def in_folder(self,
+        folder: str, # with folders inside
+    ) -> Iterator[str]: # paths
+        "The photographs in a folder and below."
+        if not self.enters(folder): return
+        for e in self.entries(folder):
+            if e.is_dir(): yield from self.in_folder(e.path)
+            elif self.wanted(e.path) or not os.path.exists(e.path):
+                yield e.path # a link into nowhere is an input that fails
+            else: self.passed_over[os.path.splitext(e.name)[1].lower() or 'without a suffix'] += 1
 
-# %% ../nbs/27_batch.ipynb #e6acdd80
-def _cells(table: Path) -> Iterator[str]:
-    "The column `image` of a table, a few rows at a time."
-    if table.suffix.lower() == '.parquet':
-        import pyarrow.parquet as pq
-        with pq.ParquetFile(table) as f:
-            if 'image' not in f.schema_arrow.names: raise InputError(f'{table} has no column "image": name the column with the file names so')
-            for batch in f.iter_batches(1024, columns=['image']): yield from (str(v) for v in batch.column(0))
-        return
-    with open(table, newline='', encoding='utf-8-sig') as f:
-        rows = csv.DictReader(f)
-        if 'image' not in (rows.fieldnames or []): raise InputError(f'{table} has no column "image": name the column with the file names so')
-        yield from (r['image'] or '' for r in rows)
+# %% ../nbs/27_batch.ipynb #3e92d0b8
+class Finder(FolderWalk):
+    "Finds photographs in folders, by globs and in tables, always in the same order."
+    def by_pattern(self,
+        pattern: str, # with *, ? or [ ], and perhaps one **
+    ) -> Iterator[str]: # paths, in an order that depends on names alone
+        "The files that a glob names."
+        parts = Path(pattern).parts
+        fixed = [glob.has_magic(p) for p in parts].index(True)
+        if parts.count('**') > 1: raise InputError(pattern, 'holds ** twice', 'write it once')
+        yield from map(os.path.normpath, self._matches(os.path.join('', *parts[:fixed]) or '.', parts[fixed:]))
 
-# %% ../nbs/27_batch.ipynb #e716cb4e
-def _listed(table: Path) -> Iterator[str]:
-    "The photographs of a table; relative names start at its folder."
-    try: yield from (str(table.parent / cell) for cell in _cells(table))
-    except InputError: raise
-    except (OSError, ValueError, csv.Error) as e:  # of pyarrow, too
-        raise InputError(f'{table} cannot be read as a table ({e}): save it as CSV in UTF-8, or as Parquet') from e
+    def _matches(self, folder: str, parts: Sequence[str]) -> Iterator[str]:
+        first, rest = parts[0], parts[1:]
+        if first == '**':
+            if not self.enters(folder, len(parts)): return
+            if rest: yield from self._matches(folder, rest)
+        for e in self.entries(folder):
+            if e.is_dir():
+                if os.path.realpath(e.path) == self.skip: continue
+                if first == '**': yield from self._matches(e.path, parts)
+                elif rest and fnmatchcase(e.name, first): yield from self._matches(e.path, rest)
+            elif not rest and (first == '**' or fnmatchcase(e.name, first)): yield e.path
+
+    def in_table(self,
+        table: Path, # .csv or .parquet with a column `image`
+    ) -> Iterator[str]: # paths; relative ones start at the table's folder
+        "The photographs that a table names."
+        for row in read_rows(table):
+            if 'image' not in row:
+                raise InputError(table, 'has no column "image"', 'call the column with the file names so')
+            yield str(table.parent/str(row['image']))
 
 # %% ../nbs/27_batch.ipynb #77c60d97
 def list_inputs(
-    sources: str | Path | Iterable[str | Path], # folders, globs, tables (.csv, .parquet) with a column `image`, photographs
+    sources: str | Path | Iterable[str | Path], # folders, globs, tables with a column `image`, photographs
     skip: str | Path = '', # a folder to leave out
-) -> Iterator[str]: # as they were named; raises InputError for what does not exist
+    passed_over: Counter[str] | None = None, # gets the files of folders that are not photographs, by suffix
+) -> Iterator[str]: # as they were named; raises `InputError` for what does not exist
     "The photographs in all of `sources`, one after the other, always in the same order."
-    hidden = os.path.realpath(skip) if skip else ''
     for source in [sources] if isinstance(sources, (str, Path)) else sources:
-        path = Path(source)
-        if path.is_dir(): yield from _descend(str(path), hidden)
-        elif path.suffix.lower() in ('.csv', '.parquet') and path.is_file(): yield from _listed(path)
+        path, finder = Path(source), Finder(skip)
+        if path.is_dir(): yield from finder.in_folder(str(path))
+        elif path.suffix.lower() in ('.csv', '.parquet') and path.is_file(): yield from finder.in_table(path)
         elif path.exists(): yield str(path)
-        elif glob.has_magic(str(source)): yield from _glob(str(source), hidden)
-        else: raise InputError(f'{path} does not exist: name a folder, a glob, a table or a photograph')
+        elif glob.has_magic(str(source)): yield from finder.by_pattern(str(source))
+        else: raise InputError(path, 'does not exist', 'name a folder, a glob, a table or a photograph')
+        if passed_over is not None: passed_over.update(finder.passed_over)
 
 # %% ../nbs/27_batch.ipynb #9cc95a99
-PLAN, INPUTS, RESULTS, MASKS, WORK = 'plan.json', 'inputs.jsonl', 'results', 'masks', '.work'
 MASK_FORMATS = ('png', 'rle', 'none')
 
 @dataclass(frozen=True)
-class Plan:
-    "What a batch is to do, and in which parts."
+class Counts:
+    "How many inputs were done, and how many of them have no mask."
+    inputs: int = 0
+    failed: int = 0
+    def __add__(self, other: Counts) -> Counts: return Counts(self.inputs + other.inputs, self.failed + other.failed)
+
+@dataclass(frozen=True)
+class Shards:
+    "The inputs of a batch, divided."
     folder: Path # of the results
     inputs: int # how many
     digest: str # of the list of inputs
-    offsets: tuple[int, ...] # where in `INPUTS` each shard begins, bytes
+    offsets: tuple[int, ...] # where in `inputs.jsonl` each shard begins, bytes
     shard_size: int # inputs in a shard, but for the last
     masks: str # one of `MASK_FORMATS`
-    bundle: str # digest of its card
+    bundle: str # digest of its metadata
     precision: str # of `Segmenter`
     options: dict[str, Any] # of `Segmenter.predict`
 
     def __len__(self) -> int: return len(self.offsets)
-    def result(self, index: int) -> Path: "The file of a shard's results."; return self.folder / RESULTS / f'{index:06d}.parquet' # from 0
-    def names(self, index: int) -> list[str]: # of the shard, from 0
+
+    def result(self,
+        index: int, # of a shard, from 0
+    ) -> Path: # its Parquet file
+        "Where the rows of a shard are when it is finished."
+        return self.folder/'results'/f'{index:06d}.parquet'
+
+    def names(self,
+        index: int, # of a shard, from 0
+    ) -> list[str]: # at most `shard_size`
         "The inputs of a shard."
-        with open(self.folder / INPUTS, encoding='ascii') as f:
+        with open(self.folder/'inputs.jsonl', encoding='ascii') as f:
             f.seek(self.offsets[index])
-            return [json.loads(f.readline()) for _ in range(min(self.shard_size, self.inputs - index * self.shard_size))]
+            return [
+                json.loads(f.readline()) for _ in range(min(self.shard_size, self.inputs - index * self.shard_size))
+            ]
+
+# %% ../nbs/27_batch.ipynb #a6f1d842
+@dataclass(frozen=True)
+class Plan(Shards):
+    "What a batch is to do, and in which parts."
+    def finished(self,
+        index: int, # of a shard, from 0
+    ) -> Counts | None: # None: it is still to do
+        "What became of a shard, from the head of its file."
+        import pyarrow.parquet as pq
+        path = self.result(index)
+        if not path.exists(): return None
+        again = 'delete it and run again'
+        try: head = {k.decode(): v.decode() for k, v in (pq.read_metadata(path).metadata or {}).items()}
+        except (OSError, ValueError) as e: raise InputError(path, 'is damaged (no whole Parquet file)', again) from e
+        if head.get('digest') != self.digest:
+            raise InputError(path, 'belongs to another batch', 'choose another folder for the results')
+        try: return Counts(int(head['inputs']), int(head['failed']))
+        except (KeyError, ValueError) as e:
+            raise InputError(path, 'does not say how many inputs it holds', again) from e
+
+    def publish(self,
+        index: int, # of a shard, from 0
+        place: Path, # with `rows.parquet` and the folder `masks`
+    ) -> None:
+        "Move a shard to where it belongs: its masks first, its rows last."
+        self.result(index).parent.mkdir(exist_ok=True)
+        if self.masks == 'png':
+            home = self.folder/'masks'/f'{index:06d}'
+            shutil.rmtree(home, ignore_errors=True) # of a run that was killed right here
+            home.parent.mkdir(exist_ok=True)
+            os.replace(place/'masks', home)
+        os.replace(place/'rows.parquet', self.result(index))
 
 # %% ../nbs/27_batch.ipynb #c30fd679
-def _list_to(names: Iterable[str], file: IO[str] | None, shard_size: int) -> dict[str, Any]:
-    "Write one name a line; how many there are, their digest, and where each shard begins."
-    digest, offsets, at, n = hashlib.sha256(), [], 0, 0
-    for n, name in enumerate(names, 1):  # noqa: B007 (the last one is the count)
+def write_list(
+    names: Iterable[str], # of inputs
+    file: IO[str] | None, # open for writing; None: only count and digest
+) -> dict[str, Any]: # inputs, digest
+    "Write one name a line; how many there are, and the SHA-256 of the list."
+    digest, n = hashlib.sha256(), 0
+    for name in names:
         line = json.dumps(name) + '\n'
-        if (n - 1) % shard_size == 0: offsets.append(at)
         if file: file.write(line)
         digest.update(line.encode('ascii'))
-        at += len(line)
-    return dict(inputs=n, digest=digest.hexdigest(), offsets=offsets)
+        n += 1
+    return dict(inputs=n, digest=digest.hexdigest())
 
-# %% ../nbs/27_batch.ipynb #79d23e9d
-def _old_plan(folder: Path) -> dict[str, Any] | None:
-    "What an earlier run planned."
-    path = folder / PLAN
-    if not path.exists(): return None
-    try: old = json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError, RecursionError) as e: raise InputError(f'{path} cannot be read ({e}): delete the folder to begin again') from e
-    if not isinstance(old, dict): raise InputError(f'{path} is no plan of a batch: choose another folder')
-    return old
+def shard_offsets(
+    path: Path, # a list of inputs
+    size: int, # inputs in a shard
+) -> list[int]: # bytes
+    "Where each shard begins in a list of inputs."
+    offsets, at = [], 0
+    with open(path, 'rb') as f:
+        for n, line in enumerate(f):
+            if n % size == 0: offsets.append(at)
+            at += len(line)
+    return offsets
 
-def _intact(path: Path, digest: str) -> bool: return path.is_file() and sha256(path) == digest
+# %% ../nbs/27_batch.ipynb #d5c07a3b
+def even_size(
+    inputs: int, # how many there are
+    parts: int, # jobs that share them
+    most: int = 256, # inputs in a shard
+) -> int: # inputs in a shard, at least 1
+    "The size of shards that divide the work evenly over jobs."
+    rounds = max(1, math.ceil(inputs / (parts * most)))
+    return max(1, math.ceil(inputs / (parts * rounds)))
 
-def _same(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
-    "Refuse a plan that differs from the one in force."
-    words = dict(digest='inputs', shard_size='shard size', masks='kind of masks')
-    differ = [words.get(k, k) for k in ('digest', 'bundle', 'precision', 'options', 'masks', 'shard_size') if old.get(k) != new[k]]
-    if differ: raise InputError(f'{folder} holds a batch with another {" and ".join(differ)}: choose another folder, or delete it to begin again')
+# %% ../nbs/27_batch.ipynb #85d767ed
+@contextmanager
+def place_to_work(
+    folder: Path, # of the results
+    name: str, # of the work: 'plan', or a shard's number
+) -> Iterator[Path]: # a folder, empty at first and gone at the end
+    "A hidden place that one process has at a time."
+    work, place, ours = folder/'.work', folder/'.work'/name, not folder.exists()
+    lock = work/f'{name}.lock'
+    for _ in range(1000): # whoever has just left may have taken the empty folder along
+        try:
+            work.mkdir(parents=True, exist_ok=True)
+            held = FileLock(lock).acquire()
+            break
+        except OSError as e:
+            problem = e
+            if not isinstance(e, (FileNotFoundError, FileExistsError)):
+                raise InputError(
+                    folder, f'cannot be written into ({e.strerror})', 'choose another folder for the results'
+                ) from e
+    else:
+        raise InputError(
+            folder, f'cannot be written into ({problem.strerror})', 'choose another folder for the results'
+        ) from problem
+    try:
+        with held:
+            shutil.rmtree(place, ignore_errors=True) # what a killed run left
+            with writing(folder): place.mkdir(parents=True)
+            try: yield place
+            finally:
+                shutil.rmtree(place, ignore_errors=True)
+                lock.unlink(missing_ok=True)
+    finally:
+        with suppress(OSError): work.rmdir() # not empty where others are at work
+        if ours:
+            with suppress(OSError): folder.rmdir()
 
 # %% ../nbs/27_batch.ipynb #80c9196b
+def read_plan(
+    path: Path, # plan.json
+) -> dict[str, Any] | None: # None: there is none
+    "What an earlier run planned."
+    if not path.exists(): return None
+    again = 'delete the folder to begin again'
+    try: plan = json.loads(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError, RecursionError) as e: raise InputError(path, f'cannot be read ({e})', again) from e
+    if not isinstance(plan, dict): raise InputError(path, 'is not the plan of a batch', 'choose another folder')
+    return plan
+
+def check_same(
+    old: dict[str, Any], # the plan in force
+    new: dict[str, Any], # what is asked for now
+    folder: Path, # of the results
+) -> None: # raises `InputError` with what differs
+    "Refuse another plan than the one in force."
+    names = dict(digest='inputs', bundle='bundle', precision='precision', options='options')
+    names |= dict(masks='kind of masks', shard_size='shard size')
+    differ = ' and '.join(name for key, name in names.items() if old.get(key) != new[key])
+    again = 'choose another folder, or delete it to begin again'
+    if differ: raise InputError(folder, f'holds a batch that differs in {differ}', again)
+
+# %% ../nbs/27_batch.ipynb #4c0e9f7b
 def make_plan(
     sources: str | Path | Iterable[str | Path], # see `list_inputs`
     out: str | Path, # folder of the results; a plan that is there already must be the same
     bundle: Bundle, # the model
-    shard_size: int = 256, # inputs in a shard: what a kill may cost, and a file of the results
+    shard_size: int | None = None, # inputs in a shard; None: that of the plan in force, else by `even_size`
     masks: str = 'png', # one of `MASK_FORMATS`
     precision: str = 'float32', # of `Segmenter`
+    parts: int = 1, # jobs that share the work
+    passed_over: Counter[str] | None = None, # as for `list_inputs`
     **options: Any, # of `Segmenter.predict`
-) -> Plan: # raises InputError where nothing is to be done, or another plan is in force
+) -> Plan: # raises `InputError` where nothing is to be done, or another plan is in force
     "List the inputs and divide them into shards."
-    if shard_size < 1: raise InputError(f'shard_size is {shard_size}: give at least 1')
-    if masks not in MASK_FORMATS: raise InputError(f'masks are not kept as {masks!r}: choose from {", ".join(MASK_FORMATS)}')
-    folder, card = Path(out), sha256(bundle.path / METADATA)
-    facts = dict(shard_size=shard_size, masks=masks, bundle=card, precision=precision, options=json.loads(json.dumps(options)))
-    with _locked(folder, 'plan'):
-        def listed(file: IO[str] | None = None) -> dict[str, Any]: return _list_to(list_inputs(sources, skip=folder), file, shard_size)
-        old = _old_plan(folder)
-        if old: _same(old, facts := listed() | facts, folder)
-        if not old or not _intact(folder / INPUTS, facts['digest']):
-            with atomic_path(folder / INPUTS) as tmp:
-                with open(tmp, 'w', encoding='ascii', newline='\n') as f: facts = listed(f) | facts
-                if not facts['inputs']: raise InputError('no photograph was found: check the folder, the glob or the table')
+    if shard_size is not None and shard_size < 1:
+        raise InputError(f'shard_size {shard_size}', 'is too small', 'give at least 1')
+    if masks not in MASK_FORMATS:
+        raise InputError(f'masks {masks!r}', 'is not a way to keep them', f'choose from {", ".join(MASK_FORMATS)}')
+    folder = Path(out)
+    listing = folder/'inputs.jsonl'
+    sources = [sources] if isinstance(sources, (str, Path)) else list(sources)
+    digest = sha256(bundle.path/METADATA)
+    plan = dict(masks=masks, bundle=digest, precision=precision, options=json.loads(json.dumps(options)))
+    with place_to_work(folder, 'plan'):
+        old = read_plan(folder/'plan.json')
+        if old:
+            plan |= write_list(list_inputs(sources, folder, passed_over), None)
+            plan['shard_size'] = shard_size or old.get('shard_size')
+            check_same(old, plan, folder)
+        if not old or not listing.is_file() or sha256(listing) != plan['digest']:
+            strangers = None if old else passed_over # counted above
+            with atomic_path(listing) as tmp:
+                with open(tmp, 'w', encoding='ascii', newline='\n') as f:
+                    plan |= write_list(list_inputs(sources, folder, strangers), f)
+                if not plan['inputs']:
+                    names = ', '.join(map(str, sources))
+                    raise InputError(names, 'holds no photograph', 'check the folder, the glob or the table')
+        if not old: plan['shard_size'] = shard_size or even_size(plan['inputs'], parts)
+        plan['offsets'] = shard_offsets(listing, plan['shard_size'])
         if not old:
-            with atomic_path(folder / PLAN) as tmp: tmp.write_text(json.dumps(facts) + '\n', encoding='utf-8')
-    return Plan(folder, **(facts | dict(offsets=tuple(facts['offsets']))))
-
-# %% ../nbs/27_batch.ipynb #c601506a
-def _lock(path: Path) -> AbstractContextManager:
-    "A file's lock, acquired until the block ends; whoever has just left may have taken the empty folder along, hence the tries."
-    for _ in range(1000):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            return FileLock(path).acquire()
-        except OSError as e:
-            problem = e
-            if not isinstance(e, (FileNotFoundError, FileExistsError)): break
-    raise InputError(f'cannot write into {path.parent.parent} ({problem.strerror}): choose another folder for the results') from problem
-
-# %% ../nbs/27_batch.ipynb #85d767ed
-@contextmanager
-def _locked(folder: Path, name: str) -> Iterator[Path]:
-    "A place to work in that one process has at a time; it is empty at first and gone at the end."
-    work, place, ours = folder / WORK, folder / WORK / name, not folder.exists()
-    try:
-        with _lock(work / f'{name}.lock'):
-            shutil.rmtree(place, ignore_errors=True)  # what a killed run left
-            place.mkdir(parents=True)
-            try: yield place
-            finally:
-                shutil.rmtree(place, ignore_errors=True)
-                (work / f'{name}.lock').unlink(missing_ok=True)
-    finally:
-        with suppress(OSError): work.rmdir()  # not empty where others are at work
-        if ours:
-            with suppress(OSError): folder.rmdir()
+            with atomic_path(folder/'plan.json') as tmp: tmp.write_text(json.dumps(plan) + '\n', encoding='utf-8')
+    return Plan(folder, **(plan | dict(offsets=tuple(plan['offsets']))))
 
 # %% ../nbs/27_batch.ipynb #403872d0
 def encode_rle(
@@ -239,88 +372,113 @@ def decode_rle(
     return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(size[::-1]).T
 
 # %% ../nbs/27_batch.ipynb #10d3c25d
-COLUMNS = dict(image='string', status='string', reason='string', height='int32', width='int32', threshold='double', area_px='int64', area_fraction='double',
-               centre='list<double>', bbox='list<int32>', perimeter_px='double', equivalent_diameter_px='double', major_diameter_px='double',
-               mean_probability='double', area_mm2='double', perimeter_mm='double', equivalent_diameter_mm='double', major_diameter_mm='double',
-               spacing_mm='list<double>', doubt='double', needs_review='bool', mask='string', mask_rle='list<uint32>')
+COLUMNS = dict(
+    image='string',
+    status='string',
+    reason='string',
+    height='int32',
+    width='int32',
+    threshold='double',
+    area_px='int64',
+    area_fraction='double',
+    centre='list<double>',
+    bbox='list<int32>',
+    touches_frame='bool',
+    perimeter_px='double',
+    equivalent_diameter_px='double',
+    major_diameter_px='double',
+    mean_probability='double',
+    area_mm2='double',
+    perimeter_mm='double',
+    equivalent_diameter_mm='double',
+    major_diameter_mm='double',
+    spacing_mm='list<double>',
+    doubt='double',
+    needs_review='bool',
+    mask='string',
+    mask_rle='list<uint32>',
+)
 
-def _schema(facts: dict[str, str]) -> Any:
-    "The columns as Arrow types, and facts about the shard."
+def write_rows(
+    rows: list[dict[str, Any]], # with keys of `COLUMNS`
+    path: str | Path, # the file
+    head: dict[str, str], # what the file says about itself
+) -> None:
+    "Rows as a Parquet file with all columns."
     import pyarrow as pa
-    def typed(name: str) -> Any: return pa.list_(typed(name[5:-1])) if name.startswith('list') else pa.type_for_alias(name)
-    return pa.schema([(k, typed(v)) for k, v in COLUMNS.items()], metadata=facts)
-
-# %% ../nbs/27_batch.ipynb #4c2a5413
-def _write_rows(rows: list[dict[str, Any]], path: Path, facts: dict[str, str]) -> None:
-    "Rows as a Parquet file. They travel as JSON lines, since pyarrow looks at lists only after importing pandas."
     import pyarrow.json as pj
     import pyarrow.parquet as pq
-    lines, schema = '\n'.join(json.dumps(r, allow_nan=False) for r in rows).encode(), _schema(facts)
+    def typed(name: str) -> Any:
+        return pa.list_(typed(name[5:-1])) if name.startswith('list') else pa.type_for_alias(name)
+    schema = pa.schema([(name, typed(kind)) for name, kind in COLUMNS.items()], metadata=head)
+    # pyarrow looks at lists only after importing pandas
+    lines = '\n'.join(json.dumps(r, allow_nan=False) for r in rows).encode()
     options = pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior='error')
     table = pj.read_json(BytesIO(lines), pj.ReadOptions(use_threads=False, block_size=len(lines) + 1), options)
-    pq.write_table(table.cast(schema).replace_schema_metadata(facts), path, compression='zstd')
+    pq.write_table(table.cast(schema).replace_schema_metadata(head), path, compression='zstd')
 
 # %% ../nbs/27_batch.ipynb #86e5aa4f
-def _text(name: str) -> str:
-    "A file name as text; bytes that are none are written as \\\\xff."
+def name_as_text(
+    name: str, # a path, perhaps with bytes that are not UTF-8
+) -> str: # such bytes as \\xff
+    "A file name as a table can hold it."
     return os.fsencode(name).decode('utf-8', 'backslashreplace')
 
-def _spaced(found: Segmentation, path: str) -> Segmentation:
-    "The result with the millimetres of a pixel, where a DICOM header gives them."
-    if found.spacing is not None: return found
-    with open(path, 'rb') as f:
-        if f.read(132)[128:] != b'DICM': return found
-    from lesion_seg.dicom import dicom_summary
-    spacing = dicom_summary(Path(path)).get('pixel_spacing')
-    return replace(found, spacing=tuple(spacing)) if spacing else found
-
-# %% ../nbs/27_batch.ipynb #7b864ef0
-def _failed(name: str, path: str, why: InputError) -> dict[str, Any]:
+def failure_row(
+    name: str, # of the input, as the list has it
+    path: str, # under which it was opened
+    why: InputError, # what it said
+) -> dict[str, Any]: # a row
     "Why there is no mask; the sentence names the file as the list of inputs does."
-    return dict(image=_text(name), status='failed', reason=_text(str(why).replace(path, name)))
+    return dict(image=name_as_text(name), status='failed', reason=name_as_text(str(why).replace(path, name)))
 
-def _row(name: str, found: Segmentation, **mask: Any) -> dict[str, Any]:
+def result_row(
+    name: str, # of the input, as the list has it
+    result: Segmentation, # what was found
+    **mask: Any, # where the mask is: `mask` or `mask_rle`
+) -> dict[str, Any]: # a row
     "What is known about one photograph."
-    doubt = {} if found.doubt is None else dict(doubt=found.doubt, needs_review=found.needs_review)
-    return dict(image=_text(name), status='ok', height=found.size[0], width=found.size[1], threshold=found.threshold, **found.measure(), **doubt, **mask)
-
-def _mask_of(found: Segmentation, masks: str, place: Path, stem: str) -> dict[str, Any]:
-    "Keep a mask: a PNG file in `place`, or runs."
-    if masks == 'rle': return dict(mask_rle=encode_rle(found.mask).tolist())
-    if masks == 'none': return {}
-    (place / f'{stem}.png').write_bytes(KINDS['mask'][1](found))
-    return dict(mask=f'{stem}.png')
+    row = dict(
+        image=name_as_text(name),
+        status='ok',
+        height=result.size[0],
+        width=result.size[1],
+        threshold=result.threshold,
+        **result.measure(),
+    )
+    if result.disagreement is not None: row |= dict(doubt=result.disagreement, needs_review=result.needs_review)
+    return row | mask
 
 # %% ../nbs/27_batch.ipynb #f59a3ead
-@dataclass(frozen=True)
-class Counts:
-    "How many inputs were done, and how many of them have no mask."
-    inputs: int = 0
-    failed: int = 0
-    def __add__(self, other: Counts) -> Counts: return Counts(self.inputs + other.inputs, self.failed + other.failed)
+class Watch:
+    "Ends this process when nothing has been finished for too long, and leaves a note."
+    def __init__(self,
+        note: Path, # a file that remembers between processes what was slow in a shard
+        limit: float | None, # seconds for one photograph; None: no limit
+    ):
+        self.note, self.limit, self.done, self.last = note, limit, 0, time.monotonic()
+        known: dict[str, Any] = json.loads(note.read_text()) if note.exists() else dict(careful=False, slow=[])
+        self.careful: bool = known['careful'] # one photograph at a time
+        self.slow: list[int] = known['slow'] # numbers of inputs that are left out
+        if limit: Thread(target=self._look, daemon=True).start()
 
-# %% ../nbs/27_batch.ipynb #ac49ae1a
-def _finished(plan: Plan, index: int) -> Counts | None:
-    "The counts of a finished shard, from the head of its file."
-    import pyarrow.parquet as pq
-    path = plan.result(index)
-    if not path.exists(): return None
-    try: facts = {k.decode(): v.decode() for k, v in (pq.read_metadata(path).metadata or {}).items()}
-    except (OSError, ValueError) as e: raise InputError(f'{path} is damaged (no whole Parquet file): delete it and run again') from e
-    if facts.get('digest') != plan.digest: raise InputError(f'{path} belongs to another batch: choose another folder for the results')
-    try: return Counts(int(facts['inputs']), int(facts['failed']))
-    except (KeyError, ValueError) as e: raise InputError(f'{path} does not say how many inputs it holds: delete it and run again') from e
+    def step(self) -> None:
+        "One photograph is finished."
+        self.done += 1
+        self.last = time.monotonic()
 
-# %% ../nbs/27_batch.ipynb #1597b706
-def _publish(plan: Plan, index: int, place: Path) -> None:
-    "Move a shard from its hidden place to where it belongs; its rows last."
-    plan.result(index).parent.mkdir(exist_ok=True)
-    if plan.masks == 'png':
-        home = plan.folder / MASKS / f'{index:06d}'
-        shutil.rmtree(home, ignore_errors=True)  # of a run that was killed right here
-        home.parent.mkdir(exist_ok=True)
-        os.replace(place / MASKS, home)
-    os.replace(place / 'rows.parquet', plan.result(index))
+    def stop(self) -> None:
+        "The shard is finished."
+        self.limit = None
+        self.note.unlink(missing_ok=True)
+
+    def _look(self) -> None:
+        while self.limit:
+            time.sleep(min(1.0, self.limit / 4))
+            if self.limit and time.monotonic() - self.last > self.limit:
+                slow = [*self.slow, self.done] if self.careful else self.slow
+                self.note.write_text(json.dumps(dict(careful=True, slow=slow)))
+                os._exit(3)
 
 # %% ../nbs/27_batch.ipynb #77eded40
 def predict_shard(
@@ -330,118 +488,187 @@ def predict_shard(
     root: str | Path = '.', # where relative names of inputs start
     batch_size: int = 8, # photographs in one pass of the network
     decoders: int = 1, # threads that decode while the network works
+    time_limit: float | None = None, # seconds for one photograph, after which this process ends; None: none
 ) -> Counts: # of the shard, whoever finished it
     "Segment one shard, whole or not at all; a shard that is finished is not touched."
-    if done := _finished(plan, index): return done
-    with _locked(plan.folder, f'{index:06d}') as place:
-        if done := _finished(plan, index): return done
-        (place / MASKS).mkdir()
-        rows = list(_rows(segmenter, plan, index, root, place / MASKS, batch_size, decoders))
+    if done := plan.finished(index): return done
+    with place_to_work(plan.folder, f'{index:06d}') as place, writing(plan.result(index)):
+        if done := plan.finished(index): return done
+        (place/'masks').mkdir()
+        watch = Watch(plan.folder/'.work'/f'{index:06d}.slow', time_limit)
+        if watch.careful: batch_size = 1
+        elif watch.limit: watch.limit *= batch_size
+        names = plan.names(index)
+        paths = [os.path.join(root, name) for name in names]
+        answers = segmenter.predict_many(
+            [p for i, p in enumerate(paths) if i not in watch.slow], batch_size, decoders, **plan.options
+        )
+        rows = []
+        for i, (name, path) in enumerate(zip(names, paths, strict=True)):
+            too_slow = (
+                InputError(name, f'took longer than {time_limit:g} seconds', 'look at it by itself')
+                if i in watch.slow
+                else None
+            )
+            result = too_slow or next(answers)
+            if isinstance(result, InputError): rows.append(failure_row(name, path, result))
+            else:
+                mask: dict[str, Any] = {}
+                file = f'{i:04d}_{safe_stem(name)}.png'
+                if plan.masks == 'rle': mask = dict(mask_rle=encode_rle(result.mask).tolist())
+                if plan.masks == 'png':
+                    (place/'masks'/file).write_bytes(KINDS['mask'][1](result))
+                    mask = dict(mask=f'masks/{index:06d}/{file}')
+                rows.append(result_row(name, result, **mask))
+            watch.step()
         counts = Counts(len(rows), sum(r['status'] == 'failed' for r in rows))
-        _write_rows(rows, place / 'rows.parquet', dict(digest=plan.digest, inputs=str(counts.inputs), failed=str(counts.failed)))
-        _publish(plan, index, place)
+        write_rows(
+            rows, place / 'rows.parquet', dict(digest=plan.digest, inputs=str(counts.inputs), failed=str(counts.failed))
+        )
+        plan.publish(index, place)
+        watch.stop()
     return counts
-
-# %% ../nbs/27_batch.ipynb #22cfbd50
-def _rows(s: Segmenter, plan: Plan, index: int, root: str | Path, place: Path, batch_size: int, decoders: int) -> Iterator[dict[str, Any]]:
-    "The rows of a shard, as they come; the masks go to `place`."
-    names = plan.names(index)
-    paths = [os.path.join(root, n) for n in names]
-    for i, found in enumerate(s.predict_many(paths, batch_size, decoders, **plan.options)):
-        if isinstance(found, InputError): yield _failed(names[i], paths[i], found)
-        else:
-            mask = _mask_of(found, plan.masks, place, f'{i:04d}_{safe_stem(names[i])}')
-            if 'mask' in mask: mask['mask'] = f'{MASKS}/{index:06d}/{mask["mask"]}'
-            yield _row(names[i], _spaced(found, paths[i]), **mask)
 
 # %% ../nbs/27_batch.ipynb #db921426
 @lru_cache(1)
-def _opened(bundle: Path, precision: str) -> Segmenter: return Segmenter(Bundle.load(bundle, verify=False), threads=1, precision=precision)
+def opened(
+    bundle: Path, # a folder
+    precision: str, # of `Segmenter`
+) -> Segmenter: # with one thread
+    "The model of this process, opened once."
+    return Segmenter(Bundle.load(bundle, verify=False), threads=1, precision=precision)
 
-def _follow(leash: Connection) -> None:
-    "End this process when the other end of a pipe is gone."
-    leash.poll(None)
-    os._exit(1)
-
-# %% ../nbs/27_batch.ipynb #fe643fb3
 @contextmanager
-def _deaf() -> Iterator[None]:
-    "Processes that start here do not hear Ctrl-C, from their first instant on; this one hears it afterwards."
-    if not hasattr(signal, 'pthread_sigmask'): return (yield)  # Windows; there `_start` does what it can
+def deaf_children() -> Iterator[None]: # processes that start in the block never hear Ctrl-C
+    "Hold back Ctrl-C while processes start."
+    if not hasattr(signal, 'pthread_sigmask'): # Windows; there `begin_work` does what it can
+        yield
+        return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try: yield
     finally: signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-def _start(leash: Connection) -> None:
+def begin_work(
+    leash: Connection, # a pipe; the parent has the other end
+) -> None:
     "A worker's first steps."
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and lets go of the leash
-    Thread(target=_follow, args=(leash,), daemon=True).start()
+    def follow() -> None:
+        leash.poll(None) # until the other end is gone
+        os._exit(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=follow, daemon=True).start()
 
 # %% ../nbs/27_batch.ipynb #ad51cb67
 @dataclass(frozen=True)
-class _Job:
+class Job:
     "A call of `predict_shard` that can be sent to another process."
     plan: Plan
-    bundle: Path
-    root: str
-    batch_size: int
+    bundle: Path # its folder
+    root: str # where relative names of inputs start
+    batch_size: int = 8 # photographs in one pass of the network
+    time_limit: float | None = None # seconds for one photograph
+
     def __call__(self, index: int) -> Counts:
-        return predict_shard(_opened(self.bundle, self.plan.precision), self.plan, index, self.root, self.batch_size)
+        return predict_shard(
+            opened(self.bundle, self.plan.precision),
+            self.plan,
+            index,
+            self.root,
+            self.batch_size,
+            time_limit=self.time_limit,
+        )
+
+    def slow(self) -> set[str]: # what workers have noted
+        "Notes about files that took too long."
+        return {f'{p.name} {p.read_text()}' for p in (self.plan.folder/'.work').glob('*.slow')}
 
 # %% ../nbs/27_batch.ipynb #ca143f4b
-def _in_processes(job: _Job, todo: Iterable[int], workers: int) -> Iterator[Counts]:
-    "Shards by local processes, at most two for each waiting."
-    context, waiting = get_context('spawn'), set()
+def run_in_processes(
+    job: Job, # one call a shard
+    todo: Sequence[int], # shards
+    workers: int, # processes
+) -> Iterator[Counts]: # as they come
+    "Shards by local processes; at most two for each are waiting at a time."
+    left = list(todo)
+    while left:
+        notes = job.slow()
+        try:
+            for index, counts in _pool(job, left, workers):
+                yield counts
+                todo = [k for k in todo if k != index]
+            return
+        except BrokenProcessPool:
+            if job.slow() == notes:
+                remedy = 'run the same again, perhaps with fewer workers; what is finished stays'
+                raise InputError('batch', 'a worker process died (killed, or out of memory)', remedy) from None
+        left = list(todo)
+
+def _pool(job: Job, todo: Sequence[int], workers: int) -> Iterator[tuple[int, Counts]]:
+    "One pool of processes, until it is done or broken."
+    context = get_context('spawn')
     leash, hand = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(workers, context, partial(_start, leash))
+    pool = ProcessPoolExecutor(workers, context, partial(begin_work, leash))
+    waiting: dict[Future, int] = {}
+    shards = iter(todo)
     try:
-        for index in todo:
-            with _deaf(): waiting.add(pool.submit(job, index))
-            if len(waiting) >= 2 * workers:
-                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                yield from (f.result() for f in done)
-        while waiting:
-            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-            yield from (f.result() for f in done)
+        while True:
+            with deaf_children():
+                for index in shards:
+                    waiting[pool.submit(job, index)] = index
+                    if len(waiting) >= 2 * workers: break
+            if not waiting: break
+            done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in done: yield waiting.pop(future), future.result()
         pool.shutdown()
-    except BrokenProcessPool:
-        raise InputError('a worker process died (killed, or out of memory): what is finished stays; run the same again, perhaps with fewer workers') from None
     finally:
-        hand.close()  # lets go of workers that are still at it
+        hand.close() # lets go of workers that are still at it
         pool.shutdown(cancel_futures=True)
 
 # %% ../nbs/27_batch.ipynb #23613459
-class _Actor:
+class RayWorker:
     "Ray's worker: keeps the model, takes a shard at a time."
-    def __init__(self, job: _Job): self.job = job
+    def __init__(self,
+        job: Job, # one call a shard
+    ): self.job = job
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         counts = [self.job(int(i)) for i in batch['index']]
         return dict(inputs=np.array([c.inputs for c in counts]), failed=np.array([c.failed for c in counts]))
 
-# %% ../nbs/27_batch.ipynb #5d531074
-def _on_ray(job: _Job, todo: Sequence[int], workers: int, address: str | None) -> Iterator[Counts]:
+def run_on_ray(
+    job: Job, # one call a shard
+    todo: Sequence[int], # shards
+    workers: int, # actors
+    address: str | None = None, # of a cluster; None: this machine
+) -> Iterator[Counts]: # as they come
     "Shards by actors of Ray Data, in a cluster or on this machine."
     try: import ray
-    except ImportError: raise InputError("Ray is not installed: pip install 'lesion_seg[ray]', or leave it out and use local processes") from None
+    except ImportError:
+        raise InputError(
+            'Ray', 'is not installed', "`pip install 'lesion_seg[ray]'`, or leave it out and use local processes"
+        ) from None
     ours = not ray.is_initialized()
-    if ours: ray.init(address, log_to_driver=False, logging_level='error', **({} if address else dict(num_cpus=workers, include_dashboard=False)))
+    here = {} if address else dict(num_cpus=workers, include_dashboard=False)
+    if ours: ray.init(address, log_to_driver=False, logging_level='error', **here)
     try:
         ray.data.DataContext.get_current().enable_progress_bars = False
         shards = ray.data.from_items([dict(index=i) for i in todo], override_num_blocks=len(todo))
-        done = shards.map_batches(_Actor, fn_constructor_args=(job,), batch_size=1, concurrency=min(workers, len(todo)), num_cpus=1)
+        done = shards.map_batches(
+            RayWorker, fn_constructor_args=(job,), batch_size=1, concurrency=min(workers, len(todo)), num_cpus=1
+        )
         for row in done.iter_rows(): yield Counts(int(row['inputs']), int(row['failed']))
     finally:
         if ours: ray.shutdown()
 
 # %% ../nbs/27_batch.ipynb #79c9e5fa
-def _share(shard: str) -> tuple[int, int]:
-    "'2/5' as (1, 5): the part, from 0, and how many there are."
+def parse_share(
+    shard: str, # '2/5'
+) -> tuple[int, int]: # (1, 5): the part, from 0, and how many there are
+    "Which part of the work a job has."
     i, slash, n = shard.partition('/')
     if not (slash and i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n)):
-        raise InputError(f'shard {shard!r}: write i/n, such as 1/8 for the first of eight parts')
+        raise InputError(f'shard {shard!r}', 'is not a part', 'write i/n, such as 1/8 for the first of eight')
     return int(i) - 1, int(n)
 
-# %% ../nbs/27_batch.ipynb #9887759b
 @dataclass(frozen=True)
 class BatchResult:
     "What a batch came to."
@@ -450,17 +677,20 @@ class BatchResult:
     before: Counts # what was finished before
     inputs: int # of the whole batch
     seconds: float # of this call
+    passed_over: str = '' # files of folders that are not photographs, such as '3 files passed over: 2 .txt, 1 .mov'
+
     def __str__(self) -> str:
         done = f'{self.counts.inputs - self.counts.failed} of {self.counts.inputs} segmented'
-        return f'{done}, {self.counts.failed} failed, {self.before.inputs} of them done before; the rows are {self.folder / RESULTS}'
+        done += f', {self.counts.failed} failed, {self.before.inputs} of them done before'
+        return f'{done}; the rows are {self.folder/"results"}'
 
 # %% ../nbs/27_batch.ipynb #8167277a
 def segment_folder(
     sources: str | Path | Iterable[str | Path], # see `list_inputs`
     out: str | Path, # folder of the results; one that holds an unfinished batch goes on
-    bundle: str | Path | Bundle | None = None, # a bundle or its folder; None: the one that comes with the package
+    bundle: str | Path | Bundle | None = None, # a bundle, its folder, or that of a run; None: the shipped one
     masks: str = 'png', # 'png': files; 'rle': in the rows; 'none'
-    shard_size: int = 256, # inputs in a shard: what a kill may cost
+    shard_size: int | None = None, # inputs in a shard: what a kill may cost; None: at most 256, even over the jobs
     shard: str = '1/1', # 'i/n': only each n-th shard, beginning with the i-th, for schedulers
     workers: int | None = None, # processes; None: one for each core. 1 works in this process
     batch_size: int = 8, # photographs in one pass of the network
@@ -468,29 +698,37 @@ def segment_folder(
     address: str | None = None, # of a Ray cluster; None: this machine
     precision: str = 'float32', # of `Segmenter`
     report: Callable[[int, int], None] | None = None, # called with the inputs done so far, and all
+    time_limit: float | None = None, # seconds for one photograph; with two processes or more
     **options: Any, # of `Segmenter.predict`: threshold, tta, largest, fill_holes, spacing, review
-) -> BatchResult: # raises InputError; what is finished stays
+) -> BatchResult: # raises `InputError`; what is finished stays
     "Segment any number of photographs in shards; the same call again goes on where it stopped."
-    begin, (part, parts) = time.perf_counter(), _share(shard)
-    if workers is not None and workers < 1: raise InputError(f'workers is {workers}: give at least 1')
-    model = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle) if bundle else Bundle.shipped()
-    _opened(home := model.path.resolve(), precision).predict(np.zeros((32, 32, 3), np.uint8), **options)
-    plan = make_plan(sources, out, model, shard_size, masks, precision, **options)
+    begin = time.perf_counter()
+    part, parts = parse_share(shard)
+    if workers is not None and workers < 1: raise InputError(f'workers {workers}', 'is too few', 'give at least 1')
+    model = Bundle.open(bundle)
+    home = model.path.resolve()
+    # what is wrong with model or options shows now
+    opened(home, precision).predict(np.zeros((32, 32, 3), np.uint8), **options)
+    sources = [sources] if isinstance(sources, (str, Path)) else list(sources)
+    strangers: Counter[str] = Counter()
+    plan = make_plan(sources, out, model, shard_size, masks, precision, parts, strangers, **options)
     mine = range(part, len(plan), parts)
-    known = {k: c for k in mine if (c := _finished(plan, k))}
-    todo, before = [k for k in mine if k not in known], sum(known.values(), Counts())
-    counts, total = before, sum(min(shard_size, plan.inputs - k * shard_size) for k in mine)
-    for one in _run(_Job(plan, home, os.getcwd(), batch_size), todo, workers or cores(), ray, address):
+    known = {k: counts for k in mine if (counts := plan.finished(k))}
+    todo = [k for k in mine if k not in known]
+    before = counts = sum(known.values(), Counts())
+    total = sum(min(plan.shard_size, plan.inputs - k * plan.shard_size) for k in mine)
+    here = replace(plan, folder=plan.folder.resolve())
+    job = Job(here, home, os.getcwd(), batch_size, time_limit)
+    processes = min(workers or cores(), max(1, len(todo)))
+    if ray and todo: shards = run_on_ray(job, todo, workers or cores(), address)
+    elif processes > 1: shards = run_in_processes(job, todo, processes)
+    else: shards = map(replace(job, time_limit=None), todo)
+    for one in shards:
         counts += one
         if report: report(counts.inputs, total)
-    if all(plan.result(k).exists() for k in range(len(plan))): shutil.rmtree(plan.folder / WORK, ignore_errors=True)  # a killed run may have left it
-    return BatchResult(plan.folder, counts, before, plan.inputs, time.perf_counter() - begin)
-
-# %% ../nbs/27_batch.ipynb #77901de3
-def _run(job: _Job, todo: Sequence[int], workers: int, ray: bool, address: str | None) -> Iterator[Counts]:
-    "The shards that are to do, by whoever shall do them."
-    if not todo: return iter(())
-    job = replace(job, plan=replace(job.plan, folder=job.plan.folder.resolve()))
-    if ray: return _on_ray(job, todo, workers, address)
-    workers = min(workers, len(todo))
-    return map(job, todo) if workers == 1 else _in_processes(job, todo, workers)
+    if all(plan.result(k).exists() for k in range(len(plan))):
+        shutil.rmtree(plan.folder/'.work', ignore_errors=True) # of a killed run
+    n = sum(strangers.values())
+    kinds = ', '.join(f'{m} {kind}' for kind, m in strangers.most_common())
+    passed_over = f'{n} file{"s" * (n > 1)} passed over: {kinds}' if n else ''
+    return BatchResult(plan.folder, counts, before, plan.inputs, time.perf_counter() - begin, passed_over)

@@ -13,17 +13,18 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, NamedTuple
 import numpy as np
 from .bundle import ONNX, ONNX_INT8, WEIGHTS, Bundle, versions
-from .core import cores, InputError
+from .core import InputError, cores
 from .predict import RUNTIMES
 
 # %% auto #0
-__all__ = ['CONTENDERS', 'Ready', 'onnx_float', 'onnx_int8', 'torch_eager', 'torch_compiled', 'torch_bfloat16', 'openvino_float',
-           'openvino_bfloat16', 'peak_memory', 'spread', 'processor', 'benchmark', 'benchmark_table']
+__all__ = ['ALL_RUNTIMES', 'Ready', 'onnx_float', 'onnx_int8', 'torch_eager', 'torch_compiled', 'torch_bfloat16',
+           'openvino_float', 'openvino_bfloat16', 'peak_memory', 'serve_runtime', 'RuntimeProcess', 'spread',
+           'processor', 'benchmark_row', 'benchmark_bundle', 'benchmark_table']
 
 # %% ../nbs/26_benchmark.ipynb #0219320c
 class Ready(NamedTuple):
@@ -31,27 +32,42 @@ class Ready(NamedTuple):
     predict: Callable[[np.ndarray], Any] # uint8 (N, H, W, 3) to probabilities
     size: int # bytes on the disk
 
-def onnx_float(bundle: Bundle, threads: int) -> Ready: # exported; threads of one prediction
+def onnx_float(
+    bundle: Bundle, # exported to ONNX
+    threads: int, # of one prediction
+) -> Ready: # raises `InputError` where the file is missing
     "onnxruntime, float32."
     return Ready(RUNTIMES['onnxruntime', 'float32'](bundle, threads).probabilities, bundle.file(ONNX).stat().st_size)
 
-def onnx_int8(bundle: Bundle, threads: int) -> Ready: # exported; threads of one prediction
-    "onnxruntime, 8-bit whole numbers where they do no harm."
+def onnx_int8(
+    bundle: Bundle, # exported and quantized
+    threads: int, # of one prediction
+) -> Ready: # raises `InputError` where the file is missing
+    "onnxruntime, 8-bit integers where they do no harm."
     return Ready(RUNTIMES['onnxruntime', 'int8'](bundle, threads).probabilities, bundle.file(ONNX_INT8).stat().st_size)
 
-def torch_eager(bundle: Bundle, threads: int) -> Ready: # exported; threads of one prediction
+def torch_eager(
+    bundle: Bundle, # any
+    threads: int, # of one prediction
+) -> Ready: # ready to be called
     "PyTorch as it is."
     return Ready(RUNTIMES['torch', 'float32'](bundle, threads).probabilities, (bundle.path / WEIGHTS).stat().st_size)
 
 # %% ../nbs/26_benchmark.ipynb #25c979a9
-def torch_compiled(bundle: Bundle, threads: int) -> Ready: # exported; threads of one prediction
+def torch_compiled(
+    bundle: Bundle, # any
+    threads: int, # of one prediction
+) -> Ready: # compiles at its first call
     "PyTorch, compiled by `torch.compile` (wants a C++ compiler)."
     import torch
     backend: Any = RUNTIMES['torch', 'float32'](bundle, threads)
     backend.model = torch.compile(backend.model)
     return Ready(backend.probabilities, (bundle.path / WEIGHTS).stat().st_size)
 
-def torch_bfloat16(bundle: Bundle, threads: int) -> Ready: # exported; threads of one prediction
+def torch_bfloat16(
+    bundle: Bundle, # any
+    threads: int, # of one prediction
+) -> Ready: # ready to be called
     "PyTorch, 16-bit floats where it deems them safe."
     import torch
     backend: Any = RUNTIMES['torch', 'float32'](bundle, threads)
@@ -62,42 +78,52 @@ def torch_bfloat16(bundle: Bundle, threads: int) -> Ready: # exported; threads o
     return Ready(backend.probabilities, (bundle.path / WEIGHTS).stat().st_size)
 
 # %% ../nbs/26_benchmark.ipynb #d710a532
-def openvino_float(bundle: Bundle, threads: int, precision: str = 'f32') -> Ready: # exported; threads of one prediction; 'f32' or 'bf16'
-    "OpenVINO on the same ONNX file (`pip install 'lesion_seg[openvino]'`)."
+def openvino_float(
+    bundle: Bundle, # exported to ONNX
+    threads: int, # of one prediction
+    precision: str = 'f32', # 'f32' or 'bf16'
+) -> Ready: # raises `InputError` where OpenVINO or the file is missing
+    "OpenVINO on the same ONNX file."
     try: import openvino
-    except ImportError: raise InputError("OpenVINO is not installed: run pip install 'lesion_seg[openvino]'.") from None
+    except ImportError:
+        raise InputError('OpenVINO', 'is not installed', "run pip install 'lesion_seg[openvino]'") from None
     options = dict(INFERENCE_NUM_THREADS=threads, PERFORMANCE_HINT='LATENCY', INFERENCE_PRECISION_HINT=precision)
     file = bundle.file(ONNX)
     request = openvino.Core().compile_model(file, 'CPU', options).create_infer_request()
     return Ready(lambda batch: request.infer({'image': batch})[0], file.stat().st_size)
 
-def openvino_bfloat16(bundle: Bundle, threads: int) -> Ready: # exported; threads of one prediction
+def openvino_bfloat16(
+    bundle: Bundle, # exported to ONNX
+    threads: int, # of one prediction
+) -> Ready: # raises `InputError` where OpenVINO or the file is missing
     "OpenVINO, 16-bit floats, for processors that have them."
     return openvino_float(bundle, threads, 'bf16')
 
-CONTENDERS: dict[str, str] = {k.replace('_', ' '): f'lesion_seg.benchmark:{k}' for k in (
-    'torch_eager', 'torch_compiled', 'torch_bfloat16', 'onnx_float', 'onnx_int8', 'openvino_float', 'openvino_bfloat16')}
+ALL_RUNTIMES: dict[str, str] = {f.__name__.replace('_', ' '): f'lesion_seg.benchmark:{f.__name__}' for f in (
+    torch_eager, torch_compiled, torch_bfloat16, onnx_float, onnx_int8, openvino_float, openvino_bfloat16)}
 
 # %% ../nbs/26_benchmark.ipynb #921699cd
 def peak_memory() -> float | None: # MB; None where the system does not say
     "The most memory that this process has held so far."
-    status = Path('/proc/self/status')  # getrusage would count the parent that started this process
+    status = Path('/proc/self/status')
     if not status.exists(): return None
-    return next((int(line.split()[1]) * 1024 / 1e6 for line in status.read_text().splitlines() if line.startswith('VmHWM')), None)
+    for line in status.read_text().splitlines():
+        if line.startswith('VmHWM'): return int(line.split()[1]) * 1024 / 1e6
+    return None
 
 # %% ../nbs/26_benchmark.ipynb #2ea9ce51
-def _found(spec: str) -> Callable[[Bundle, int], Ready]:
-    "The function that 'module:name' means."
-    module, _, name = spec.partition(':')
-    return getattr(import_module(module), name)
-
-def _worker(spec: str, folder: str, threads: int, side: int) -> None:
-    "Make a contender ready, then answer each line on stdin, a number of photographs, with the seconds that they took."
+def serve_runtime(
+    spec: str, # 'module:function', of a function such as `onnx_float`
+    folder: str, # a bundle
+    threads: int, # of one prediction
+    side: int, # of the photographs, pixels
+) -> None:
+    "Make a runtime ready, then answer each line on stdin, a number of photographs, with the seconds that they took."
     answers = os.fdopen(os.dup(1), 'w', buffering=1)
-    os.dup2(2, 1)
-    def say(**facts: Any) -> None: answers.write(json.dumps(facts) + '\n')
+    os.dup2(2, 1) # what libraries print goes to stderr
+    def say(**message: Any) -> None: answers.write(json.dumps(message) + '\n')
     bundle, start = Bundle.load(folder), time.perf_counter()
-    try: ready = _found(spec)(bundle, threads)
+    try: ready = resolve_name(spec)(bundle, threads)
     except (ImportError, InputError) as e: return say(missing=str(e))
     say(load=time.perf_counter() - start, size=ready.size)
     rng, batches = np.random.default_rng(0), dict[int, np.ndarray]()
@@ -109,96 +135,142 @@ def _worker(spec: str, folder: str, threads: int, side: int) -> None:
         say(seconds=time.perf_counter() - start, memory=peak_memory())
 
 # %% ../nbs/26_benchmark.ipynb #a407099e
-class _Contender:
-    "A worker process, seen from outside."
-    def __init__(self, spec: str, bundle: Path, threads: int, side: int):
-        call = f'from lesion_seg.benchmark import _worker; _worker({spec!r}, {str(bundle)!r}, {threads}, {side})'
-        environment = os.environ | dict(OMP_NUM_THREADS=str(threads), PYTHONPATH=os.pathsep.join(p for p in sys.path if p))
+class RuntimeProcess:
+    "A runtime in a process of its own, seen from outside."
+    def __init__(self,
+        spec: str, # 'module:function', of a function such as `onnx_float`
+        bundle: Path, # a bundle folder
+        threads: int, # of one prediction
+        side: int, # of the photographs, pixels
+    ):
+        call = f'serve_runtime({spec!r}, {str(bundle)!r}, {threads}, {side})'
+        command = [sys.executable, '-W', 'ignore', '-c', f'from lesion_seg.benchmark import serve_runtime; {call}']
+        path = os.pathsep.join(p for p in sys.path if p)
         self.noise = tempfile.TemporaryFile('w+')
-        self.process = subprocess.Popen([sys.executable, '-W', 'ignore', '-c', call], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        stderr=self.noise, text=True, env=environment)
-        self.facts = self.answer()
+        environment = os.environ | dict(OMP_NUM_THREADS=str(threads), PYTHONPATH=path)
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.noise,
+                                        text=True, env=environment)
+        self.about = self.answer() # 'load' and 'size', or 'missing'; later also 'seconds' and 'memory'
 
-    def answer(self) -> dict[str, Any]:
-        line = self.process.stdout.readline()  # type: ignore[union-attr]
-        return json.loads(line) if line else dict(missing=f'the process ended with {self.process.wait()}: {self.last_words()}')
-
-    def last_words(self) -> str:
+    def answer(self) -> dict[str, Any]: # 'missing' when the process has ended
+        "The next message."
+        line = self.process.stdout.readline() # type: ignore[union-attr]
+        if line: return json.loads(line)
+        code = self.process.wait()
         self.noise.seek(0)
-        return (self.noise.read().splitlines() or [''])[-1][:200]
+        last_words = (self.noise.read().splitlines() or [''])[-1][:200]
+        return dict(missing=f'the process ended with {code}: {last_words}')
 
-    def turn(self, n: int) -> float:
-        "Seconds for `n` photographs at once."
-        self.process.stdin.write(f'{n}\n')  # type: ignore[union-attr]
-        self.process.stdin.flush()  # type: ignore[union-attr]
-        self.facts |= self.answer()
-        if 'seconds' not in self.facts: raise InputError(f'a benchmarked network failed: {self.facts.get("missing")}')
-        return self.facts['seconds']
+    def turn(self,
+        n: int, # photographs at once
+    ) -> float: # raises `InputError` when the process has ended
+        "Seconds for `n` photographs."
+        try:
+            self.process.stdin.write(f'{n}\n') # type: ignore[union-attr]
+            self.process.stdin.flush() # type: ignore[union-attr]
+        except BrokenPipeError: pass # its answer says why
+        self.about |= self.answer()
+        why = self.about.get('missing')
+        if why: raise InputError('a benchmarked network', f'failed ({why})', 'leave its runtime out')
+        return self.about['seconds']
 
-    def __enter__(self) -> _Contender: return self
+    def __enter__(self) -> RuntimeProcess: return self
+
     def __exit__(self, *_: object) -> None:
-        self.process.stdin.close()  # type: ignore[union-attr]
-        self.process.stdout.close()  # type: ignore[union-attr]
+        try: self.process.stdin.close() # type: ignore[union-attr]
+        except BrokenPipeError: pass
+        self.process.stdout.close() # type: ignore[union-attr]
         self.process.wait()
         self.noise.close()
 
 # %% ../nbs/26_benchmark.ipynb #903dc3d1
 def spread(
     seconds: Iterable[float], # of single runs
-) -> dict[str, float]: # milliseconds
-    "Mean, deviation, smallest, median, 95th percentile and largest of run times."
+) -> dict[str, float]: # milliseconds: mean, std, min, median, p95, max
+    "Mean, standard deviation, smallest, median, 95th percentile and largest of run times."
     ms = np.asarray(list(seconds)) * 1e3
-    return {k: round(float(v), 3) for k, v in dict(mean=ms.mean(), std=ms.std(ddof=1) if len(ms) > 1 else 0, min=ms.min(), median=np.median(ms),
-                                                   p95=np.quantile(ms, .95), max=ms.max()).items()}
+    std = ms.std(ddof=1) if len(ms) > 1 else 0
+    numbers = dict(mean=ms.mean(), std=std, min=ms.min(), median=np.median(ms), p95=np.quantile(ms, .95), max=ms.max())
+    return {k: round(float(v), 3) for k, v in numbers.items()}
 
 # %% ../nbs/26_benchmark.ipynb #b7d32365
-def processor() -> str:
+def processor() -> str: # such as 'AMD EPYC 7B13'
     "What this machine calls its processor."
-    try: return next(line.split(':')[1].strip() for line in Path('/proc/cpuinfo').read_text().splitlines() if line.startswith('model name'))
-    except (OSError, StopIteration): return platform.processor() or platform.machine()
+    try: lines = Path('/proc/cpuinfo').read_text().splitlines()
+    except OSError: lines = []
+    names = [line.split(':')[1].strip() for line in lines if line.startswith('model name')]
+    return names[0] if names else platform.processor() or platform.machine()
+
+def benchmark_row(
+    about: Mapping[str, Any], # of a `RuntimeProcess`: 'load', seconds, and 'size', bytes
+    first: float, # seconds of the very first photograph
+    memory: float | None, # MB after it
+    one: Iterable[float], # seconds for one photograph, warm
+    many: Iterable[float], # seconds for a batch, warm
+    batch: int, # photographs in it
+) -> dict[str, Any]: # JSON-able
+    "The figures of one runtime."
+    throughput = batch / float(np.median(list(many)))
+    return dict(milliseconds=spread(one), images_per_second=round(throughput, 1),
+                load_ms=round(about['load'] * 1e3, 1), first_ms=round(first * 1e3, 1),
+                peak_memory_mb=memory and round(memory, 1), file_mb=round(about['size'] / 1e6, 2))
 
 # %% ../nbs/26_benchmark.ipynb #d2d6971b
-def benchmark(
-    bundle: str | Path | Bundle, # a trained model
-    contenders: Mapping[str, str] | None = None, # 'module:function' by name; None: `CONTENDERS`
+def benchmark_bundle(
+    bundle: str | Path | Bundle, # a trained model, as for `Bundle.open`
+    runtimes: Mapping[str, str] | None = None, # 'module:function' by name; None: `ALL_RUNTIMES`
     threads: int | None = None, # of each; None: `cores()`
     size: int = 256, # side of the photographs, pixels
     rounds: int = 30, # turns of each that count
     batch: int = 8, # photographs at once, for the throughput
     warm_up: int = 5, # turns that do not count
-) -> dict[str, Any]: # JSON-able: the machine, and for each contender latency, throughput, load time, memory and size
+    report: Callable[[int, int], None] = lambda done, total: None, # called with steps done, of how many
+) -> dict[str, Any]: # JSON-able: the machine, and for each runtime latency, throughput, load time, memory and size
     "Run a network on every runtime in turn and measure."
-    if min(rounds, batch, size) < 1 or warm_up < 0: raise InputError('rounds, batch and size must be at least 1, warm_up 0.')
-    b, n = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle), threads or cores()
+    for name, value, least in (('rounds', rounds, 1), ('batch', batch, 1), ('size', size, 1), ('warm_up', warm_up, 0)):
+        if value < least: raise InputError(f'{name} {value}', 'is too small', f'give at least {least}')
+    opened, n = Bundle.open(bundle), threads or cores()
+    specs = ALL_RUNTIMES if runtimes is None else runtimes
+    batches = 2 + max(3, rounds // batch) # two of them to warm up
     with ExitStack() as stack:
-        found = {name: stack.enter_context(_Contender(spec, b.path, n, size)) for name, spec in (CONTENDERS if contenders is None else contenders).items()}
-        able = [c for c in found.values() if 'load' in c.facts]
-        first = {c: (c.turn(1), c.facts['memory']) for c in able}
-        turns = [{c: c.turn(1) for c in able} for _ in range(warm_up + rounds)][warm_up:]
-        many = [{c: c.turn(batch) for c in able} for _ in range(2 + max(3, rounds // batch))][2:]
-        rows = {name: _row(c.facts, first[c], [t[c] for t in turns], [t[c] for t in many], batch) if c in able else c.facts for name, c in found.items()}
-    return dict(processor=processor(), cores=cores(), threads=n, size=size, rounds=rounds, batch=batch, versions=versions(), rows=rows,
-                weights_sha256=b.info['weights_sha256'])
-
-def _row(facts: dict[str, Any], first: tuple[float, float | None], one: list[float], many: list[float], batch: int) -> dict[str, Any]:
-    "What is told of one contender."
-    return dict(milliseconds=spread(one), images_per_second=round(batch / float(np.median(many)), 1), load_ms=round(facts['load'] * 1e3, 1),
-                first_ms=round(first[0] * 1e3, 1), peak_memory_mb=first[1] and round(first[1], 1), file_mb=round(facts['size'] / 1e6, 2))
+        processes, done = {}, 0
+        for name, spec in specs.items():
+            processes[name] = stack.enter_context(RuntimeProcess(spec, opened.path, n, size))
+            report(len(processes), len(specs) * (2 + warm_up + rounds + batches))
+        able = {name: p for name, p in processes.items() if 'load' in p.about}
+        done, total = len(specs), len(specs) + len(able) * (1 + warm_up + rounds + batches)
+        def turns(count: int, photographs: int) -> list[dict[str, tuple[float, float | None]]]:
+            nonlocal done
+            seen = []
+            for _ in range(count):
+                seen.append({name: (p.turn(photographs), p.about['memory']) for name, p in able.items()})
+                done += len(able)
+                report(done, total)
+            return seen
+        first, one, many = turns(1, 1)[0], turns(warm_up + rounds, 1)[warm_up:], turns(batches, batch)[2:]
+        rows = {name: dict(p.about) for name, p in processes.items()}
+        for name, p in able.items():
+            warm, batched = [t[name][0] for t in one], [t[name][0] for t in many]
+            rows[name] = benchmark_row(p.about, *first[name], warm, batched, batch)
+    return dict(processor=processor(), cores=cores(), threads=n, size=size, rounds=rounds, batch=batch,
+                versions=versions(), rows=rows, weights_sha256=opened.info['weights_sha256'])
 
 # %% ../nbs/26_benchmark.ipynb #63abea02
 def benchmark_table(
-    found: Mapping[str, Any], # from `benchmark`
+    result: Mapping[str, Any], # from `benchmark_bundle`
 ) -> str: # lines of text
     "The result as a table for people."
-    names = list(found['rows']) or ['']
+    names = list(result['rows']) or ['']
     width = max(map(len, names))
-    lines = [f'{found["size"]} x {found["size"]} pixels, {found["threads"]} of {found["cores"]} cores, {found["rounds"]} rounds; {found["processor"]}',
-             f'{"":{width}}    mean     std     min  median     p95     max ms  images/s   load ms  first ms  memory MB  file MB']
-    for name, row in found['rows'].items():
+    size = result['size']
+    machine = f'{result["threads"]} of {result["cores"]} cores, {result["rounds"]} rounds; {result["processor"]}'
+    head = '   mean     std     min  median     p95     max ms  images/s   load ms  first ms  memory MB  file MB'
+    lines = [f'{size} x {size} pixels, {machine}', f'{"":{width}} {head}']
+    for name, row in result['rows'].items():
         if 'missing' in row:
             lines.append(f'{name:{width}}  {row["missing"]}')
             continue
         ms = ' '.join(f'{row["milliseconds"][k]:7.1f}' for k in ('mean', 'std', 'min', 'median', 'p95', 'max'))
-        lines.append(f'{name:{width}} {ms} {row["images_per_second"]:12.1f} {row["load_ms"]:9.0f} {row["first_ms"]:9.0f} {row["peak_memory_mb"] or 0:10.0f} '
-                     f'{row["file_mb"]:8.2f}')
+        rest = f'{row["load_ms"]:9.0f} {row["first_ms"]:9.0f} {row["peak_memory_mb"] or 0:10.0f} {row["file_mb"]:8.2f}'
+        lines.append(f'{name:{width}} {ms} {row["images_per_second"]:12.1f} {rest}')
     return '\n'.join(lines)

@@ -4,70 +4,81 @@
 
 # %% ../nbs/18_calibrate.ipynb #33d96159
 from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
-
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import entr, expit
-
 from .bundle import Calibration
 from .core import InputError
+from .metrics import check_mask
 
 # %% auto #0
-__all__ = ['EPS', 'GRID', 'ENOUGH', 'to_logit', 'cross_entropy', 'fit_temperature', 'border_band', 'entropy_per_area',
-           'calibrated', 'fit_curve', 'mean_jaccard', 'fit_threshold', 'fit_calibration']
+__all__ = ['EPS', 'TEMPERATURES', 'GRID', 'ENOUGH', 'to_logit', 'check_maps', 'cross_entropy', 'fit_temperature', 'border_band',
+           'entropy_per_area', 'calibrated', 'fit_curve', 'mean_jaccard', 'fit_threshold', 'calibration_warnings',
+           'fit_calibration']
 
 # %% ../nbs/18_calibrate.ipynb #bcf77fe1
-EPS = 1e-6  # a float32 probability this close to 0 or 1 has no logit worth the name
+EPS = 1e-6 # a float32 probability this close to 0 or 1 has no logit worth the name
 
 def to_logit(
-    probability: np.ndarray,  # in [0, 1], any shape
-) -> np.ndarray:  # float64; finite, also for 0 and 1
-    "The logit of a probability, cut at about 14 either way."
+    probability: np.ndarray, # in [0, 1], any shape
+) -> np.ndarray: # float64, the same shape; finite, also for 0 and 1
+    "The logit of a probability, limited to about 14 either way."
     p = np.clip(np.asarray(probability, float), EPS, 1 - EPS)
     return np.log(p) - np.log1p(-p)
 
 # %% ../nbs/18_calibrate.ipynb #fffa49af
-def _pairs(probabilities: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
-    "Checked pairs of a map and its truth."
+def check_maps(
+    probabilities: Sequence[np.ndarray], # maps (H, W) in [0, 1], one an image
+    masks: Sequence[np.ndarray], # bool or 0 and 1 (H, W), the truth
+) -> list[tuple[np.ndarray, np.ndarray]]: # each map with its mask as bool; raises `InputError`
+    "Pairs of a map and its truth that belong together."
     if not len(probabilities) or len(probabilities) != len(masks):
-        raise InputError(f"there are {len(probabilities)} maps and {len(masks)} masks: give one mask for each map, at least one.")
+        raise InputError('the maps', f'are {len(probabilities)}, the masks {len(masks)}',
+                         'give one mask for each map, at least one')
+    pairs = []
     for i, (p, m) in enumerate(zip(probabilities, masks, strict=True)):
-        if np.shape(p) != np.shape(m): raise InputError(f"map {i} is {np.shape(p)}, its mask {np.shape(m)}: resize one of them.")
-        if not (np.min(p) >= 0 and np.max(p) <= 1): raise InputError(f"map {i} holds values outside of [0, 1]: give probabilities, not logits.")
-    return [(np.asarray(p), np.asarray(m, bool)) for p, m in zip(probabilities, masks, strict=True)]
+        if np.shape(p) != np.shape(m):
+            raise InputError(f'map {i}', f'has the shape {np.shape(p)}, its mask {np.shape(m)}', 'resize one of them')
+        if not (np.min(p) >= 0 and np.max(p) <= 1):
+            raise InputError(f'map {i}', 'holds values outside of [0, 1]', 'give probabilities, not logits')
+        pairs.append((np.asarray(p), check_mask(m, f'mask {i}')))
+    return pairs
 
 # %% ../nbs/18_calibrate.ipynb #95f6f73a
 def cross_entropy(
-    probabilities: Sequence[np.ndarray],  # maps (H, W) in [0, 1], one an image
-    masks: Sequence[np.ndarray],  # bool (H, W), the truth
-    temperature: float = 1.0,  # the logits are divided by it
-) -> float:  # nats a pixel, averaged by image; at least 0
+    probabilities: Sequence[np.ndarray], # maps (H, W) in [0, 1], one an image
+    masks: Sequence[np.ndarray], # bool (H, W), the truth
+    temperature: float = 1.0, # the logits are divided by it, above 0
+) -> float: # nats a pixel, averaged by image; at least 0
     "Negative log-likelihood of the truth."
-    def one(p, m):
+    losses = []
+    for p, m in check_maps(probabilities, masks):
         z = to_logit(p) / temperature
-        return np.logaddexp(0, np.where(m, -z, z)).mean()  # log(1 + exp(-z)) where lesion, log(1 + exp(z)) elsewhere
-    return float(np.mean([one(p, m) for p, m in _pairs(probabilities, masks)]))
+        losses.append(np.logaddexp(0, np.where(m, -z, z)).mean()) # log(1 + exp(-z)) where lesion, else log(1 + exp(z))
+    return float(np.mean(losses))
 
 # %% ../nbs/18_calibrate.ipynb #65fb02ba
+TEMPERATURES = (0.1, 10.0) # where a temperature is sought
+
 def fit_temperature(
-    probabilities: Sequence[np.ndarray],  # maps (H, W) in [0, 1] at temperature 1
-    masks: Sequence[np.ndarray],  # bool (H, W), the truth
-    where: Sequence[np.ndarray] | None = None,  # bool (H, W): the pixels that count; None: all
-    bounds: tuple[float, float] = (0.05, 20.0),  # where it is sought
-) -> float:  # the temperature with the smallest cross-entropy of the pixels that count
+    probabilities: Sequence[np.ndarray], # maps (H, W) in [0, 1] at temperature 1
+    masks: Sequence[np.ndarray], # bool (H, W), the truth
+    where: Sequence[np.ndarray] | None = None, # bool (H, W): the pixels that count; None: all
+    bounds: tuple[float, float] = TEMPERATURES, # where it is sought, above 0
+) -> float: # the temperature with the smallest cross-entropy of the pixels that count
     "One temperature for all logits."
-    pairs = _pairs(probabilities, masks)
-    logits = [np.where(m, -1, 1) * to_logit(p) for p, m in pairs]  # large where wrong
+    pairs = check_maps(probabilities, masks)
+    logits = [np.where(m, -1, 1) * to_logit(p) for p, m in pairs] # large where wrong
     if where is not None: logits = [z[w] for z, w in zip(logits, where, strict=True) if w.any()]
-    if not logits: raise InputError("no pixel counts: give at least one image with a border.")
-    def loss(log_t: float) -> float: return float(np.mean([np.logaddexp(0, z / np.exp(log_t)).mean() for z in logits]))
-    found = minimize_scalar(loss, bounds=tuple(np.log(bounds)), method="bounded", options=dict(xatol=1e-4))
-    return float(np.exp(found.x))
+    if not logits: raise InputError('the masks', 'leave no pixel that counts', 'give at least one image with a border')
+    def loss(log_t: float) -> float:
+        return float(np.mean([np.logaddexp(0, z / np.exp(log_t)).mean() for z in logits]))
+    best = minimize_scalar(loss, bounds=tuple(np.log(bounds)), method='bounded', options=dict(xatol=1e-4))
+    return float(np.exp(best.x))
 
 # %% ../nbs/18_calibrate.ipynb #dfbcb58d
 def border_band(
@@ -80,88 +91,119 @@ def border_band(
 
 # %% ../nbs/18_calibrate.ipynb #c28ce366
 def entropy_per_area(
-    probability: np.ndarray,  # (H, W) in [0, 1]
-) -> float:  # nats for each pixel of lesion, above 0
-    "How doubtful a whole map is."
+    probability: np.ndarray, # (H, W) in [0, 1]
+) -> float: # nats for each pixel of lesion, above 0
+    "How uncertain a whole map is."
     p = np.clip(np.asarray(probability, float), EPS, 1 - EPS)
     return float((entr(p) + entr(1 - p)).sum() / (1 + p.sum()))
 
 # %% ../nbs/18_calibrate.ipynb #83a097bd
 def calibrated(
-    probability: np.ndarray,  # (H, W) in [0, 1], straight from the network: a sigmoid alone
-    calibration: Calibration,  # as fitted
-) -> np.ndarray:  # float32, in [0, 1]
+    probability: np.ndarray, # (H, W) in [0, 1], straight from the network: a sigmoid alone
+    calibration: Calibration, # as fitted
+) -> np.ndarray: # float32 (H, W) in [0, 1]
     "The probability that the calibration makes of a map."
     z = to_logit(probability) / calibration.temperature
     return expit(calibration.curve(z, np.float64(entropy_per_area(expit(z))))).astype(np.float32)
 
 # %% ../nbs/18_calibrate.ipynb #655a1a61
 def fit_curve(
-    probabilities: Sequence[np.ndarray],  # maps (H, W) in [0, 1] at temperature 1
-    masks: Sequence[np.ndarray],  # bool (H, W), the truth
-    temperature: float,  # as `fit_temperature` gave it
-    where: Sequence[np.ndarray],  # bool (H, W): the pixels that count
-) -> Calibration:  # with the smallest cross-entropy of the pixels that count
-    "The curve behind the temperature, and how much a map's doubt softens it."
-    pairs = _pairs(probabilities, masks)
+    probabilities: Sequence[np.ndarray], # maps (H, W) in [0, 1] at temperature 1
+    masks: Sequence[np.ndarray], # bool (H, W), the truth
+    temperature: float, # as `fit_temperature` gave it
+    where: Sequence[np.ndarray], # bool (H, W): the pixels that count
+) -> Calibration: # with the smallest cross-entropy of the pixels that count
+    "The curve behind the temperature, and how much a map's uncertainty softens it."
+    pairs = check_maps(probabilities, masks)
     logits = [to_logit(p) / temperature for p, _ in pairs]
-    doubts = np.array([entropy_per_area(expit(z)) for z in logits])
-    usual = float(np.median(doubts))
-    span = float(np.exp(np.quantile(abs(np.log(doubts / usual)), 0.98)))
-    seen = [(z[w], np.where(m[w], -1, 1), e) for z, (_, m), w, e in zip(logits, pairs, where, doubts, strict=True) if w.any()]
-    def made(x: np.ndarray) -> Calibration: return Calibration(temperature, float(np.exp(x[0])), float(np.exp(x[1])), float(x[2]), usual, span)
+    entropies = np.array([entropy_per_area(expit(z)) for z in logits])
+    usual = float(np.median(entropies))
+    span = float(np.exp(np.quantile(abs(np.log(entropies / usual)), 0.98)))
+    images = zip(logits, pairs, where, entropies, strict=True)
+    seen = [(z[w], np.where(m[w], -1, 1), e) for z, (_, m), w, e in images if w.any()]
+    def calibration(x: np.ndarray) -> Calibration:
+        return Calibration(temperature, float(np.exp(x[0])), float(np.exp(x[1])), float(x[2]), usual, span)
     def loss(x: np.ndarray) -> float:
-        curve = made(x).curve
+        curve = calibration(x).curve
         return float(np.mean([np.logaddexp(0, sign * curve(z, e)).mean() for z, sign, e in seen]))
     limits = [(np.log(0.5), np.log(3)), (np.log(0.05), np.log(20)), (0, 2)]
-    return made(minimize(loss, [0.1, 0.1, 0.1], method="Nelder-Mead", bounds=limits, options=dict(xatol=1e-3, fatol=1e-6)).x)
+    options = dict(xatol=1e-3, fatol=1e-6)
+    return calibration(minimize(loss, [0.1, 0.1, 0.1], method='Nelder-Mead', bounds=limits, options=options).x)
 
 # %% ../nbs/18_calibrate.ipynb #e82e84d5
 def mean_jaccard(
-    probabilities: Sequence[np.ndarray],  # maps (H, W) in [0, 1]
-    masks: Sequence[np.ndarray],  # bool (H, W), the truth
-    thresholds: Sequence[float],  # lesion from this probability on
-) -> np.ndarray:  # float64 (T,), the mean over images at each threshold; two empty masks score 1
+    probabilities: Sequence[np.ndarray], # maps (H, W) in [0, 1]
+    masks: Sequence[np.ndarray], # bool (H, W), the truth
+    thresholds: Sequence[float], # lesion from this probability on, (T,)
+) -> np.ndarray: # float64 (T,), the mean over images at each threshold; two empty masks score 1
     "Mean per-image Jaccard index at many thresholds, each map sorted once."
-    return np.mean([_jaccards(p, m, np.asarray(thresholds, float)) for p, m in _pairs(probabilities, masks)], axis=0)
-
-def _jaccards(p: np.ndarray, m: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    "The Jaccard index of one image at each threshold, from how many pixels lie below it."
-    t = thresholds.astype(p.dtype)  # compared as the maps are, so that `p >= t` means the same here and there
-    inside = m.sum() - np.searchsorted(np.sort(p[m]), t)
-    outside = (~m).sum() - np.searchsorted(np.sort(p[~m]), t)
-    union = m.sum() + outside
-    return np.where(union == 0, 1.0, inside / np.maximum(union, 1))
+    scores = []
+    for p, m in check_maps(probabilities, masks):
+        t = np.asarray(thresholds, float).astype(p.dtype) # so that `p >= t` means the same here and there
+        inside = m.sum() - np.searchsorted(np.sort(p[m]), t)
+        outside = (~m).sum() - np.searchsorted(np.sort(p[~m]), t)
+        union = m.sum() + outside
+        scores.append(np.where(union == 0, 1.0, inside / np.maximum(union, 1)))
+    return np.mean(scores, axis=0)
 
 # %% ../nbs/18_calibrate.ipynb #2e7d2c02
-GRID = np.round(np.arange(0.2, 0.801, 0.005), 3)  # fine, since a power above 1 flattens the middle
+GRID = np.round(np.arange(0.2, 0.801, 0.005), 3) # fine, since a power above 1 flattens the middle
 
 def fit_threshold(
-    probabilities: Sequence[np.ndarray],  # maps (H, W) in [0, 1], at the temperature that will be used
-    masks: Sequence[np.ndarray],  # bool (H, W), the truth
-    grid: Sequence[float] = tuple(GRID),  # candidates
-) -> float:  # the candidate with the highest `mean_jaccard`, the nearest to 0.5 of equals
+    probabilities: Sequence[np.ndarray], # maps (H, W) in [0, 1], at the temperature that will be used
+    masks: Sequence[np.ndarray], # bool (H, W), the truth
+    grid: Sequence[float] = tuple(GRID), # candidates, in (0, 1)
+) -> float: # the candidate with the highest `mean_jaccard`, the nearest to 0.5 of equals
     "One threshold for all maps."
     scores = mean_jaccard(probabilities, masks, grid)
     best = np.asarray(grid, float)[scores >= scores.max() - 1e-12]
     return float(best[np.argmin(abs(best - 0.5))])
 
 # %% ../nbs/18_calibrate.ipynb #a7b6332e
-ENOUGH = 50  # images from which more than a temperature is fitted
+ENOUGH = 50 # images from which more than a temperature is fitted, and below which a fit is on few images
 
+def calibration_warnings(
+    n: int, # images that were fitted on
+    temperature: float, # as it was fitted
+    bounds: tuple[float, float] = TEMPERATURES, # where it was sought
+    empty: int = 0, # masks without any lesion, at the size of the maps
+) -> list[str]: # plain sentences without a full stop; none where all is well
+    "What a reader has to know about a fit."
+    warnings = []
+    if n < ENOUGH:
+        photographs = f'{n} photograph{"s" * (n > 1)}'
+        warnings.append(f'fitted on {photographs}, which is few: temperature {temperature:.2f} and the threshold '
+                        f'may not hold for others; use at least {ENOUGH}')
+    if not bounds[0] * 1.01 < temperature < bounds[1] / 1.01:
+        low, high = bounds
+        warnings.append(f'the temperature {temperature:.2f} lies at the limit of what is sought ({low:g} to {high:g}): '
+                        'the masks and the predictions hardly agree, or agree in every pixel; '
+                        'look at them before you use it')
+    if empty:
+        warnings.append(f'{empty} of {n} masks hold no lesion at the size of the network: nothing was learned from '
+                        'their borders; look whether their lesions are too small or the masks wrong')
+    return warnings
+
+# %% ../nbs/18_calibrate.ipynb #27aaac99
 def fit_calibration(
-    probabilities: Sequence[np.ndarray],  # maps (H, W) in [0, 1] at temperature 1
-    masks: Sequence[np.ndarray],  # bool (H, W), the truth
-) -> dict[str, Any]:  # temperature, calibration (or {}), threshold, n; cross_entropy (of all pixels and in the band) and jaccard as [before, after]
-    "Fit temperature and curve in the band around the border, then threshold, on held-out images; images without any border count whole."
-    band = [b if (b := border_band(m)).any() else ~b for _, m in _pairs(probabilities, masks)]
+    probabilities: Sequence[np.ndarray], # maps (H, W) in [0, 1] at temperature 1
+    masks: Sequence[np.ndarray], # bool (H, W), the truth
+) -> dict[str, Any]: # temperature, calibration (or {}), threshold, n, warnings; scores as [before, after]
+    "Fit temperature and curve near the border, then the threshold; images without a border count whole."
+    band = []
+    for _, m in check_maps(probabilities, masks):
+        near = border_band(m)
+        band.append(near if near.any() else ~near)
     temperature = fit_temperature(probabilities, masks, band)
-    fitted = fit_curve(probabilities, masks, temperature, band) if len(masks) >= ENOUGH else Calibration(temperature)
-    warm = [calibrated(p, fitted) for p in probabilities]
-    threshold = fit_threshold(warm, masks)
-    def near(maps: Sequence[np.ndarray]) -> list[np.ndarray]: return [a[b] for a, b in zip(maps, band, strict=True)]
-    curve = {k: v for k, v in asdict(fitted).items() if k != "temperature"} if fitted != Calibration(temperature) else {}
+    fit = fit_curve(probabilities, masks, temperature, band) if len(masks) >= ENOUGH else Calibration(temperature)
+    after = [calibrated(p, fit) for p in probabilities]
+    threshold = fit_threshold(after, masks)
+    curve = {} if fit == Calibration(temperature) else {k: v for k, v in asdict(fit).items() if k != 'temperature'}
+    def in_band(maps: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [a[b] for a, b in zip(maps, band, strict=True)]
     return dict(temperature=temperature, calibration=curve, threshold=threshold, n=len(masks),
-                cross_entropy=[cross_entropy(maps, masks) for maps in (probabilities, warm)],
-                border_cross_entropy=[cross_entropy(near(maps), near(masks)) for maps in (probabilities, warm)],
-                jaccard=[float(mean_jaccard(probabilities, masks, [0.5])[0]), float(mean_jaccard(warm, masks, [threshold])[0])])
+                cross_entropy=[cross_entropy(maps, masks) for maps in (probabilities, after)],
+                border_cross_entropy=[cross_entropy(in_band(maps), in_band(masks)) for maps in (probabilities, after)],
+                jaccard=[float(mean_jaccard(probabilities, masks, [0.5])[0]),
+                         float(mean_jaccard(after, masks, [threshold])[0])],
+                warnings=calibration_warnings(len(masks), temperature, empty=sum(not np.any(m) for m in masks)))

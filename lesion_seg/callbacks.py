@@ -4,8 +4,8 @@
 
 # %% ../nbs/13_callbacks.ipynb #eb7abf43
 from __future__ import annotations
-
 import csv
+import hashlib
 import json
 import math
 import time
@@ -13,122 +13,160 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
 import numpy as np
 import torch
 from fastai.callback.channelslast import ChannelsLast
 from fastai.callback.core import Callback, CancelFitException
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.schedule import ParamScheduler, combined_cos
-from fastai.callback.tracker import EarlyStoppingCallback, ReduceLROnPlateau, TrackerCallback
+from fastai.callback.tracker import TrackerCallback
 from fastai.learner import Learner, Metric
-from fastcore.basics import patch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor, nn
-
-from .core import InputError, atomic_path
+from .core import InputError, atomic_path, open_file
 
 # %% auto #0
-__all__ = ['PRECISIONS', 'CHECKPOINT', 'BEST', 'HISTORY', 'TENSORBOARD', 'BUNDLE', 'SCHEDULES', 'batch_scores', 'PerImage',
-           'cpu_has_bf16', 'CPUBFloat16', 'precision_callbacks', 'Run', 'SeedEpoch', 'History', 'write_history',
-           'WeightAverage', 'Checkpoint', 'load_best', 'read_state', 'KeepBest', 'OneCycle', 'schedule_callbacks',
-           'ThawEncoder', 'Distil']
+__all__ = ['PRECISIONS', 'CHECKPOINT', 'BEST', 'HISTORY', 'TENSORBOARD', 'BUNDLE', 'DIGEST', 'SCHEDULES', 'batch_scores',
+           'PerImage', 'cpu_has_bf16', 'CPUBFloat16', 'choose_precision', 'precision_callbacks', 'Run', 'SeedEpoch',
+           'EpochMeter', 'duration', 'History', 'seal', 'write_tensors', 'read_tensors', 'optimizer_state',
+           'set_optimizer_state', 'WeightAverage', 'Checkpoint', 'of_another_training', 'read_state', 'KeepBest',
+           'load_best', 'OneCycle', 'Patience', 'LowerRate', 'StopEarly', 'schedule_callbacks', 'ThawEncoder', 'Distil']
 
 # %% ../nbs/13_callbacks.ipynb #b4f0bdff
 def batch_scores(
-    logits: Tensor,  # (N, 1, H, W)
-    target: Tensor,  # (N, H, W) or (N, 1, H, W), 0 or 1
-) -> tuple[Tensor, Tensor]:  # Dice and Jaccard of each image, (N,) each
+    logits: Tensor, # (N, 1, H, W)
+    target: Tensor, # (N, H, W) or (N, 1, H, W), 0 or 1
+) -> tuple[Tensor, Tensor]: # Dice and Jaccard of each image, (N,) each, in [0, 1]
     "Per-image Dice and Jaccard at a probability of one half."
-    p, t = (logits.as_subclass(Tensor) >= 0).flatten(1), (target.as_subclass(Tensor) > 0).flatten(1)  # fastai's types do not mix
-    overlap, total = (p & t).sum(1), p.sum(1) + t.sum(1)
+    p = (logits.as_subclass(Tensor) >= 0).flatten(1) # plain tensors, since fastai's types do not mix
+    t = (target.as_subclass(Tensor) > 0).flatten(1)
+    overlap = (p & t).sum(1)
+    total = p.sum(1) + t.sum(1)
     empty = total == 0
     dice = torch.where(empty, 1.0, 2 * overlap / total.clamp(min=1))
-    return dice, torch.where(empty, 1.0, overlap / (total - overlap).clamp(min=1))
+    jaccard = torch.where(empty, 1.0, overlap / (total - overlap).clamp(min=1))
+    return dice, jaccard
 
 # %% ../nbs/13_callbacks.ipynb #7e54e5b2
 class PerImage(Metric):
     "The mean of a per-image score over all images of the validation set, whatever the batches."
-    def __init__(
-        self,
-        name: str,  # column of the history
-        index: int,  # which of `batch_scores`: 0 Dice, 1 Jaccard
+    def __init__(self,
+        name: str, # column of the history
+        index: int, # which of `batch_scores`: 0 for Dice, 1 for Jaccard
     ):
         self._name, self.index = name, index
 
     def reset(self): self.total, self.n = 0.0, 0
+
     def accumulate(self, learn):
         scores = batch_scores(learn.pred, learn.y)[self.index]
-        self.total, self.n = self.total + scores.double().sum().item(), self.n + len(scores)
+        self.total += scores.double().sum().item()
+        self.n += len(scores)
 
     @property
     def value(self): return self.total / self.n if self.n else None
+
     @property
     def name(self): return self._name
 
 # %% ../nbs/13_callbacks.ipynb #e362fe2f
-def cpu_has_bf16() -> bool:
-    "Whether this CPU has bfloat16 instructions (AVX512-BF16 or AMX); emulated ones are slower than float32."
+def cpu_has_bf16() -> bool: # False where bfloat16 would be emulated
+    "Whether this CPU has bfloat16 instructions (AVX512-BF16 or AMX)."
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
-# %% ../nbs/13_callbacks.ipynb #27602f6d
 class CPUBFloat16(Callback):
     "Run the network under bfloat16 autocast on a CPU; predictions come out as float32."
     order = MixedPrecision.order
-    autocast: Any = None  # while the network runs
+    autocast: Any = None # while the network runs
 
     def before_batch(self):
-        self.autocast = torch.autocast("cpu", dtype=torch.bfloat16)
+        self.autocast = torch.autocast('cpu', dtype=torch.bfloat16)
         self.autocast.__enter__()
+
     def after_pred(self):
         self.close()
         self.learn.pred = self.pred.float()
-    def close(self):  # fastai has no event for a network that raises, so `fit` calls this on its way out
+
+    def close(self): # fastai has no event for a network that raises, so `fit` calls this on its way out
         if self.autocast: self.autocast.__exit__(None, None, None)
         self.autocast = None
 
 # %% ../nbs/13_callbacks.ipynb #285b7116
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+PRECISIONS = ('auto', 'fp32', 'bf16', 'fp16')
+
+def choose_precision(
+    precision: str, # one of `PRECISIONS`; 'auto': fp16 on CUDA, bf16 on a CPU that has it, else fp32
+    device: torch.device, # where the training runs
+) -> str: # 'fp32', 'bf16' or 'fp16'; raises `InputError` for what this device cannot do
+    "The precision that a training on a device runs in."
+    on_cuda = device.type == 'cuda'
+    if precision not in PRECISIONS:
+        raise InputError(f'precision {precision!r}', 'is unknown', f'choose one of {", ".join(PRECISIONS)}')
+    if precision == 'fp16' and not on_cuda:
+        raise InputError("precision 'fp16'", 'needs a CUDA device', "choose 'bf16' or 'fp32' here")
+    if precision != 'auto': return precision
+    if on_cuda: return 'fp16'
+    return 'bf16' if cpu_has_bf16() else 'fp32'
 
 def precision_callbacks(
-    precision: str,  # one of `PRECISIONS`; 'auto': fp16 on CUDA, bf16 on a CPU that has it, else fp32
-    device: torch.device,  # where the training runs
-) -> list[Callback]:
+    precision: str, # one of `PRECISIONS`, see `choose_precision`
+    device: torch.device, # where the training runs
+) -> list[Callback]: # of fastai and `CPUBFloat16`
     "Mixed precision and memory layout for a device."
-    if precision not in PRECISIONS: raise InputError(f"precision {precision!r} is unknown; choose one of {', '.join(PRECISIONS)}.")
-    on_cuda = device.type == "cuda"
-    if precision == "auto": precision = "fp16" if on_cuda else "bf16" if cpu_has_bf16() else "fp32"
-    if precision == "fp16" and not on_cuda: raise InputError("precision 'fp16' needs a CUDA device; choose 'bf16' or 'fp32' here.")
-    if precision == "fp32": return [ChannelsLast()]
-    return [ChannelsLast(), MixedPrecision(precision) if on_cuda else CPUBFloat16()]
+    chosen = choose_precision(precision, device)
+    if chosen == 'fp32': return [ChannelsLast()]
+    return [ChannelsLast(), MixedPrecision(chosen) if device.type == 'cuda' else CPUBFloat16()]
 
 # %% ../nbs/13_callbacks.ipynb #b0731f97
-CHECKPOINT, BEST, HISTORY, TENSORBOARD, BUNDLE = "checkpoint.safetensors", "best.safetensors", "history.csv", "tensorboard", "bundle"
+CHECKPOINT, BEST, HISTORY = 'checkpoint.safetensors', 'best.safetensors', 'history.csv'
+TENSORBOARD, BUNDLE = 'tensorboard', 'bundle'
 
 @dataclass
 class Run:
     "What a training remembers: folder, length, seed, start and history."
-    folder: Path  # holds checkpoint, best weights, history and, at the end, the bundle
-    epochs: int  # planned
-    seed: int = 42
-    settings: dict[str, Any] = field(default_factory=dict)  # what must be equal for a resume to be exact
-    start: int = 0  # first epoch that is still to do
-    rows: list[dict[str, float]] = field(default_factory=list)  # one for each finished epoch
-    failure: str = ""  # why it could not go on
-    writes: bool = True  # of several processes only the first writes files and reports
+    folder: Path # holds checkpoint, best weights, history and, at the end, the bundle
+    epochs: int # planned
+    seed: int = 42 # of dropout, order and augmentation
+    settings: dict[str, Any] = field(default_factory=dict) # what must be equal for a resume to be exact
+    data: dict[str, str] = field(default_factory=dict) # a digest for each image that it learns or is judged from
+    start: int = 0 # first epoch that is still to do, from 0
+    rows: list[dict[str, float]] = field(default_factory=list) # one for each finished epoch
+    stopped: bool = False # it ended before its last planned epoch, because nothing improved
+    failure: InputError | None = None # why it could not go on
+    writes: bool = True # of several processes only the first writes files and reports
+    say: Callable[[str], None] = print # gets the sentences for the user
 
-    def epoch(self, learn: Learner) -> int:  # of the run that `learn` is at, from 0
-        "The epoch, counted from the very beginning."
+    @property
+    def done(self) -> bool: return self.stopped or len(self.rows) >= self.epochs
+
+    def epoch(self,
+        learn: Learner, # that trains this run
+    ) -> int: # from 0
+        "The epoch that a Learner is at, counted from the very beginning."
         return self.start + learn.epoch
+
+    def tell(self,
+        sentence: str, # without a full stop
+    ) -> None:
+        "Tell the user something, once for all processes."
+        if self.writes: self.say(sentence)
+
+    def write_history(self) -> None:
+        "Write the rows to history.csv."
+        if not self.writes: return
+        with atomic_path(self.folder / HISTORY) as path, open(path, 'w', newline='', encoding='utf-8') as f:
+            table = csv.DictWriter(f, list(self.rows[0]))
+            table.writeheader()
+            table.writerows(self.rows)
 
 # %% ../nbs/13_callbacks.ipynb #d0d6def2
 class SeedEpoch(Callback):
     "Make each epoch's randomness a function of (seed, epoch)."
     order = -10
-    def __init__(
-        self,
-        run: Run,  # the training that this belongs to
+
+    def __init__(self,
+        run: Run, # the training that this belongs to
     ): self.run_state = run
 
     def before_epoch(self):
@@ -137,18 +175,13 @@ class SeedEpoch(Callback):
         torch.manual_seed(int(np.random.SeedSequence((self.run_state.seed, epoch)).generate_state(1)[0]))
 
 # %% ../nbs/13_callbacks.ipynb #22fe63ef
-class History(Callback):
-    "Collect a row for each epoch; write history.csv and TensorBoard scalars."
-    order = 55  # after the Recorder, before the trackers
+class EpochMeter(Callback):
+    "Measure an epoch: mean training loss over images, seconds, seconds of waiting for data."
+    order = 55 # after the Recorder, before the trackers
 
-    def __init__(
-        self,
-        run: Run,  # the training that this belongs to
-        tensorboard: bool = False,  # write event files as well
-        report: Callable[[dict], None] | None = None,  # called with each epoch's row
-    ):
-        self.run_state, self.tensorboard, self.report = run, tensorboard, report
-        self.writer: Any = None
+    def __init__(self,
+        run: Run, # the training that this belongs to
+    ): self.run_state = run
 
     def before_epoch(self):
         self.sum = self.n = self.wait = 0.0
@@ -157,91 +190,150 @@ class History(Callback):
     def before_batch(self):
         if self.training: self.wait += time.perf_counter() - self.mark
 
+    def after_batch(self):
+        if not self.training: return
+        loss = self.loss.item()
+        if not math.isfinite(loss):
+            problem = f'training diverged in epoch {self.run_state.epoch(self.learn) + 1} (the loss is {loss})'
+            self.run_state.failure = InputError(self.run_state.folder, problem, 'lower the learning rate')
+            raise CancelFitException
+        self.sum += loss * len(self.y)
+        self.n += len(self.y)
+        self.mark = time.perf_counter()
+
     def after_train(self): self.train_seconds = time.perf_counter() - self.begin
 
-# %% ../nbs/13_callbacks.ipynb #7dae89a8
-@patch
-def after_batch(self: History):
-    "Add up the loss by image; stop at one that is not finite."
-    if not self.training: return
-    loss = self.loss.item()
-    if not math.isfinite(loss):
-        self.run_state.failure = f"training diverged: the loss is {loss} in epoch {self.run_state.epoch(self.learn)}; lower the learning rate."
-        raise CancelFitException
-    self.sum, self.n = self.sum + loss * len(self.y), self.n + len(self.y)
-    self.mark = time.perf_counter()
+    def measured(self) -> dict[str, float]:
+        "The columns of the history that are measured here."
+        lr, seconds = float(self.opt.hypers[-1]['lr']), time.perf_counter() - self.begin
+        return dict(train_loss=self.sum / self.n, lr=lr, seconds=seconds,
+                    images_per_second=self.n / self.train_seconds, waiting=self.wait / self.train_seconds)
+
+# %% ../nbs/13_callbacks.ipynb #22fe63f0
+def duration(
+    seconds: float, # at least 0
+) -> str: # such as '40 s', '12 min' or '3 h 20 min'
+    "A length of time in the words of people."
+    if seconds < 60: return f'{seconds:.0f} s'
+    minutes = round(seconds / 60)
+    if minutes < 60: return f'{minutes} min'
+    return f'{minutes // 60} h {minutes % 60} min' if minutes % 60 else f'{minutes // 60} h'
 
 # %% ../nbs/13_callbacks.ipynb #da5df83f
-@patch
-def after_epoch(self: History):
-    "Make the row of the epoch and hand it on."
-    names, values = list(self.recorder.metric_names)[1:-1], self.recorder.values[-1]
-    row = dict(epoch=self.run_state.epoch(self.learn), **dict(zip(names, map(float, values), strict=True)))
-    row |= dict(train_loss=self.sum / self.n, lr=float(self.opt.hypers[-1]["lr"]), seconds=time.perf_counter() - self.begin,
-                images_per_second=self.n / self.train_seconds, waiting=self.wait / self.train_seconds)
-    self.run_state.rows.append(row)
-    write_history(self.run_state)
-    if self.writer: _to_tensorboard(self.writer, row)
-    if self.report and self.run_state.writes: self.report(row)
+class History(EpochMeter):
+    "Collect a row for each epoch; write history.csv and TensorBoard scalars."
+    def __init__(self,
+        run: Run, # the training that this belongs to
+        tensorboard: bool = False, # write event files as well
+        report: Callable[[dict[str, float]], None] | None = None, # called with each epoch's row
+    ):
+        super().__init__(run)
+        self.tensorboard, self.report = tensorboard, report
+        self.writer: Any = None
 
-# %% ../nbs/13_callbacks.ipynb #893cb226
-def write_history(
-    run: Run,  # with at least one row
-) -> None:
-    "Write the rows of a run to its history.csv."
-    if not run.writes: return
-    with atomic_path(run.folder / HISTORY) as path, open(path, "w", newline="", encoding="utf-8") as f:
-        table = csv.DictWriter(f, list(run.rows[0]))
-        table.writeheader()
-        table.writerows(run.rows)
+    def before_fit(self):
+        if not (self.tensorboard and self.run_state.writes): return
+        from torch.utils.tensorboard import SummaryWriter
+        # what a cut run wrote beyond its checkpoint is purged
+        self.writer = SummaryWriter(str(self.run_state.folder / TENSORBOARD), purge_step=self.run_state.start)
 
-def _to_tensorboard(writer: Any, row: dict[str, float]) -> None:
-    "One scalar for each column, at the row's epoch."
-    for name, value in row.items():
-        if name != "epoch": writer.add_scalar(name, value, int(row["epoch"]))
-    writer.flush()
+    def after_epoch(self):
+        run, names = self.run_state, list(self.recorder.metric_names)[1:-1]
+        scores = dict(zip(names, map(float, self.recorder.values[-1]), strict=True))
+        row = dict(epoch=run.epoch(self.learn)) | scores | self.measured()
+        run.rows.append(row)
+        run.write_history()
+        if self.writer: self.write_scalars(row)
+        if self.report and run.writes: self.report(row)
+        each, left = row['seconds'], row['seconds'] * (run.epochs - len(run.rows))
+        if self.epoch == 0 and left >= 60: run.tell(f'about {duration(left)} left, at {duration(each)} an epoch')
 
-# %% ../nbs/13_callbacks.ipynb #dd03dfcb
-@patch
-def before_fit(self: History):
-    "Open the event file; what a cut run wrote beyond its checkpoint is purged."
-    if not (self.tensorboard and self.run_state.writes): return
-    from torch.utils.tensorboard import SummaryWriter
-    self.writer = SummaryWriter(str(self.run_state.folder / TENSORBOARD), purge_step=self.run_state.start)
+    def write_scalars(self,
+        row: dict[str, float], # of an epoch
+    ) -> None:
+        "One TensorBoard scalar for each column."
+        for name, value in row.items():
+            if name != 'epoch': self.writer.add_scalar(name, value, int(row['epoch']))
+        self.writer.flush()
 
-@patch
-def after_fit(self: History):
-    "Close the event file."
-    if self.writer: self.writer.close()
+    def after_fit(self):
+        if self.writer: self.writer.close()
 
 # %% ../nbs/13_callbacks.ipynb #d78c6e87
-def _optimizer_state(opt: Any) -> tuple[dict[str, Tensor], list[dict]]:
-    "A fastai optimizer's state: tensors by name, plain values in a list."
+DIGEST = 'file_sha256'
+_MARK = f'"{DIGEST}":"'.encode() # inside other texts of the header its quotes would be escaped
+
+def seal(
+    data: bytes, # a safetensors file with a place for its digest
+) -> bytes: # the same file with its digest; unchanged where it has no such place
+    "Write a file's digest into its place."
+    sealed, at = bytearray(data), data.find(_MARK) + len(_MARK)
+    if at < len(_MARK): return data
+    sealed[at:at + 64] = b'0' * 64
+    sealed[at:at + 64] = hashlib.sha256(sealed).hexdigest().encode()
+    return bytes(sealed)
+
+def write_tensors(
+    path: Path, # a safetensors file, written whole or not at all
+    tensors: dict[str, Tensor], # by name
+    **texts: str, # by name, kept in the header
+) -> None:
+    "Write tensors and texts with a digest of the whole file."
+    data = seal(save(tensors, texts | {DIGEST: '0' * 64})) # `save_file` would hide the file from other users
+    with atomic_path(path) as temporary: temporary.write_bytes(data)
+
+def read_tensors(
+    path: Path, # written by `write_tensors`
+) -> tuple[dict[str, Tensor], dict[str, str]]: # tensors and texts; raises `InputError` where one bit differs
+    "Read tensors and texts, and check the digest."
+    with open_file(path) as f: data = f.read()
+    remedy = "delete the run's folder, or start anew with `resume=False`"
+    if _MARK not in data or seal(data) != data: raise InputError(path, 'is damaged (its digest does not fit)', remedy)
+    try:
+        header = json.loads(data[8:8 + int.from_bytes(data[:8], 'little')])
+        texts = {k: v for k, v in header['__metadata__'].items() if k != DIGEST}
+        return dict(sorted(load(data).items())), texts
+    except (SafetensorError, ValueError, LookupError, TypeError, RecursionError) as e:
+        raise InputError(path, f'is not a file of a training ({type(e).__name__})', remedy) from e
+
+# %% ../nbs/13_callbacks.ipynb #2247a057
+def optimizer_state(
+    opt: Any, # a fastai optimizer
+) -> tuple[dict[str, Tensor], list[dict[str, Any]]]: # tensors by name, and the plain values of each parameter
+    "What an optimizer remembers, in the form in which it is stored."
     tensors: dict[str, Tensor] = {}
     plain = []
-    for i, state in enumerate(opt.state_dict()["state"]):
-        tensors |= {f"opt.{i}.{k}": v.detach().contiguous() for k, v in state.items() if isinstance(v, Tensor)}
+    for i, state in enumerate(opt.state_dict()['state']):
+        tensors |= {f'opt.{i}.{k}': v.detach().contiguous() for k, v in state.items() if isinstance(v, Tensor)}
         plain.append({k: v for k, v in state.items() if not isinstance(v, Tensor)})
     return tensors, plain
 
-# %% ../nbs/13_callbacks.ipynb #2247a057
-def _set_optimizer_state(opt: Any, tensors: dict[str, Tensor], plain: list[dict], hypers: list[dict]) -> None:
-    "Undo `_optimizer_state`."
+def set_optimizer_state(
+    opt: Any, # a fastai optimizer over the same parameters
+    tensors: dict[str, Tensor], # from `optimizer_state`, on the optimizer's device
+    plain: list[dict[str, Any]], # from `optimizer_state`
+    hypers: list[dict[str, float]], # learning rate and the like of each parameter group
+) -> None: # raises ValueError or TypeError where they do not fit these parameters
+    "Put back what `optimizer_state` took."
     states: list[dict[str, Any]] = [dict(p) for p in plain]
     for name, value in tensors.items():
-        _, i, key = name.split(".", 2)
+        _, i, key = name.split('.', 2)
         states[int(i)][key] = value
+    for (p, *_), state in zip(opt.all_params(), states, strict=True):
+        shapes = {v.shape for v in state.values() if isinstance(v, Tensor)}
+        if not shapes <= {p.shape} or state.get('step', 1) < 1: raise ValueError('of other parameters')
+    same = [h.keys() for h in hypers] == [h.keys() for h in opt.hypers]
+    if not (same and all(math.isfinite(v) for h in hypers for v in h.values())): raise ValueError('of another optimizer')
     opt.load_state_dict(dict(state=states, hypers=hypers))
 
 # %% ../nbs/13_callbacks.ipynb #941fdae1
 class WeightAverage(Callback):
     "Validate and keep the exponential moving average of the weights and of the batch statistics."
-    order = 64  # between `KeepBest`, which shall see the average, and `Checkpoint`, which shall not
+    order = 64 # between `KeepBest`, which shall see the average, and `Checkpoint`, which shall not
 
-    def __init__(
-        self,
-        run: Run,  # the training that this belongs to
-        decay: float = 0.995,  # share of the average that stays at each step, (0, 1)
+    def __init__(self,
+        run: Run, # the training that this belongs to
+        decay: float = 0.995, # fraction of the average that stays at each step, (0, 1)
     ):
         self.run_state, self.decay = run, decay
         self.average: dict[str, Tensor] = {}
@@ -257,162 +349,228 @@ class WeightAverage(Callback):
             if v.is_floating_point(): self.average[k].lerp_(v.detach(), 1 - d)
             else: self.average[k].copy_(v)
 
-    def before_validate(self): self.live = self._swap(self.average)
-    def after_epoch(self): self._swap(self.live)
-
-    def _swap(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    def swap(self,
+        state: dict[str, Tensor], # goes into the model
+    ) -> dict[str, Tensor]: # what was in it
+        "Exchange the model's weights."
         old = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.model.load_state_dict(state)
         return old
 
+    def before_validate(self): self.live = self.swap(self.average)
+    def after_epoch(self): self.swap(self.live)
+
 # %% ../nbs/13_callbacks.ipynb #7ea942c6
 class Checkpoint(Callback):
     "Save the whole state after each epoch; put it back when a run is resumed."
-    order = 70  # after the trackers have judged the epoch
+    order = 70 # after the trackers have judged the epoch
 
-    def __init__(
-        self,
-        run: Run,  # the training that this belongs to
+    def __init__(self,
+        run: Run, # the training that this belongs to
     ): self.run_state = run
 
+    @property
     def trackers(self) -> dict[str, TrackerCallback]:
         "The callbacks that watch the score, by class."
         return {type(cb).__name__: cb for cb in self.learn.cbs if isinstance(cb, TrackerCallback)}
 
+    @property
     def averages(self) -> list[WeightAverage]:
         "The callback that averages the weights, where there is one."
         return [cb for cb in self.learn.cbs if isinstance(cb, WeightAverage)]
 
+    def after_epoch(self):
+        run = self.run_state
+        if not run.writes: return
+        tensors, plain = optimizer_state(self.opt)
+        tensors |= {f'model.{k}': v.detach().contiguous() for k, v in self.model.state_dict().items()}
+        for cb in self.averages: tensors |= {f'average.{k}': v.contiguous() for k, v in cb.average.items()}
+        trackers = {name: dict(best=float(cb.best), wait=getattr(cb, 'wait', 0)) for name, cb in self.trackers.items()}
+        state = dict(epoch=run.epoch(self.learn) + 1, stopped=run.stopped, rows=run.rows, settings=run.settings,
+                     data=run.data, plain=plain, hypers=[dict(h) for h in self.opt.hypers], trackers=trackers)
+        write_tensors(run.folder / CHECKPOINT, tensors, state=json.dumps(state))
+
     def before_fit(self):
         if not self.run_state.start: return
         path = self.run_state.folder / CHECKPOINT
-        try: self._restore(path)
-        except (SafetensorError, OSError, RuntimeError, LookupError, TypeError, ValueError) as e: raise _unfit(path, e) from e
+        tensors, texts = read_tensors(path)
+        try: self.restore(tensors, json.loads(texts['state']))
+        except (RuntimeError, LookupError, TypeError, ValueError, AttributeError, OverflowError) as e:
+            raise of_another_training(path, e) from e
 
-    def after_epoch(self):
-        if not self.run_state.writes: return
-        opt, plain = _optimizer_state(self.opt)
-        tensors = {f"model.{k}": v.detach().contiguous() for k, v in self.model.state_dict().items()} | opt
-        for average in self.averages(): tensors |= {f"average.{k}": v.contiguous() for k, v in average.average.items()}
-        state = dict(epoch=self.run_state.epoch(self.learn) + 1, rows=self.run_state.rows, settings=self.run_state.settings,
-                     plain=plain, hypers=[dict(h) for h in self.opt.hypers],
-                     trackers={n: dict(best=float(t.best), wait=getattr(t, "wait", 0)) for n, t in self.trackers().items()})
-        with atomic_path(self.run_state.folder / CHECKPOINT) as path: path.write_bytes(save(tensors, {"state": json.dumps(state)}))
-
-    def _restore(self, path: Path):
-        tensors, state = load_file(path), read_state(path)
+    def restore(self,
+        tensors: dict[str, Tensor], # of a checkpoint
+        state: dict[str, Any], # of its header
+    ) -> None:
+        "Put a checkpoint's state back."
         device = next(self.model.parameters()).device
-        self.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
-        optimizer = {k: v.to(device) for k, v in tensors.items() if k.startswith("opt.")}
-        _set_optimizer_state(self.opt, optimizer, state["plain"], state["hypers"])
-        for average in self.averages(): average.average = {k[8:]: v.to(device) for k, v in tensors.items() if k.startswith("average.")}
-        for name, tracker in self.trackers().items():
-            tracker.best, tracker.wait = state["trackers"][name]["best"], state["trackers"][name]["wait"]
+        parts: dict[str, dict[str, Tensor]] = dict(model={}, opt={}, average={})
+        for name, value in tensors.items():
+            part, _, key = name.partition('.')
+            parts[part][name if part == 'opt' else key] = value.to(device)
+        self.model.load_state_dict(parts['model'])
+        set_optimizer_state(self.opt, parts['opt'], state['plain'], state['hypers'])
+        for cb in self.averages: cb.average = parts['average']
+        for name, cb in self.trackers.items():
+            cb.best, cb.wait = float(state['trackers'][name]['best']), int(state['trackers'][name]['wait'])
 
 # %% ../nbs/13_callbacks.ipynb #e7d5f042
-def _unfit(path: Path, e: Exception) -> InputError:
-    "What to say of a run's file that cannot be used."
-    return InputError(f"{path}: damaged, or of another training ({type(e).__name__}); delete the run's folder, or start anew with resume off.")
+def of_another_training(
+    path: Path, # a file of a run
+    e: Exception, # why it does not fit
+) -> InputError: # to be raised
+    "The sentence for a file that is whole and does not fit this network."
+    return InputError(path, f'is of another training ({type(e).__name__})',
+                      "delete the run's folder, or start anew with `resume=False`")
 
-# %% ../nbs/13_callbacks.ipynb #5cc2ca58
-def load_best(
-    model: nn.Module,  # gets the weights
-    folder: Path,  # of the run; raises InputError when its best weights are absent or damaged
-) -> None:
-    "Load the best epoch's weights."
-    try: model.load_state_dict(load_file(folder / BEST))
-    except (SafetensorError, OSError, RuntimeError) as e: raise _unfit(folder / BEST, e) from e
-
-# %% ../nbs/13_callbacks.ipynb #a7854c9d
-def _whole(state: Any) -> bool:
-    "Is this what a checkpoint says?"
-    rows = state["rows"]
-    return isinstance(state["settings"], dict) and len(rows) == state["epoch"] > 0 and all(
-        r.keys() == rows[0].keys() and all(isinstance(v, float | int) for v in r.values()) for r in rows)
-
-# %% ../nbs/13_callbacks.ipynb #363d25d6
 def read_state(
-    path: str | Path,  # a checkpoint
-) -> dict[str, Any]:  # epoch, rows, settings, ...; raises InputError when the file is damaged
-    "What a checkpoint's header says, without reading its weights."
+    path: str | Path, # a checkpoint
+) -> dict[str, Any]: # epoch (how many are done), stopped, rows, settings, data, ...; raises `InputError`
+    "What a checkpoint's header says."
+    _, texts = read_tensors(Path(path))
+    remedy = 'delete it to start again from the beginning'
     try:
-        with safe_open(str(path), "pt") as f: state = json.loads(f.metadata()["state"])
-        if _whole(state): return state
-        reason = "contradictory"
-    except Exception as e: reason = type(e).__name__
-    raise InputError(f"{path}: not a whole checkpoint ({reason}); delete it to start again from the beginning.")
+        state = json.loads(texts['state'])
+        rows, columns = state['rows'], state['rows'][0].keys()
+        whole = all(isinstance(state[k], dict) for k in ('settings', 'data')) and len(rows) == state['epoch'] > 0
+        numbers = all(r.keys() == columns and all(isinstance(v, float | int) for v in r.values()) for r in rows)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as e:
+        raise InputError(path, f'is not a checkpoint ({type(e).__name__})', remedy) from e
+    if not (whole and numbers): raise InputError(path, 'is not a checkpoint (it contradicts itself)', remedy)
+    return state
 
 # %% ../nbs/13_callbacks.ipynb #18b89b0d
 class KeepBest(TrackerCallback):
     "Keep the weights of the epoch with the best validation Jaccard, and load them at the end."
     order = TrackerCallback.order + 1
 
-    def __init__(
-        self,
-        run: Run,  # the training that this belongs to
+    def __init__(self,
+        run: Run, # the training that this belongs to
     ):
-        super().__init__(monitor="jaccard", comp=np.greater)
+        super().__init__(monitor='jaccard', comp=np.greater)
         self.run_state = run
 
     def after_epoch(self):
         super().after_epoch()
         if not (self.new_best and self.run_state.writes): return
         state = {k: v.detach().contiguous() for k, v in self.model.state_dict().items()}
-        with atomic_path(self.run_state.folder / BEST) as path: path.write_bytes(save(state))  # save_file would hide it from other users
+        write_tensors(self.run_state.folder / BEST, state, epoch=str(self.run_state.epoch(self.learn)))
 
     def after_fit(self):
         super().after_fit()
         if not self.run_state.failure: load_best(self.model, self.run_state.folder)
 
+def load_best(
+    model: nn.Module, # gets the weights
+    folder: Path, # of the run; raises `InputError` when its best weights are absent or damaged
+) -> None:
+    "Load the best epoch's weights."
+    tensors, _ = read_tensors(folder / BEST)
+    try: model.load_state_dict(tensors)
+    except RuntimeError as e: raise of_another_training(folder / BEST, e) from e
+
 # %% ../nbs/13_callbacks.ipynb #8612c03d
 class OneCycle(ParamScheduler):
     "fastai's one-cycle policy over the whole run, also when the run is resumed."
-    def __init__(
-        self,
-        run: Run,  # the training that this belongs to
-        start: float = 0.25,  # share of the run in which the rate rises
-        div: float = 25.0,  # by which the first rate is smaller than the highest
-        div_final: float = 1e4,  # by which the last rate is
+    def __init__(self,
+        run: Run, # the training that this belongs to
+        start: float = 0.25, # fraction of the run in which the rate rises, (0, 1)
+        div: float = 25.0, # by which the first rate is smaller than the highest
+        div_final: float = 1e4, # by which the last rate is smaller
     ):
         super().__init__({})
         self.run_state, self.start, self.div, self.div_final = run, start, div, div_final
 
     def before_fit(self):
-        lr = np.array([h["lr"] for h in self.opt.hypers])
-        self.scheds = {"lr": combined_cos(self.start, lr / self.div, lr, lr / self.div_final),
-                       "mom": combined_cos(self.start, 0.95, 0.85, 0.95)}
+        lr = np.array([h['lr'] for h in self.opt.hypers])
+        self.scheds = {'lr': combined_cos(self.start, lr / self.div, lr, lr / self.div_final),
+                       'mom': combined_cos(self.start, 0.95, 0.85, 0.95)}
         super().before_fit()
 
     def before_batch(self):
         self._update_val((self.run_state.epoch(self.learn) + self.iter / self.n_iter) / self.run_state.epochs)
 
+# %% ../nbs/13_callbacks.ipynb #8612c03e
+class Patience(TrackerCallback):
+    "Count the epochs without progress of the validation Jaccard."
+    def __init__(self,
+        run: Run, # the training that this belongs to
+        patience: int, # epochs without progress until something happens, at least 1
+        min_delta: float = 0.001, # Jaccard that counts as progress
+    ):
+        super().__init__(monitor='jaccard', comp=np.greater, min_delta=min_delta)
+        self.run_state, self.patience, self.wait = run, patience, 0
+
+    def before_fit(self):
+        self.wait = 0
+        super().before_fit()
+
+    def after_epoch(self):
+        super().after_epoch()
+        self.wait = 0 if self.new_best else self.wait + 1
+
+class LowerRate(Patience):
+    "Lower the learning rate when nothing improves."
+    order = TrackerCallback.order + 2
+
+    def __init__(self,
+        run: Run, # the training that this belongs to
+        patience: int = 7, # epochs without progress until the rate falls
+        factor: float = 0.5, # the rate is multiplied by it, (0, 1)
+        min_lr: float = 1e-6, # the lowest rate
+        min_delta: float = 0.001, # Jaccard that counts as progress
+    ):
+        super().__init__(run, patience, min_delta)
+        self.factor, self.min_lr = factor, min_lr
+
+    def after_epoch(self):
+        super().after_epoch()
+        if self.wait < self.patience: return
+        self.wait, before = 0, self.opt.hypers[-1]['lr']
+        for h in self.opt.hypers: h['lr'] = max(h['lr'] * self.factor, self.min_lr)
+        after, epoch = self.opt.hypers[-1]['lr'], self.run_state.epoch(self.learn) + 1
+        if after < before: self.run_state.tell(f'epoch {epoch}: learning rate lowered to {after:.3g}')
+
+class StopEarly(Patience):
+    "End the training when nothing improves."
+    order = TrackerCallback.order + 3
+
+    def after_epoch(self):
+        super().after_epoch()
+        if self.wait < self.patience: return
+        epoch = self.run_state.epoch(self.learn) + 1
+        self.run_state.stopped = True # `Checkpoint` writes it down
+        self.run_state.tell(f'epoch {epoch}: no progress since epoch {epoch - self.wait}, so the training ends here')
+
+    def before_epoch(self):
+        if self.run_state.stopped: raise CancelFitException
+
 # %% ../nbs/13_callbacks.ipynb #bc7c3aee
-SCHEDULES = ("plateau", "one_cycle")
+SCHEDULES = ('plateau', 'one_cycle')
 
 def schedule_callbacks(
-    schedule: str,  # one of `SCHEDULES`
-    run: Run,  # the training that this belongs to
-    patience: int = 15,  # epochs without progress until the stop ('plateau')
-    lr_patience: int = 7,  # epochs without progress until the rate falls ('plateau')
-    lr_factor: float = 0.5,  # by which it falls
-    min_lr: float = 1e-6,  # and no lower
-    min_delta: float = 0.001,  # Jaccard that counts as progress
-) -> list[Callback]:
-    "The callbacks of a learning-rate schedule; raises InputError for an unknown one."
-    if schedule not in SCHEDULES: raise InputError(f"schedule {schedule!r} is unknown; choose one of {', '.join(SCHEDULES)}.")
-    if schedule == "one_cycle": return [OneCycle(run)]
-    watch = dict(monitor="jaccard", comp=np.greater, min_delta=min_delta)
-    return [ReduceLROnPlateau(**watch, patience=lr_patience, factor=1 / lr_factor, min_lr=min_lr),
-            EarlyStoppingCallback(**watch, patience=patience)]
+    schedule: str, # one of `SCHEDULES`
+    run: Run, # the training that this belongs to
+    patience: int = 15, # epochs without progress until the stop ('plateau')
+    lr_patience: int = 7, # epochs without progress until the rate falls ('plateau')
+    lr_factor: float = 0.5, # the rate is multiplied by it ('plateau'), (0, 1)
+    min_lr: float = 1e-6, # the lowest rate ('plateau')
+    min_delta: float = 0.001, # Jaccard that counts as progress ('plateau')
+) -> list[Callback]: # raises `InputError` for an unknown schedule
+    "The callbacks of a learning-rate schedule."
+    if schedule not in SCHEDULES:
+        raise InputError(f'schedule {schedule!r}', 'is unknown', f'choose one of {", ".join(SCHEDULES)}')
+    if schedule == 'one_cycle': return [OneCycle(run)]
+    return [LowerRate(run, lr_patience, lr_factor, min_lr, min_delta), StopEarly(run, patience, min_delta)]
 
 # %% ../nbs/13_callbacks.ipynb #e303498a
 class ThawEncoder(Callback):
     "Let the encoder learn from epoch `at` on."
     order = -5
-    def __init__(
-        self,
-        run: Run,  # the training that this belongs to
-        at: int,  # epoch of the run
+
+    def __init__(self,
+        run: Run, # the training that this belongs to
+        at: int, # epoch of the run, from 0
     ): self.run_state, self.at = run, at
 
     def before_epoch(self):
@@ -420,19 +578,18 @@ class ThawEncoder(Callback):
 
 # %% ../nbs/13_callbacks.ipynb #d4e6d3ef
 class Distil(Callback):
-    "Mix the truth with the mean opinion of trained networks about the same augmented images."
-    order = 5  # before mixed precision opens its autocast around the student
+    "Mix the truth with the mean probability that trained networks give to the same augmented images."
+    order = 5 # before mixed precision opens its autocast around the student
 
-    def __init__(
-        self,
-        teachers: Sequence[tuple[nn.Module, Callable[[Tensor], Tensor]]],  # networks in evaluation mode, on the student's device, each with its calibration
-        weight: float = 0.5,  # share of the teachers in the target, [0, 1]
+    def __init__(self,
+        teachers: Sequence[tuple[nn.Module, Callable]], # networks in evaluation mode, each with its calibration
+        weight: float = 0.5, # fraction of the teachers in the target, [0, 1]
     ): self.teachers, self.weight = teachers, weight
 
     def before_batch(self):
         if not self.training: return
         x, y = (a.as_subclass(Tensor) for a in (self.x, self.y))
         with torch.no_grad(), torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=cpu_has_bf16() or x.is_cuda):
-            opinions = torch.stack([calibration(model(x).float()) for model, calibration in self.teachers]).mean(0)
-        truth = y.float().reshape(opinions.shape)
-        self.learn.yb = (truth.lerp(opinions, self.weight),)
+            probability = torch.stack([calibration(model(x).float()) for model, calibration in self.teachers]).mean(0)
+        truth = y.float().reshape(probability.shape)
+        self.learn.yb = (truth.lerp(probability, self.weight),)

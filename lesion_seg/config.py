@@ -4,7 +4,6 @@
 
 # %% ../nbs/31_config.ipynb #9f611c0c
 from __future__ import annotations
-
 import difflib
 import json
 import logging
@@ -15,310 +14,492 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
-
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from .core import InputError
+from .core import InputError, writing
 
 # %% auto #0
-__all__ = ['MAX_CONFIG_BYTES', 'Section', 'Project', 'Paths', 'Data', 'Elastic', 'Grid', 'BrightnessContrast', 'Crop',
+__all__ = ['MAX_CONFIG_BYTES', 'Section', 'setting', 'Project', 'Paths', 'Data', 'Elastic', 'Grid', 'BrightnessContrast', 'Crop',
            'Reference', 'Augmentation', 'Model', 'Loss', 'EarlyStopping', 'ReduceLR', 'Training', 'Evaluation',
-           'Prediction', 'App', 'Logging', 'Batch', 'Config', 'load_config', 'config_yaml', 'setup_logging']
+           'Prediction', 'App', 'Batch', 'Logging', 'Config', 'PlainLoader', 'parse_yaml', 'read_config', 'explain',
+           'override', 'load_config', 'config_yaml', 'JsonLines', 'setup_logging']
 
 # %% ../nbs/31_config.ipynb #21bc57fb
 class Section(BaseModel):
-    "A part of the configuration: unknown keys and numbers that are not finite are errors."
-    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
+    "A part of the configuration: unknown keys, values of another type and numbers that are not finite are errors."
+    model_config = ConfigDict(extra='forbid', strict=True, validate_default=True, allow_inf_nan=False)
 
-def _field(default: Any, text: str, **limits: Any) -> Any:
-    "A field with the sentence that stands beside it in the YAML file."
+def setting(
+    default: Any, # its value where nobody names it; a class for a section inside a section
+    text: str, # what it means, for the comment beside it in the YAML file
+    **limits: Any, # of pydantic: ge, gt, le, lt, min_length, max_length
+) -> Any: # a field of a `Section`
+    "A setting with its default, its meaning and its limits."
     if isinstance(default, type): return Field(default_factory=default, description=text)
     return Field(default, description=text, **limits)
 
 # %% ../nbs/31_config.ipynb #af861506
 class Project(Section):
-    seed: int = _field(42, "of the split, the initial weights, the order and the augmentation", ge=0, lt=2**32)
+    "What holds for all steps."
+    seed: int = setting(42, 'of the split, the initial weights, the order and the augmentation', ge=0, lt=2**32)
 
 class Paths(Section):
-    manifest: str = _field("data/manifest.csv", "table of images, masks, groups and splits")
-    run_dir: str = _field("runs/default", "a training's checkpoint, history and bundle")
-    output_dir: str = _field("outputs", "masks and reports")
+    "Where things lie when a command is not told."
+    manifest: str = setting('data/manifest.csv', 'table of images, masks, groups and splits')
+    run_dir: str = setting('runs/default', "a training's checkpoint, history and bundle")
+    output_dir: str = setting('outputs', 'masks and reports')
 
 # %% ../nbs/31_config.ipynb #18181320
 class Data(Section):
-    image_size: int = _field(256, "side of the square that the model sees, pixels", ge=32, le=4096)
-    train_split: float = _field(0.70, "share of the images for training", ge=0, le=1)
-    val_split: float = _field(0.15, "share for choosing the best epoch", ge=0, le=1)
-    test_split: float = _field(0.15, "share for reporting", ge=0, le=1)
-    batch_size: int = _field(16, "images in a training step", ge=1)
-    num_workers: int | None = _field(None, "loading processes; null: one for each two cores", ge=0)
-    licence: str = _field("unknown", "of the training images, written into the bundle")
+    "How photographs are divided and loaded."
+    image_size: int = setting(224, 'side of the square that the model sees, pixels', ge=32, le=4096)
+    train_split: float = setting(0.70, 'fraction of the images for training', ge=0, le=1)
+    val_split: float = setting(0.15, 'fraction for choosing the best epoch', ge=0, le=1)
+    test_split: float = setting(0.15, 'fraction for reporting', ge=0, le=1)
+    batch_size: int = setting(16, 'images in a training step', ge=1, le=65536)
+    num_workers: int | None = setting(None, 'loading processes; null: one for each two cores', ge=0, le=1024)
+    licence: str = setting('unknown', 'of the training images, written into the bundle')
 
-    @model_validator(mode="after")
-    def shares(self) -> Data:
+    @model_validator(mode='after')
+    def fractions_add_up(self) -> Data: # the same
+        "A split has to use every image once."
         total = self.train_split + self.val_split + self.test_split
-        if abs(total - 1) > 1e-6: raise ValueError(f"train_split, val_split and test_split must add up to 1, not to {total:g}")
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f'train_split, val_split and test_split must add up to 1, not to {total:g}')
         return self
 
 # %% ../nbs/31_config.ipynb #9a73d98f
 class Elastic(Section):
-    alpha: float = _field(120, "displacement, pixels", ge=0)
-    sigma: float = _field(6, "smoothness, pixels", gt=0)
+    "Local bending."
+    alpha: float = setting(120, 'displacement, pixels', ge=0, le=1e4)
+    sigma: float = setting(6, 'smoothness, pixels', gt=0, le=1e3)
 
 class Grid(Section):
-    num_steps: int = _field(5, "cells on each side", ge=1)
-    distort_limit: float = _field(0.3, "largest shift of a line, share of a cell", ge=0, le=1)
+    "Bending of a coarse grid."
+    num_steps: int = setting(5, 'cells on each side', ge=1, le=100)
+    distort_limit: float = setting(0.3, 'largest shift of a line, fraction of a cell', ge=0, le=1)
 
 class BrightnessContrast(Section):
-    brightness_limit: float = _field(0.2, "largest change", ge=0, le=1)
-    contrast_limit: float = _field(0.2, "largest change", ge=0, le=1)
+    "Light."
+    brightness_limit: float = setting(0.2, 'largest change', ge=0, le=1)
+    contrast_limit: float = setting(0.2, 'largest change', ge=0, le=1)
 
 class Crop(Section):
-    min_scale: float = _field(0.8, "smallest share of the image kept", gt=0, le=1)
-    max_scale: float = _field(1.0, "largest share kept", gt=0, le=1)
+    "A part of the image, resized."
+    min_scale: float = setting(0.8, 'smallest fraction of the image kept', gt=0, le=1)
+    max_scale: float = setting(1.0, 'largest fraction kept', gt=0, le=1)
 
-    @model_validator(mode="after")
-    def ordered(self) -> Crop:
-        if self.min_scale > self.max_scale: raise ValueError(f"min_scale {self.min_scale:g} is above max_scale {self.max_scale:g}")
+    @model_validator(mode='after')
+    def is_ordered(self) -> Crop: # the same
+        "The smallest must not be above the largest."
+        if self.min_scale > self.max_scale:
+            raise ValueError(f'min_scale {self.min_scale:g} is above max_scale {self.max_scale:g}')
         return self
 
 # %% ../nbs/31_config.ipynb #aa66f8e5
 class Reference(Section):
-    rotation_limit: float = _field(30, "degrees", ge=0, le=180)
-    horizontal_flip: bool = _field(True, "mirror left and right")
-    vertical_flip: bool = _field(True, "mirror top and bottom")
-    elastic_transform: Elastic = _field(Elastic, "local bending")
-    grid_distortion: Grid = _field(Grid, "bending of a coarse grid")
-    brightness_contrast: BrightnessContrast = _field(BrightnessContrast, "light")
-    random_crop: Crop = _field(Crop, "resized crop")
+    "The augmentation of the system that we replace."
+    rotation_limit: float = setting(30, 'degrees', ge=0, le=180)
+    horizontal_flip: bool = setting(True, 'mirror left and right')
+    vertical_flip: bool = setting(True, 'mirror top and bottom')
+    elastic_transform: Elastic = setting(Elastic, 'local bending')
+    grid_distortion: Grid = setting(Grid, 'bending of a coarse grid')
+    brightness_contrast: BrightnessContrast = setting(BrightnessContrast, 'light')
+    random_crop: Crop = setting(Crop, 'resized crop')
 
+# %% ../nbs/31_config.ipynb #1f7d3e90
 class Augmentation(Section):
-    preset: Literal["strong", "robust", "reference", "none"] = _field("strong", "strong, robust, reference or none")
-    reference: Reference = _field(Reference, "the values of the preset 'reference'")
+    "How training images are varied."
+    preset: Literal['strong', 'robust', 'reference', 'none'] = setting('robust', 'strong, robust, reference or none')
+    reference: Reference = setting(Reference, "the values of the preset 'reference'")
+
+    def arguments(self) -> str | dict[str, Any]: # a preset's name, or the arguments of `train_augs`
+        "The augmentation as the training takes it."
+        if self.preset != 'reference': return self.preset
+        r = self.reference
+        return dict(
+            preset='reference',
+            rotation_limit=r.rotation_limit,
+            horizontal_flip=r.horizontal_flip,
+            vertical_flip=r.vertical_flip,
+            elastic=[r.elastic_transform.alpha, r.elastic_transform.sigma],
+            grid=[r.grid_distortion.num_steps, r.grid_distortion.distort_limit],
+            brightness_contrast=[r.brightness_contrast.brightness_limit, r.brightness_contrast.contrast_limit],
+            crop=[r.random_crop.min_scale, r.random_crop.max_scale],
+        )
 
 # %% ../nbs/31_config.ipynb #1ade3f43
 class Model(Section):
-    architecture: Literal["lesion_unet", "unet"] = _field("lesion_unet", "lesion_unet (pretrained encoder) or unet (the classic)")
-    encoder: str = _field("tf_efficientnet_lite0", "timm name of lesion_unet's encoder")
-    pretrained: bool | str = _field(False, "true: ImageNet weights of the installed data package; or a weights file")
-    decoder: list[int] | None = _field(None, "widths of lesion_unet's four lean blocks, deepest first; null: fastai's blocks")
-    dropout_rate: float | None = _field(None, "null: 0.1 for lesion_unet, 0.5 for unet", ge=0, lt=1)
-    encoder_channels: list[int] = _field([64, 128, 256, 512], "widths of unet, finest first", min_length=1)
-    bottleneck_channels: int = _field(1024, "width of unet's deepest level", ge=1)
+    "The network."
+    architecture: Literal['lesion_unet', 'unet'] = setting(
+        'lesion_unet', 'lesion_unet (pretrained encoder) or unet (the classic)'
+    )
+    encoder: str = setting('tf_efficientnet_lite2', "timm name of lesion_unet's encoder")
+    pretrained: bool | str = setting(False, 'true: ImageNet weights of the installed data package; or a weights file')
+    decoder: list[int] | None = setting(
+        [128, 64, 48, 24], "widths of lesion_unet's four lean blocks, deepest first; null: fastai's blocks"
+    )
+    dropout_rate: float | None = setting(None, 'null: 0.1 for lesion_unet, 0.5 for unet', ge=0, lt=1)
+    encoder_channels: list[int] = setting(
+        [64, 128, 256, 512], 'widths of unet, finest first', min_length=1, max_length=8
+    )
+    bottleneck_channels: int = setting(1024, "width of unet's deepest level", ge=1, le=65536)
+
+    def arguments(self) -> dict[str, Any]: # for the function that builds a network by its name
+        "The network as the training takes it."
+        dropout = {} if self.dropout_rate is None else dict(dropout=self.dropout_rate)
+        if self.architecture == 'unet':
+            return dict(
+                name='unet', channels=tuple(self.encoder_channels), bottleneck=self.bottleneck_channels, **dropout
+            )
+        return dict(
+            name='lesion_unet', encoder=self.encoder, pretrained=self.pretrained, decoder=self.decoder, **dropout
+        )
+
+    def fits(self,
+        architecture: dict[str, Any], # of a bundle
+    ) -> bool: # True: its weights can be loaded into this network
+        "Is a bundle's architecture the one that is configured here?"
+        wanted = {k: list(v) if isinstance(v, tuple) else v for k, v in self.arguments().items() if k != 'pretrained'}
+        return wanted == {k: v for k, v in architecture.items() if k in wanted}
 
 # %% ../nbs/31_config.ipynb #3e142866
 class Loss(Section):
-    dice: float = _field(0.5, "weight of the Dice loss", ge=0)
-    bce: float = _field(0.5, "weight of the binary cross-entropy", ge=0)
+    "Weights of the two parts of the loss."
+    dice: float = setting(0.5, 'weight of the Dice loss', ge=0, le=1e6)
+    bce: float = setting(0.5, 'weight of the binary cross-entropy', ge=0, le=1e6)
 
-    @model_validator(mode="after")
-    def some(self) -> Loss:
-        if self.dice + self.bce == 0: raise ValueError("dice and bce are both 0, which leaves no loss")
+    @model_validator(mode='after')
+    def holds_something(self) -> Loss: # the same
+        "One of the parts must count."
+        if self.dice + self.bce == 0: raise ValueError('dice and bce are both 0, which leaves no loss')
         return self
 
 class EarlyStopping(Section):
-    patience: int = _field(15, "epochs without progress until the training stops", ge=1)
-    min_delta: float = _field(0.001, "validation Jaccard that counts as progress", ge=0)
+    "When a training on a plateau ends."
+    patience: int = setting(15, 'epochs without progress until the training stops', ge=1, le=100_000)
+    min_delta: float = setting(0.001, 'validation Jaccard that counts as progress', ge=0, le=1)
 
 class ReduceLR(Section):
-    factor: float = _field(0.5, "the rate is multiplied by it", gt=0, lt=1)
-    patience: int = _field(7, "epochs without progress until it is", ge=1)
-    min_lr: float = _field(1e-6, "no lower than this", ge=0)
+    "When the learning rate falls on a plateau."
+    factor: float = setting(0.5, 'the rate is multiplied by it', gt=0, lt=1)
+    patience: int = setting(7, 'epochs without progress until it is', ge=1, le=100_000)
+    min_lr: float = setting(1e-6, 'no lower than this', ge=0, le=1)
 
 # %% ../nbs/31_config.ipynb #a8c268d9
 class Training(Section):
-    epochs: int = _field(100, "planned length", ge=1)
-    learning_rate: float = _field(1e-3, "highest rate", gt=0)
-    schedule: Literal["plateau", "one_cycle"] = _field("plateau", "plateau (with early stopping) or one_cycle")
-    encoder_lr: float = _field(1.0, "the encoder learns at this share of the rate", gt=0, le=1)
-    freeze_epochs: int = _field(0, "first epochs with the encoder frozen", ge=0)
-    average: float = _field(0.0, "decay of the moving average of the weights, e.g. 0.995; 0: none", ge=0, lt=1)
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = _field("auto", "auto: fp16 on CUDA, bf16 on a CPU that has it, else fp32")
-    tensorboard: bool = _field(True, "write event files")
-    resume: bool = _field(True, "go on from the run's checkpoint if there is one")
-    loss_weights: Loss = _field(Loss, "of Dice + BCE")
-    early_stopping: EarlyStopping = _field(EarlyStopping, "for plateau")
-    reduce_lr: ReduceLR = _field(ReduceLR, "for plateau")
+    "How weights are found."
+    start: str | None = setting(
+        'auto', 'auto: the shipped weights where they fit; shipped; a bundle or run folder; null: fresh weights'
+    )
+    epochs: int = setting(30, 'planned length', ge=1, le=100_000)
+    learning_rate: float = setting(2e-3, 'highest rate', gt=0, le=100)
+    schedule: Literal['plateau', 'one_cycle'] = setting('one_cycle', 'plateau (with early stopping) or one_cycle')
+    encoder_lr: float = setting(0.3, 'the encoder learns at this fraction of the rate', gt=0, le=1)
+    freeze_epochs: int = setting(0, 'first epochs with the encoder frozen', ge=0, le=100_000)
+    average: float = setting(0.995, 'decay of the moving average of the weights; 0: none', ge=0, lt=1)
+    precision: Literal['auto', 'fp32', 'bf16', 'fp16'] = setting(
+        'auto', 'auto: fp16 on CUDA, bf16 on a CPU that has it, else fp32'
+    )
+    tensorboard: bool = setting(True, 'write event files')
+    resume: bool = setting(True, "go on from the run's checkpoint if there is one")
+    loss: str = setting('dice_bce', 'dice_bce, tversky_bce, dice, bce, tversky, focal_tversky or boundary')
+    loss_weights: Loss = setting(Loss, 'of the two parts of dice_bce')
+    loss_options: dict[str, float] = setting({}, 'further arguments of the loss, such as {alpha: 0.3}')
+    early_stopping: EarlyStopping = setting(EarlyStopping, 'for plateau')
+    reduce_lr: ReduceLR = setting(ReduceLR, 'for plateau')
+
+    def loss_arguments(self) -> dict[str, Any]: # of `make_loss`
+        "The loss as the training takes it: its name, and what that class wants to know."
+        weights = dict(dice_weight=self.loss_weights.dice, bce_weight=self.loss_weights.bce)
+        return dict(name=self.loss, **(weights if self.loss == 'dice_bce' else {}) | self.loss_options)
+
+    def arguments(self) -> dict[str, Any]: # of `fit`
+        "The length, the learning rate and its course as the training takes them."
+        args: dict[str, Any] = dict(
+            epochs=self.epochs,
+            lr=self.learning_rate,
+            schedule=self.schedule,
+            encoder_lr=self.encoder_lr,
+            freeze_epochs=self.freeze_epochs,
+            average=self.average,
+            precision=self.precision,
+            tensorboard=self.tensorboard,
+            resume=self.resume,
+        )
+        if self.schedule == 'one_cycle': return args
+        return args | dict(
+            patience=self.early_stopping.patience,
+            min_delta=self.early_stopping.min_delta,
+            lr_patience=self.reduce_lr.patience,
+            lr_factor=self.reduce_lr.factor,
+            min_lr=self.reduce_lr.min_lr,
+        )
 
 # %% ../nbs/31_config.ipynb #4c24e043
 class Evaluation(Section):
-    confidence_interval: float = _field(0.95, "level of every interval", gt=0, lt=1)
-    distances: bool = _field(False, "HD95, ASSD, NSD and boundary IoU as well")
+    "How a model is judged."
+    confidence_interval: float = setting(0.95, 'level of every interval', gt=0, lt=1)
+    distances: bool = setting(False, 'HD95, ASSD, NSD and boundary IoU as well')
 
 class Prediction(Section):
-    confidence_threshold: float | None = _field(None, "probability from which a pixel is lesion; null: the bundle's", gt=0, lt=1)
-    precision: Literal["float32", "int8"] = _field("float32", "int8: faster, for a bundle that was quantized")
-    tta: bool = _field(False, "average over the eight symmetries of the square, at eight times the price")
-    review: bool = _field(False, "say whether a person should look, at eight times the price")
-    largest: bool | None = _field(None, "keep the largest region only; null: as the bundle was calibrated")
-    fill_holes: bool = _field(False, "fill the holes of the mask")
+    "How a mask comes from a photograph."
+    confidence_threshold: float | None = setting(
+        None, "probability from which a pixel is lesion; null: the bundle's", gt=0, lt=1
+    )
+    precision: Literal['float32', 'int8'] = setting('float32', 'int8: faster, for a bundle that was quantized')
+    tta: bool = setting(False, 'average over the eight symmetries of the square (D4), at eight times the price')
+    review: bool = setting(False, 'say whether a person should look, at eight times the price')
+    largest: bool | None = setting(None, 'keep the largest region only; null: as the bundle was calibrated')
+    fill_holes: bool = setting(False, 'fill the holes of the mask')
 
+    def arguments(self,
+        **given: Any, # what the command line says instead; None: nothing
+    ) -> dict[str, Any]: # of `Segmenter.predict`
+        "The prediction as the segmenter takes it."
+        options = dict(
+            threshold=self.confidence_threshold, tta=self.tta, largest=self.largest, fill_holes=self.fill_holes
+        )
+        return options | {k: v for k, v in given.items() if v is not None}
+
+# %% ../nbs/31_config.ipynb #b3a9d871
 class App(Section):
-    host: str = _field("127.0.0.1", "address that the web app listens on; 0.0.0.0: all")
-    port: int = _field(8866, "its port", ge=1, le=65535)
-    max_upload_mb: int = _field(200, "largest file that it takes", ge=1, le=1000)
-    max_files: int = _field(200, "photographs in one session", ge=1, le=2000)
-    kernels: int = _field(1, "sessions kept warm for the next readers", ge=0, le=64)
-    idle_minutes: int = _field(30, "a session that nobody used for so long is ended", ge=1)
-
-class Logging(Section):
-    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = _field("INFO", "DEBUG, INFO, WARNING or ERROR")
-    format: str = _field("%(asctime)s %(levelname)s %(message)s", "of the lines on stderr")
-    log_file: str | None = _field(None, "a file that gets the same as JSON lines; null: none")
-
-    @model_validator(mode="after")
-    def usable(self) -> Logging:
-        try: logging.Formatter(self.format)
-        except ValueError: raise ValueError(f"the format {self.format!r} has no field such as %(message)s") from None
-        return self
+    "The web app."
+    host: str = setting('127.0.0.1', 'address that the web app listens on; 0.0.0.0: all')
+    port: int = setting(8866, 'its port', ge=1, le=65535)
+    max_upload_mb: int = setting(200, 'largest file that it takes', ge=1, le=1000)
+    max_files: int = setting(200, 'photographs in one session', ge=1, le=2000)
+    kernels: int = setting(1, 'sessions kept warm for the next readers', ge=0, le=64)
+    idle_minutes: int = setting(30, 'a session that nobody used for so long is ended', ge=1, le=100_000)
 
 class Batch(Section):
-    masks: Literal["png", "rle", "none"] = _field("png", "files, run lengths in the rows, or none")
-    workers: int | None = _field(None, "processes; null: one for each core", ge=1)
-    shard_size: int = _field(256, "photographs in a shard: what a kill may cost", ge=1)
-    batch_size: int = _field(8, "photographs in one pass of the network", ge=1)
-    ray_address: str | None = _field(None, "of a Ray cluster; null: this machine")
+    "Archives of photographs."
+    masks: Literal['png', 'rle', 'none'] = setting('png', 'files, run lengths in the rows, or none')
+    workers: int | None = setting(None, 'processes; null: one for each core', ge=1, le=4096)
+    shard_size: int | None = setting(
+        None, 'photographs in a shard: what a kill may cost; null: at most 256', ge=1, le=1_000_000
+    )
+    batch_size: int = setting(8, 'photographs in one pass of the network', ge=1, le=4096)
+    ray_address: str | None = setting(None, 'of a Ray cluster; null: this machine')
+    time_limit: float | None = setting(
+        120.0, 'seconds for one photograph, with two workers or more; null: none', gt=0, le=1e6
+    )
+
+class Logging(Section):
+    "What is told, and where."
+    level: Literal['DEBUG', 'INFO', 'WARNING', 'ERROR'] = setting('INFO', 'DEBUG, INFO, WARNING or ERROR')
+    format: str = setting('%(asctime)s %(levelname)s %(message)s', 'of the lines on stderr')
+    log_file: str | None = setting(None, 'a file that gets the same as JSON lines; null: none')
+
+    @model_validator(mode='after')
+    def has_a_format(self) -> Logging: # the same
+        "A format that logging does not understand is an error now, not at the first line."
+        try: logging.Formatter(self.format)
+        except ValueError: raise ValueError(f'the format {self.format!r} has no field such as %(message)s') from None
+        return self
 
 # %% ../nbs/31_config.ipynb #0978afcd
 class Config(Section):
     "Every setting of the command line."
-    project: Project = _field(Project, "")
-    paths: Paths = _field(Paths, "")
-    data: Data = _field(Data, "")
-    augmentation: Augmentation = _field(Augmentation, "")
-    model: Model = _field(Model, "")
-    training: Training = _field(Training, "")
-    evaluation: Evaluation = _field(Evaluation, "")
-    prediction: Prediction = _field(Prediction, "")
-    app: App = _field(App, "")
-    batch: Batch = _field(Batch, "of `lesion_seg segment --batch`")
-    logging: Logging = _field(Logging, "")
+    project: Project = setting(Project, '')
+    paths: Paths = setting(Paths, '')
+    data: Data = setting(Data, '')
+    augmentation: Augmentation = setting(Augmentation, '')
+    model: Model = setting(Model, '')
+    training: Training = setting(Training, '')
+    evaluation: Evaluation = setting(Evaluation, '')
+    prediction: Prediction = setting(Prediction, '')
+    app: App = setting(App, '')
+    batch: Batch = setting(Batch, 'of `lesion_seg segment --batch`')
+    logging: Logging = setting(Logging, '')
 
 # %% ../nbs/31_config.ipynb #0cbfa862
-class _Loader(yaml.SafeLoader):
-    "Plain YAML without anchors, aliases or repeated keys."
-    def compose_node(self, parent, index):
-        if self.check_event(yaml.AliasEvent): raise yaml.YAMLError("aliases (*name) are not allowed here")
+class PlainLoader(yaml.SafeLoader):
+    "YAML without aliases, repeated keys and guesses."
+    yaml_implicit_resolvers: dict[str, Any] = {}
+
+    def compose_node(self,
+        parent: Any, # the node that it belongs to
+        index: Any, # its place there
+    ) -> Any: # a node of PyYAML
+        "A node, unless it is an alias."
+        if self.check_event(yaml.AliasEvent): raise yaml.YAMLError('aliases (*name) are not allowed here')
         return super().compose_node(parent, index)
 
-    def construct_mapping(self, node, deep=False):
+    def construct_mapping(self,
+        node: Any, # of PyYAML
+        deep: bool = False, # build what is inside at once
+    ) -> Any: # a dictionary
+        "A mapping whose keys are all different."
         keys = [k.value for k, _ in node.value]
-        repeated = {k for k in keys if keys.count(k) > 1}
-        if repeated: raise yaml.YAMLError(f"the key {', '.join(sorted(repeated))} occurs twice")
+        repeated = sorted({k for k in keys if keys.count(k) > 1})
+        if repeated: raise yaml.YAMLError(f'the key {", ".join(repeated)} occurs twice')
         return super().construct_mapping(node, deep)
 
-# %% ../nbs/31_config.ipynb #ed9bc3bd
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
+for kind, pattern, begins in (
+    ('null', r'~|null|', ['~', 'n', '']),
+    ('bool', r'true|false', ['t', 'f']),
+    ('int', r'[-+]?(0|[1-9]\d*)', list('-+0123456789')),
+    ('float', r'[-+]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][-+]?\d+)?|[-+]?\.inf|\.nan', list('-+0123456789.')),
+): PlainLoader.add_implicit_resolver(f'tag:yaml.org,2002:{kind}', re.compile(f'(?:{pattern})$'), begins)
 
-def _parse(text: str) -> Any: return yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
+# %% ../nbs/31_config.ipynb #ed9bc3bd
+def parse_yaml(
+    text: str, # at most a few lines, or a file's content
+) -> Any: # dictionaries, lists, text, numbers, booleans and None; raises `yaml.YAMLError` or `ValueError`
+    "What a YAML text says."
+    return yaml.load(text, PlainLoader)  # noqa: S506 (a SafeLoader)
 
 # %% ../nbs/31_config.ipynb #163d9dff
 MAX_CONFIG_BYTES = 1_000_000
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    "The mapping in a YAML file; {} for an empty one."
+def read_config(
+    path: str | Path, # a YAML file
+) -> dict[str, Any]: # sections with keys, not yet checked; {} for an empty file
+    "What a configuration file says; raises `InputError` for what is not one."
+    path = Path(path)
     try:
-        if path.stat().st_size > MAX_CONFIG_BYTES: raise InputError(f"{path}: larger than {MAX_CONFIG_BYTES} bytes, so not a configuration.")
-        found = _parse(path.read_text(encoding="utf-8"))
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise InputError(
+                path,
+                f'is larger than {MAX_CONFIG_BYTES} bytes, so it is not a configuration',
+                'give a YAML file of settings',
+            )
+        content = parse_yaml(path.read_text(encoding='utf-8'))
     except InputError: raise
-    except OSError as e: raise InputError(f"{path}: cannot be read ({e.strerror}); check --config and CONFIG_PATH.") from e
-    except (yaml.YAMLError, ValueError, RecursionError) as e:  # a ValueError: no UTF-8, or a number of thousands of digits
-        raise InputError(f"{path}: not valid YAML ({' '.join(str(e).split())[:200]}).") from e
-    if found is None: return {}
-    if not isinstance(found, dict): raise InputError(f"{path}: holds a {type(found).__name__}, not sections with keys.")
-    return found
-
-# %% ../nbs/31_config.ipynb #dcdaa7ab
-def _known_keys(loc: Sequence[Any]) -> list[str]:
-    "The keys of the section that a location points into."
-    section: Any = Config
-    for part in loc[:-1]: section = section.model_fields[part].annotation
-    return list(section.model_fields)
+    except OSError as e:
+        raise InputError(path, f'cannot be read ({e.strerror})', 'check --config and CONFIG_PATH') from e
+    # a ValueError: not UTF-8, or a number of thousands of digits
+    except (yaml.YAMLError, ValueError, RecursionError) as e:
+        raise InputError(
+            path,
+            f'is not valid YAML ({" ".join(str(e).split())[:200]})',
+            'repair it, or write one with `lesion_seg info --set`',
+        ) from e
+    if content is None: return {}
+    if not isinstance(content, dict):
+        raise InputError(
+            path, f'holds a {type(content).__name__}', 'write sections with keys, such as training: {epochs: 5}'
+        )
+    return content
 
 # %% ../nbs/31_config.ipynb #2226ede2
-def _sentence(error: Any) -> str:
-    "One pydantic error in plain words."
-    key = ".".join(map(str, error["loc"]))
-    if error["type"] == "extra_forbidden":
-        known = _known_keys(error["loc"])
-        near = difflib.get_close_matches(str(error["loc"][-1]), known, 1)
-        return f"{key} is unknown" + (f"; did you mean {near[0]}?" if near else f"; known keys are {', '.join(known)}")
-    message = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    return f"{key}: {message}" + ("" if isinstance(error["input"], dict) else f", not {error['input']!r}")
+def explain(
+    error: Any, # one of `ValidationError.errors()`
+) -> str: # 'training.epochs: must be a whole number, not 2.5'
+    "One error of pydantic in plain words."
+    key = '.'.join(map(str, error['loc']))
+    if error['type'] == 'extra_forbidden':
+        section: Any = Config
+        for part in error['loc'][:-1]: section = section.model_fields[part].annotation
+        known = list(section.model_fields)
+        near = difflib.get_close_matches(str(error['loc'][-1]), known, 1)
+        return f'{key} is unknown, ' + (f'perhaps you mean {near[0]}' if near else f'known keys are {", ".join(known)}')
+    kinds = dict(
+        int_type='a whole number',
+        float_type='a number',
+        bool_type='true or false',
+        string_type='text',
+        list_type='a list',
+        model_type='a section with keys',
+    )
+    expected = kinds.get(error['type'])
+    text = (
+        f'must be {expected}'
+        if expected
+        else error['msg'].removeprefix('Value error, ').replace('Input should be', 'must be')
+    )
+    return f'{key}: {text}' + ('' if isinstance(error['input'], dict) else f', not {error["input"]!r}')
 
 # %% ../nbs/31_config.ipynb #ea4c3bfe
-def _set(values: dict[str, Any], override: str) -> None:
-    "Apply one `section.key=value` to a nested dictionary."
-    key, equals, text = override.partition("=")
-    parts = key.strip().split(".")
-    if not equals or len(parts) < 2 or not all(parts): raise InputError(f"--set {override}: write it as section.key=value, such as training.epochs=5.")
+def override(
+    values: dict[str, Any], # sections with keys; changed in place
+    assignment: str, # 'training.epochs=5'
+) -> None: # raises `InputError` for what is not an assignment
+    "Set one value by its name."
+    key, equals, text = assignment.partition('=')
+    parts = key.strip().split('.')
+    if not equals or len(parts) < 2 or not all(parts):
+        raise InputError(
+            f'--set {assignment}',
+            'names no section, key and value',
+            'write section.key=value, such as training.epochs=5',
+        )
     for part in parts[:-1]:
         values = values.setdefault(part, {})
-        if not isinstance(values, dict): raise InputError(f"--set {override}: {part} is a value, not a section.")
-    try: values[parts[-1]] = _parse(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as e: raise InputError(f"--set {override}: {text!r} is not a YAML value.") from e
+        if not isinstance(values, dict):
+            raise InputError(f'--set {assignment}', f'{part} is a value, not a section', 'name a key of a section')
+    try: values[parts[-1]] = parse_yaml(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as e:
+        raise InputError(
+            f'--set {assignment}', f'{text!r} is not a YAML value', 'put text with special characters into quotes'
+        ) from e
 
 # %% ../nbs/31_config.ipynb #d1d5262e
 def load_config(
-    path: str | Path | None = None,  # a YAML file; None: $CONFIG_PATH, else the defaults
-    overrides: Sequence[str] = (),  # 'section.key=value', applied last
-) -> Config:  # raises InputError with every fault, by key
+    path: str | Path | None = None, # a YAML file; None: $CONFIG_PATH, else the defaults
+    overrides: Sequence[str] = (), # 'section.key=value', applied last
+) -> Config: # raises `InputError` with every fault, by key
     "The configuration in force."
-    source = path or os.environ.get("CONFIG_PATH") or None
-    values = _read_yaml(Path(source)) if source else {}
-    for override in overrides: _set(values, override)
+    source = path or os.environ.get('CONFIG_PATH') or None
+    values = read_config(source) if source else {}
+    for assignment in overrides: override(values, assignment)
     try: return Config.model_validate(values)
     except ValidationError as e:
-        name = source or "configuration"
-        raise InputError(f"{name}: {'; '.join(_sentence(x) for x in e.errors())}.") from None
+        problems = [explain(x) for x in e.errors()]
+        raise InputError(
+            source or 'configuration',
+            ', and '.join(problems),
+            'see `lesion_seg info --set project.seed=42` for every key',
+            problems,
+        ) from None
 
 # %% ../nbs/31_config.ipynb #b57b5a53
-def _lines(section: BaseModel, indent: int = 0) -> Iterator[str]:
-    "A section as commented YAML lines."
-    pad = "  " * indent
-    for name, info in type(section).model_fields.items():
-        value, text = getattr(section, name), f"  # {info.description}" if info.description else ""
-        if isinstance(value, BaseModel):
-            yield f"{pad}{name}:{text}"
-            yield from _lines(value, indent + 1)
-        else: yield f"{pad}{name}: {json.dumps(value)}{text}"
-
 def config_yaml(
-    config: Config,  # what is in force
-) -> str:  # YAML with a comment beside each key
+    config: Config, # what is in force
+) -> str: # YAML with a comment beside each key
     "A configuration as a commented YAML file."
-    return "\n".join(_lines(config)) + "\n"
+    def lines(section: BaseModel, indent: str) -> Iterator[str]:
+        for name, info in type(section).model_fields.items():
+            value = getattr(section, name)
+            comment = f'  # {info.description}' if info.description else ''
+            if isinstance(value, BaseModel):
+                yield f'{indent}{name}:{comment}'
+                yield from lines(value, indent + '  ')
+            else: yield f'{indent}{name}: {json.dumps(value)}{comment}'
+    return '\n'.join(lines(config, '')) + '\n'
 
 # %% ../nbs/31_config.ipynb #e3702bcf
-class _JsonLines(logging.Formatter):
+class JsonLines(logging.Formatter):
     "One JSON object a line."
-    def format(self, record: logging.LogRecord) -> str:
-        clock = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
-        entry = dict(time=clock, level=record.levelname, message=record.getMessage(), **getattr(record, "facts", {}))
-        if record.exc_info: entry["exception"] = self.formatException(record.exc_info)
+    def format(self,
+        record: logging.LogRecord, # of the package's logger, with `facts` where numbers were given
+    ) -> str: # time, level, message and the numbers
+        "A record as JSON."
+        clock = time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(record.created))
+        entry = dict(time=clock, level=record.levelname, message=record.getMessage()) | getattr(record, 'facts', {})
+        if record.exc_info: entry['exception'] = self.formatException(record.exc_info)
         return json.dumps(entry, default=str)
 
 # %% ../nbs/31_config.ipynb #a4ca907d
 def setup_logging(
-    settings: Logging,  # the section `logging`
-) -> logging.Logger:  # the package's logger; `extra={"facts": {...}}` adds fields to the JSON line
+    settings: Logging, # the section `logging`
+) -> logging.Logger: # the package's; `extra=dict(facts={...})` adds fields, `file_only=True` spares stderr
     "Send the package's log to stderr and, if wanted, to a file."
-    logger = logging.getLogger("lesion_seg")
+    logger = logging.getLogger('lesion_seg')
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
         handler.close()
     stream = logging.StreamHandler(sys.stderr)
     stream.setFormatter(logging.Formatter(settings.format))
+    stream.addFilter(lambda record: not getattr(record, 'file_only', False)) # what people have read already
     logger.addHandler(stream)
-    if settings.log_file: logger.addHandler(_log_file(Path(settings.log_file)))
+    if settings.log_file:
+        path = Path(settings.log_file)
+        with writing(path): path.parent.mkdir(parents=True, exist_ok=True)
+        file = logging.FileHandler(path, encoding='utf-8', delay=True) # made with its first line
+        file.setFormatter(JsonLines())
+        logger.addHandler(file)
     logger.setLevel(settings.level)
     logger.propagate = False
     return logger
-
-def _log_file(path: Path) -> logging.Handler:
-    "A handler that appends JSON lines to a file."
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, encoding="utf-8", delay=True)
-    handler.setFormatter(_JsonLines())
-    return handler

@@ -7,60 +7,76 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 # %% auto #0
-__all__ = ['resize_probability', 'resize_threshold', 'clean_mask', 'clean_map', 'ring_area', 'find_polygons', 'keyhole',
-           'perimeter', 'feret_diameter', 'bounding_box', 'centre_of_area']
+__all__ = ['MARGIN', 'resized_bands', 'resize_probability', 'resize_threshold', 'Regions', 'find_regions', 'clean_mask',
+           'clean_map', 'ring_area', 'signed_distance', 'tidy_ring', 'find_polygons', 'keyhole', 'perimeter',
+           'feret_diameter', 'measure_polygons', 'bounding_box', 'centre_of_area', 'touches_frame']
 
 # %% ../nbs/22_contours.ipynb #c1895720
-def _bands(
-    small: np.ndarray, # float32 (h, w)
+def resized_bands(
+    small: np.ndarray, # float32 (h, w), probabilities in [0, 1]
     size: tuple[int, int], # (H, W) wanted
-    rows: int = 128, # of a band
-    floor: float = -math.inf, # a band that cannot reach it comes as None
-) -> Iterator[tuple[slice, np.ndarray | None]]: # rows, and their float32 values
+    rows: int = 128, # height of a band
+    floor: float = -math.inf, # a band that cannot reach this value comes as None
+) -> Iterator[tuple[slice, np.ndarray | None]]: # which rows, and their float32 values
     "A map at another size, bilinear, in bands of rows."
     (h, w), (H, W) = small.shape, size
-    im, reach = Image.fromarray(np.ascontiguousarray(small, np.float32)), max(1.0, h / H) + 1
-    for y in range(0, H, rows):
-        end = min(H, y + rows)
-        top, bottom = y * h / H, end * h / H
-        if small[max(0, int(top - reach)):math.ceil(bottom + reach)].max() < floor: yield slice(y, end), None
-        else: yield slice(y, end), np.asarray(im.resize((W, end - y), Image.Resampling.BILINEAR, box=(0, top, w, bottom)))
+    im = Image.fromarray(np.ascontiguousarray(small, np.float32))
+    reach = max(1., h / H) + 1 # rows of the map that may have a say beyond the band's own
+    for start in range(0, H, rows):
+        stop = min(H, start + rows)
+        top, bottom = start * h / H, stop * h / H
+        seen = small[max(0, int(top - reach)):math.ceil(bottom + reach)]
+        if seen.max() < floor:
+            yield slice(start, stop), None
+        else:
+            band = im.resize((W, stop - start), Image.Resampling.BILINEAR, box=(0, top, w, bottom))
+            yield slice(start, stop), np.asarray(band)
 
 # %% ../nbs/22_contours.ipynb #04cb2d65
 def resize_probability(
     small: np.ndarray, # float32 (h, w) in [0, 1]
-    size: tuple[int, int], # (H, W)
+    size: tuple[int, int], # (H, W) wanted
 ) -> np.ndarray: # float32 (H, W) in [0, 1]
     "A probability map at another size."
     out = np.empty(size, np.float32)
-    for rows, band in _bands(small, size): np.clip(band, 0, 1, out=out[rows])  # type: ignore[arg-type]
+    for rows, band in resized_bands(small, size):
+        np.clip(band, 0, 1, out=out[rows])  # type: ignore[arg-type]
     return out
 
 # %% ../nbs/22_contours.ipynb #137abcb7
 def resize_threshold(
     small: np.ndarray, # float32 (h, w) in [0, 1]
-    size: tuple[int, int], # (H, W)
+    size: tuple[int, int], # (H, W) wanted
     threshold: float, # lesion from this probability on
 ) -> np.ndarray: # bool (H, W): `resize_probability(small, size) >= threshold`, with less memory
     "The mask of a probability map at another size."
+    level = float(np.float32(threshold)) # as the map holds it
     out = np.zeros(size, bool)
-    for rows, band in _bands(small, size, floor=threshold):
-        if band is not None: np.greater_equal(band, threshold, out=out[rows])
+    for rows, band in resized_bands(small, size, floor=level):
+        if band is not None: np.greater_equal(band, level, out=out[rows])
     return out
 
 # %% ../nbs/22_contours.ipynb #e5d8f106
-def _regions(mask: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
-    "4-connected regions of a mask: their number, a map of labels from 1 on in reading order, and the area of each label from 0 on."
-    import cv2
-    n, labels, boxes, _ = cv2.connectedComponentsWithStats(np.ascontiguousarray(mask).view(np.uint8), connectivity=4)
-    return n - 1, labels, boxes[:, cv2.CC_STAT_AREA]
+class Regions(NamedTuple):
+    "The 4-connected regions of a mask."
+    labels: np.ndarray # int32 (H, W): 0 outside, then 1, 2, ... in reading order
+    areas: np.ndarray # int (n + 1,): pixels of each label, from 0 on
 
+def find_regions(
+    mask: np.ndarray, # bool (H, W)
+) -> Regions: # labels and their areas
+    "Which pixels of a mask hang together over their sides."
+    import cv2
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(np.ascontiguousarray(mask).view(np.uint8), connectivity=4)
+    return Regions(labels, stats[:, cv2.CC_STAT_AREA])
+
+# %% ../nbs/22_contours.ipynb #a1f00007
 def clean_mask(
     mask: np.ndarray, # bool (H, W)
     largest: bool = True, # keep only the largest region (4-connected; the first of equals)
@@ -68,60 +84,82 @@ def clean_mask(
 ) -> np.ndarray: # bool (H, W)
     "Keep one region and fill its holes."
     if largest:
-        n, regions, areas = _regions(mask)
-        if n > 1: mask = regions == 1 + areas[1:].argmax()
+        labels, areas = find_regions(mask)
+        if len(areas) > 2: mask = labels == 1 + areas[1:].argmax()
     if fill_holes:
-        n, outside, _ = _regions(~mask)
-        edge = np.unique(np.concatenate([outside[0], outside[-1], outside[:, 0], outside[:, -1]]))
-        if n > len(edge[edge > 0]): mask = ~np.isin(outside, edge[edge > 0])
+        labels, areas = find_regions(~mask)
+        rim = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
+        outside = rim[rim > 0]
+        if len(areas) - 1 > len(outside): mask = ~np.isin(labels, outside)
     return mask
 
 # %% ../nbs/22_contours.ipynb #8984d9dc
 def clean_map(
     small: np.ndarray, # float32 (h, w) in [0, 1]
-    threshold: float, # lesion from here on
-    largest: bool, fill_holes: bool, # see `clean_mask`
-) -> np.ndarray: # the map with dropped pixels at 0 and filled ones at 1; the same object when nothing was asked for
+    threshold: float, # lesion from this probability on
+    largest: bool, # keep the largest region only, as in `clean_mask`
+    fill_holes: bool, # fill its holes, as in `clean_mask`
+) -> np.ndarray: # float32 (h, w), dropped pixels at 0 and filled ones at 1; `small` itself when nothing was asked for
     "Clean a probability map, so that all that follows from it is clean."
     if not (largest or fill_holes): return small
     before = small >= np.float32(threshold)
     after = clean_mask(before, largest, fill_holes)
-    return np.where(before & ~after, 0, np.where(after & ~before, 1, small)).astype(np.float32)
+    cleaned = small.astype(np.float32)
+    cleaned[before & ~after] = 0
+    cleaned[after & ~before] = 1
+    return cleaned
 
 # %% ../nbs/22_contours.ipynb #51029b24
 def ring_area(
     ring: np.ndarray, # (N, 2) points x, y, the first repeated at the end
 ) -> float: # positive when x turns towards y (clockwise on a screen, where y points down)
     "Signed area of a closed polygon by the shoelace formula."
-    x, y = (ring - ring[0])[:, 0], (ring - ring[0])[:, 1]
+    x, y = (ring - ring[0]).T # near the origin, so that nothing is lost to rounding
     return float(x[:-1] @ y[1:] - x[1:] @ y[:-1]) / 2
 
-# %% ../nbs/22_contours.ipynb #6de2e95b
-def _axis(n: int, length: int) -> np.ndarray:
-    "Where the columns of a map lie in a picture of `length` pixels: the edge twice, the centres, the edge twice."
-    return np.concatenate([[0, 0], np.arange(n) + .5, [n, n]]) * (length / n)
+# %% ../nbs/22_contours.ipynb #a1f0000b
+MARGIN = 1e-3 # of a probability; the steps of an 8-bit map are four times as large
 
-def _ring(points: np.ndarray, outer: bool) -> np.ndarray:
-    "A ring without repeated points, turned the right way; empty when it has no area."
-    ring = points[np.r_[True, (np.diff(points, axis=0) != 0).any(1)]]
+def signed_distance(
+    small: np.ndarray, # float32 (h, w) in [0, 1]
+    threshold: float, # lesion from this probability on
+) -> np.ndarray: # float64 (h, w): at least `MARGIN` where there is lesion, at most `-MARGIN` elsewhere
+    "How far each probability is above the threshold, never zero."
+    above = small.astype(float) - float(np.float32(threshold))
+    return np.where(above >= 0, np.maximum(above, MARGIN), np.minimum(above, -MARGIN))
+
+# %% ../nbs/22_contours.ipynb #a1f0000e
+def tidy_ring(
+    points: np.ndarray, # (N, 2), closed
+    outer: bool, # should its area be positive? That of a hole is negative
+) -> np.ndarray: # (M, 2), closed; empty when the ring has no area
+    "A ring without repeated points, turned the right way."
+    distinct = np.r_[True, (np.diff(points, axis=0) != 0).any(1)]
+    ring = points[distinct]
     area = ring_area(ring)
-    return ring[:0] if area == 0 else ring if (area > 0) == outer else ring[::-1]
+    if area == 0: return ring[:0]
+    return ring if (area > 0) == outer else ring[::-1]
 
 # %% ../nbs/22_contours.ipynb #bf505cae
 def find_polygons(
     small: np.ndarray, # float32 (h, w) in [0, 1]
-    threshold: float, # the contour's level
+    threshold: float, # lesion from this probability on
     size: tuple[int, int], # (H, W) of the picture in whose pixels the points are given
-) -> list[list[np.ndarray]]: # polygons, largest first: each an outer ring (area > 0) and its holes (area < 0), closed, (N, 2) as x, y
+) -> list[list[np.ndarray]]: # largest first: outer ring (area > 0), holes (area < 0), closed, each (N, 2) as x, y
     "The borders of a probability map by marching squares."
     from contourpy import FillType, contour_generator
+    def positions(n: int, length: int) -> np.ndarray: # the edge twice, the centres of the pixels, the edge twice
+        return np.concatenate([[0, 0], np.arange(n) + .5, [n, n]]) * (length / n)
+
     (h, w), (H, W) = small.shape, size
-    z = np.pad(np.pad(small, 1, 'edge').astype(float), 1, constant_values=-1)
-    level = np.nextafter(float(np.float32(threshold)), 0)  # equal to the threshold is inside
-    found: Any = contour_generator(_axis(w, W), _axis(h, H), z, fill_type=FillType.OuterOffset).filled(level, np.inf)
-    polygons = [[_ring(p[a:b], i == 0) for i, (a, b) in enumerate(zip(o[:-1], o[1:], strict=True))]
-                for p, o in zip(*found, strict=True)]
-    polygons = [[outer, *(r for r in holes if len(r))] for outer, *holes in polygons if len(outer)]
+    distance = np.pad(signed_distance(small, threshold), 1, 'edge')
+    framed = np.pad(distance, 1, constant_values=-1)
+    generator = contour_generator(positions(w, W), positions(h, H), framed, fill_type=FillType.OuterOffset)
+    filled: Any = generator.filled(0, np.inf)
+    polygons = []
+    for points, offsets in zip(*filled, strict=True):
+        rings = [tidy_ring(points[a:b], outer=a == 0) for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+        if len(rings[0]): polygons.append([r for r in rings if len(r)])
     return sorted(polygons, key=lambda rings: -ring_area(rings[0]))
 
 # %% ../nbs/22_contours.ipynb #884c98ae
@@ -131,13 +169,13 @@ def keyhole(
     "One closed ring with the area of an outer ring less its holes."
     ring = rings[0]
     for hole in rings[1:]:
-        i = int(((ring - hole[0]) ** 2).sum(1).argmin())
-        ring = np.concatenate([ring[:i + 1], hole, ring[i:]])
+        nearest = int(((ring - hole[0]) ** 2).sum(1).argmin())
+        ring = np.concatenate([ring[:nearest + 1], hole, ring[nearest:]])
     return ring
 
 # %% ../nbs/22_contours.ipynb #27415c9a
 def perimeter(
-    rings: Iterable[np.ndarray], # closed, (N, 2)
+    rings: Iterable[np.ndarray], # closed, each (N, 2)
 ) -> float: # in the unit of the points
     "Length of rings, holes included."
     return float(sum(np.hypot(*np.diff(r, axis=0).T).sum() for r in rings))
@@ -147,9 +185,20 @@ def feret_diameter(
     points: np.ndarray, # (N, 2)
 ) -> float: # in the unit of the points
     "The largest distance between two points of a set."
-    theta = np.linspace(0, np.pi, 1440, endpoint=False)
-    shadows = (points @ [np.cos(t), np.sin(t)] for t in np.split(theta, 12))
+    angles = np.linspace(0, np.pi, 1440, endpoint=False)
+    shadows = (points @ [np.cos(a), np.sin(a)] for a in np.split(angles, 12)) # a few at a time, to save memory
     return float(max(np.ptp(s, axis=0).max() for s in shadows))
+
+# %% ../nbs/22_contours.ipynb #a1f00019
+def measure_polygons(
+    polygons: list[list[np.ndarray]], # outer rings and their holes, (N, 2) as x, y, from `find_polygons`
+    scale: tuple[float, float] = (1., 1.), # (row, column): height and width of a pixel in the unit that is wanted
+) -> dict[str, float]: # area, perimeter and major_diameter in that unit; zeros where there is no polygon
+    "Area, perimeter and major diameter of polygons."
+    rows, columns = scale
+    rings = [ring * (columns, rows) for polygon in polygons for ring in polygon]
+    return dict(area=sum(map(ring_area, rings), 0.), perimeter=perimeter(rings),
+                major_diameter=feret_diameter(np.concatenate(rings)) if rings else 0.)
 
 # %% ../nbs/22_contours.ipynb #9e6ad391
 def bounding_box(
@@ -158,8 +207,9 @@ def bounding_box(
     "The smallest box that holds all of a mask."
     rows = np.flatnonzero(mask.any(1))
     if not len(rows): return None
-    cols = np.flatnonzero(mask[rows[0]:rows[-1] + 1].any(0))
-    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(cols[0]), int(cols[-1]) + 1)
+    top, bottom = int(rows[0]), int(rows[-1]) + 1
+    columns = np.flatnonzero(mask[top:bottom].any(0))
+    return slice(top, bottom), slice(int(columns[0]), int(columns[-1]) + 1)
 
 def centre_of_area(
     mask: np.ndarray, # bool (H, W), not empty
@@ -167,3 +217,10 @@ def centre_of_area(
     "The mean position of the pixels of a mask."
     counts = np.count_nonzero(mask, axis=1), np.count_nonzero(mask, axis=0)
     return [float((np.arange(len(c)) + .5) @ c / c.sum()) for c in counts]
+
+# %% ../nbs/22_contours.ipynb #a1f0001f
+def touches_frame(
+    mask: np.ndarray, # bool (H, W)
+) -> bool: # False for an empty mask
+    "Does a mask reach the edge of the picture, so that it may go on outside?"
+    return bool(mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any())

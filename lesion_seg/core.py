@@ -7,6 +7,7 @@ from __future__ import annotations
 import csv
 import errno
 import hashlib
+import html
 import io
 import os
 import re
@@ -20,13 +21,14 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, BinaryIO, NamedTuple
 import numpy as np
-from PIL import Image
+from PIL import Image, features
 
 # %% auto #0
-__all__ = ['DISK_ERRORS', 'Source', 'DICOM', 'FORMATS', 'HEAD', 'MASK_NAME', 'printable', 'InputError', 'refuses', 'as_options',
-           'unwritten', 'writing', 'atomic_path', 'sha256', 'cores', 'source_name', 'open_file', 'open_source',
-           'FileFormat', 'Reader', 'sniff', 'register_format', 'suffixes', 'is_readable', 'Listing', 'list_photographs',
-           'photograph_stem', 'safe_stem', 'unique_stems', 'read_rows', 'encode_png', 'encode_jpeg']
+__all__ = ['DISK_ERRORS', 'Source', 'DICOM', 'FORMATS', 'HEAD', 'MASK_NAME', 'CERTAIN_NAME', 'DICOM_SEGMENTATION', 'printable',
+           'InputError', 'safe_html', 'safe_markdown', 'refuses', 'as_options', 'unwritten', 'writing', 'atomic_path',
+           'sha256', 'cores', 'source_name', 'open_file', 'open_source', 'FileFormat', 'Reader', 'sniff',
+           'register_format', 'suffixes', 'is_readable', 'photograph_stem', 'is_photograph', 'Listing',
+           'list_photographs', 'safe_stem', 'unique_stems', 'read_rows', 'safe_cell', 'encode_png', 'encode_jpeg']
 
 # %% ../nbs/00_core.ipynb #cdeb5797
 def printable(
@@ -46,7 +48,8 @@ class InputError(ValueError):
         remedy: str = '', # what to do; arguments in backticks, such as `frame=1`
         problems: Iterable[Any] = (), # every problem by itself, where there are several
     ):
-        self.about, self.problem, self.remedy = printable(str(about)), printable(problem), printable(remedy)
+        name = str(about).replace('\n', '?') if problem else str(about) # a file may have a line break in its name
+        self.about, self.problem, self.remedy = printable(name), printable(problem), printable(remedy)
         self.problems = list(problems)
         super().__init__(self.about, self.problem, self.remedy, self.problems) # so that it can be sent to another process
     def __str__(self) -> str:
@@ -56,6 +59,22 @@ class InputError(ValueError):
     ) -> InputError:
         "The same mistake of a thing by another name."
         return InputError(about, self.problem, self.remedy, self.problems)
+
+# %% ../nbs/00_core.ipynb #0189d7eb
+def safe_html(
+    text: Any, # anything; its `str` is shown
+    most: int = 500, # longest line that stays whole, characters
+) -> str: # HTML that shows exactly this text
+    "A text that is safe inside HTML, an attribute in quotes included."
+    return html.escape(printable(str(text), most), quote=True)
+
+def safe_markdown(
+    text: Any, # anything; its `str` is shown
+    most: int = 500, # longest line that stays whole, characters
+) -> str: # one line of Markdown that shows exactly this text, also in the cell of a table
+    "A text that is safe inside Markdown."
+    plain = ' '.join(printable(str(text), most).split('\n'))
+    return re.sub(r"[!-+\-:-@\[-`{-~]", lambda m: f'&#{ord(m[0])};', plain)
 
 # %% ../nbs/00_core.ipynb #7886faee
 def refuses(
@@ -185,14 +204,27 @@ class FileFormat(NamedTuple):
     magic: bytes # a regular expression for its first bytes
     suffixes: tuple[str, ...] = () # lower case, with the dot
     reader: Any = '' # a Pillow plugin or a `Reader`, or where one is: 'module:name'; empty: we do not read it
-    def load(self) -> Any:
+    needs: str = '' # what may be missing for it: an extra of this package, or a feature of Pillow
+    remedy: str = 'save the photograph as JPEG, PNG, TIFF, BMP or WebP and use that' # where we do not read it
+    def load(self) -> Any: # raises `InputError` where something is missing
         "The reader itself, imported at first use."
-        return resolve_name(self.reader) if isinstance(self.reader, str) else self.reader
+        if not isinstance(self.reader, str): return self.reader
+        is_extra = not self.reader.startswith('PIL.')
+        try:
+            if self.needs and not is_extra and not features.check(self.needs): raise ImportError
+            return resolve_name(self.reader)
+        except ImportError:
+            if not self.needs: raise
+            problem = f'{self.name.split(" ", 1)[1]}s need a package that is not installed'
+            if is_extra: raise InputError(self.name, problem, f"run pip install 'lesion_seg[{self.needs}]'") from None
+            problem = f'this Pillow was built without {self.needs}'
+            raise InputError(self.name, problem, 'install Pillow from its wheel') from None
 
 class Reader(NamedTuple):
     "What reads a format that Pillow does not."
     read: Callable[[bytes | Path], np.ndarray] # path or whole content -> an array that `read_image` would take
     size: Callable[[bytes | Path], tuple[int, int]] | None = None # path or content -> (height, width), without decoding
+    read_mask: Callable[[bytes | Path], np.ndarray] | None = None # `read` for masks, where that is another way
 
 # %% ../nbs/00_core.ipynb #e5ea5167
 _VR = rb'(AE|AS|CS|DA|DT|IS|LO|OB|PN|SH|TM|UI|UL)'
@@ -207,17 +239,21 @@ FORMATS = [
     FileFormat('a TIFF file', rb'II[*+]\0|MM\0[*+]', ('.tif', '.tiff'), 'PIL.TiffImagePlugin:TiffImageFile'),
     FileFormat('a BMP file', rb'BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0', ('.bmp', '.dib'), 'PIL.BmpImagePlugin:BmpImageFile'),
     FileFormat('a WebP file', rb'RIFF.{4}WEBP', ('.webp',), 'PIL.WebPImagePlugin:WebPImageFile'),
-    FileFormat('a GIF file', rb'GIF8', ('.gif',)),
-    FileFormat('a HEIC file', rb'.{4}ftyp(hei[cxms]|hev[cx]|mif1|msf1)', ('.heic', '.heif')),
-    FileFormat('an AVIF file', rb'.{4}ftypavi[fs]', ('.avif',)),
-    FileFormat('a film', rb'.{4}ftyp', ('.mp4', '.mov', '.m4v')),
-    FileFormat('a JPEG 2000 file', rb'\0\0\0\x0cjP  |\xff\x4f\xff\x51', ('.jp2', '.j2k', '.jpx', '.j2c')),
+    FileFormat('a GIF file', rb'GIF8', ('.gif',), 'PIL.GifImagePlugin:GifImageFile'),
+    FileFormat('an AVIF file', rb'.{4}ftyp(avi[fs]|m[is]f1.{4}(.{4}){0,8}?avi[fs])', ('.avif',),
+               'PIL.AvifImagePlugin:AvifImageFile', 'avif'),
+    FileFormat('a HEIC file', rb'.{4}ftyp(hei[cxms]|hev[cxms]|m[is]f1)', ('.heic', '.heif', '.hif'),
+               'pi_heif.as_plugin:HeifImageFile', 'heic'),
+    FileFormat('a film', rb'.{4}ftyp|\x1aE\xdf\xa3|RIFF.{4}AVI ', ('.mp4', '.mov', '.m4v', '.avi', '.mkv', '.webm'),
+               remedy='save one picture of it as JPEG or PNG'),
+    FileFormat('a JPEG 2000 file', rb'\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51', ('.jp2', '.j2k', '.jpx', '.j2c'),
+               'PIL.Jpeg2KImagePlugin:Jpeg2KImageFile', 'jpg_2000'),
     FileFormat('a PDF file', rb'%PDF', ('.pdf',)),
     FileFormat('a ZIP archive', rb'PK\x03\x04', ('.zip',)),
     FileFormat('a Parquet file', rb'PAR1', ('.parquet', '.pq')),
     FileFormat('an SVG drawing', rb'\s*(<\?xml[^>]*>\s*)?<svg', ('.svg',)),
     FileFormat('a web page (perhaps a failed download)', rb'(?i)(\xef\xbb\xbf)?\s*<(!doctype html|html|head|body)', ('.html', '.htm')),
-    FileFormat('a pointer of Git LFS, not the file itself (run git lfs pull)', rb'version https://git-lfs'),
+    FileFormat('a pointer of Git LFS, not the file itself', rb'version https://git-lfs', remedy='run git lfs pull'),
     FileFormat('a text file', rb'[\t\n\r\x20-\x7e\x80-\xff]+\Z', ('.txt', '.csv', '.tsv', '.json', '.md', '.yaml', '.yml', '.xml'))]
 
 # %% ../nbs/00_core.ipynb #0c40a3d8
@@ -252,6 +288,31 @@ def is_readable(
     except OSError: return False
     return bool(found and found.reader)
 
+# %% ../nbs/00_core.ipynb #38e771f1
+MASK_NAME = re.compile(r'[_-](segmentation|mask|lesion|seg|gt|label)s?$', re.I)
+
+CERTAIN_NAME = re.compile(r'[_-](segmentation|mask|overlay|probability|superpixel)s?$', re.I) # never photographs
+
+DICOM_SEGMENTATION = re.compile(rb'(\x02\0\x02\0|\x08\0\x16\0).{4}1\.2\.840\.10008\.5\.1\.4\.1\.1\.66\.[457]', re.S) # by its SOP class
+
+def photograph_stem(
+    stem: str, # of a file, such as 'ISIC_1_segmentation'
+) -> str: # 'ISIC_1'; a name without an ending of a mask stays
+    "The name of the photograph that a mask of this name belongs to."
+    return MASK_NAME.sub('', stem)
+
+def is_photograph(
+    path: str | os.PathLike, # a file
+) -> bool: # False for masks, outputs of ours, superpixels and DICOM segmentations
+    "Is this a file that we read, and neither a mask nor drawn by a program?"
+    path = Path(path)
+    if not is_readable(path) or CERTAIN_NAME.search(path.stem): return False
+    base = photograph_stem(path.stem)
+    if base != path.stem and any(path.with_name(base + s).exists() for s in suffixes()): return False
+    if path.suffix.lower() in ('', *DICOM.suffixes):
+        with open(path, 'rb') as f: return not DICOM_SEGMENTATION.search(f.read(HEAD))
+    return True
+
 # %% ../nbs/00_core.ipynb #3859da6f
 class Listing(NamedTuple):
     "The files of a folder."
@@ -264,22 +325,13 @@ class Listing(NamedTuple):
 
 def list_photographs(
     folder: str | os.PathLike, # one folder; what lies in folders below is not looked at
-    wanted: Callable[[Path], bool] = is_readable, # another rule for what counts
+    wanted: Callable[[Path], bool] = is_photograph, # another rule for what counts, such as `is_readable`
 ) -> Listing: # raises `InputError` where the folder cannot be listed
     "The photographs directly in a folder, and what was passed over."
     try: files = sorted(p for p in Path(folder).iterdir() if not p.name.startswith('.') and not p.is_dir())
     except OSError as e: raise InputError(folder, f'cannot be listed ({e.strerror})', 'check the path and its permissions') from e
     photographs = [p for p in files if wanted(p)]
     return Listing(photographs, sorted(set(files) - set(photographs)))
-
-# %% ../nbs/00_core.ipynb #38e771f1
-MASK_NAME = re.compile(r'[_-](segmentation|mask)$', re.I)
-
-def photograph_stem(
-    stem: str, # of a file, such as 'ISIC_1_segmentation'
-) -> str: # 'ISIC_1'; a name without an ending of a mask stays
-    "The name of the photograph that a mask of this name belongs to."
-    return MASK_NAME.sub('', stem)
 
 # %% ../nbs/00_core.ipynb #05005643
 def safe_stem(
@@ -293,19 +345,27 @@ def safe_stem(
 # %% ../nbs/00_core.ipynb #bf00f505
 def unique_stems(
     paths: Iterable[Any], # the inputs of one run
-) -> list[str]: # one stem each, no two equal, upper and lower case taken as equal
+    endings: Iterable[str] = (), # of the files that are written for each, such as '.json' and '_coco.json'
+) -> list[str]: # one stem each; no two files equal, upper and lower case taken as equal
     "Stems for output files that do not collide."
-    paths = list(paths)
+    paths, endings = list(paths), [e.casefold() for e in endings]
+    between = {a.removesuffix(b) for a in endings for b in endings if a.endswith(b) and a != b}
+    def shorter(stem: str) -> list[str]: # names that write the same file when they get an ending
+        return [stem.removesuffix(b) for b in between if stem.endswith(b)]
     plain = [safe_stem(p) for p in paths]
     count = Counter(s.casefold() for s in plain)
-    used = {s for s, n in count.items() if n == 1} # names that only one input has stay as they are
+    kept = {s for s, n in count.items() if n == 1 and not any(t in count for t in shorter(s))}
+    used = set(kept)
+    def taken(stem: str) -> bool:
+        return not used.isdisjoint([stem, *shorter(stem), *(stem + b for b in between)])
+
     tried: Counter[str] = Counter()
     out = []
     for path, stem in zip(paths, plain, strict=True):
-        if count[stem.casefold()] > 1:
+        if stem.casefold() not in kept:
             base = f'{stem}{Path(str(path)).suffix.replace(".", "_")}' if isinstance(path, (str, Path)) else stem
             stem = base
-            while stem.casefold() in used:
+            while taken(stem.casefold()):
                 tried[base] += 1
                 stem = f'{base}_{tried[base] + 1}'
             used.add(stem.casefold())
@@ -338,13 +398,39 @@ def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:
         except csv.Error as e: raise InputError(path, f'is not a table ({e})', 'save it as CSV again') from e
 
 def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
+    import pyarrow as pa
     import pyarrow.parquet as pq
     with open_file(path): pass
     try:
         with pq.ParquetFile(path) as f:
+            for column in f.schema_arrow: _refuse_pictures(path, column)
             for batch in f.iter_batches(1024):
                 for r in batch.to_pylist(): yield {k: '' if v is None or v != v else v for k, v in r.items()}
-    except (OSError, ValueError) as e: raise InputError(path, f'cannot be read as Parquet ({e})', 'write it again') from e
+    except (OSError, ValueError, KeyError, OverflowError, pa.ArrowException) as e:
+        if isinstance(e, InputError): raise
+        raise InputError(path, f'cannot be read as Parquet ({e})', 'write it again') from e
+
+def _refuse_pictures(path: Path, column: Any) -> None:
+    "A column of pyarrow that holds files instead of their names."
+    import pyarrow as pa
+    kind = column.type
+    children = {f.name for f in kind} if pa.types.is_struct(kind) else set()
+    is_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    if 'bytes' not in children and not (is_bytes and re.search('image|mask', column.name, re.I)): return
+    problem = f'holds whole pictures in its column {column.name}, as data sets of Hugging Face do, not file names'
+    raise InputError(path, problem, 'write each picture to a file, and list the names of the files')
+
+# %% ../nbs/00_core.ipynb #ddb34b69
+_FORMULA = tuple('=+-@＝＋－＠') # the wide ones count in Asian spreadsheets
+
+def safe_cell(
+    value: Any, # what a table should hold
+) -> Any: # the same, but for a text that a spreadsheet would run or a terminal would obey
+    "A cell that no spreadsheet takes for a formula."
+    if not isinstance(value, str): return value
+    text = printable(re.sub(r'\s', ' ', value), most=len(value) + 1)
+    is_number = re.fullmatch(r'[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?', text)
+    return f"'{text}" if text[:1] in _FORMULA and not is_number else text
 
 # %% ../nbs/00_core.ipynb #5e0f6892
 def _chunk(kind: bytes, data: bytes) -> bytes:

@@ -7,51 +7,65 @@ from __future__ import annotations
 import io
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+import warnings
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 import numpy as np
-from PIL import Image, ImageCms, ImageDraw, ImageFilter, ImageFont, JpegImagePlugin, TiffImagePlugin
-from .core import HEAD, FileFormat, InputError, Reader, Source, open_source, sniff, source_name
+from PIL import (Image, ImageCms, ImageDraw, ImageFilter, ImageFont, GifImagePlugin, JpegImagePlugin, PngImagePlugin,
+                 TiffImagePlugin)
+from .core import DICOM, HEAD, FileFormat, InputError, Reader, Source, open_source, printable, sniff, source_name
+from .tiff import TiffDirectory, deep_values, picture_directory, starting_with, tiff_directories
 
 # %% auto #0
-__all__ = ['MAX_PIXELS', 'resize_image', 'resize_mask', 'draw_contour', 'check_size', 'to_srgb', 'read_image', 'image_size',
-           'read_mask', 'contact_sheet']
+__all__ = ['MAX_PIXELS', 'SURE_PIXELS', 'PHOTO_DENSITY', 'MASK_DENSITY', 'MAX_SCANS', 'MAX_SEGMENTS', 'TURNS', 'resize_image',
+           'area_weights', 'resize_mask', 'border_coverage', 'draw_contour', 'readable_format', 'decoding',
+           'check_size', 'check_png_chunks', 'check_jpeg_segments', 'check_jpeg_scans', 'check_single',
+           'PictureWarning', 'white_value', 'to_eight_bits', 'tiff_picture', 'open_tiff', 'open_picture', 'upright',
+           'grey_eight_bits', 'srgb_transform', 'to_srgb', 'rgb_from_pil', 'rgb_from_array', 'is_deep_png', 'deep_png',
+           'read_image', 'implausible', 'header_size', 'image_size', 'undecided', 'mask_from_values', 'one_channel',
+           'mask_channels', 'read_mask', 'thumbnail', 'fit_text', 'contact_sheet']
 
 # %% ../nbs/01_data.ipynb #703c1ef3
-def _hw(size: int | tuple[int, int]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, (int, np.integer)) else (int(size[0]), int(size[1]))
-
 def resize_image(
     img: np.ndarray, # uint8 (H, W, 3)
-    size: int | tuple[int, int], # side of a square, or (height, width)
+    size: int | tuple[int, int], # side of a square, or (height, width), in pixels
 ) -> np.ndarray: # uint8 (h, w, 3)
     "Squash an image to a size, antialiased: the one way to make model input."
-    h, w = _hw(size)
+    h, w = (int(n) for n in np.broadcast_to(size, 2))
     return np.array(Image.fromarray(img).resize((w, h), Image.Resampling.BILINEAR))
 
 # %% ../nbs/01_data.ipynb #b85bfbb4
-def _overlap(old: int, new: int) -> np.ndarray:
-    "How much of each of `new` equal bands each of `old` pixels fills: (new, old), rows sum to 1."
-    edge, i = np.arange(new + 1) * old / new, np.arange(old)
+def area_weights(
+    old: int, # pixels along one side
+    new: int, # pixels along the same side afterwards
+) -> np.ndarray: # float32 (new, old): the fraction of each new pixel that each old one fills; rows sum to 1
+    "How much of each of `new` equal bands is filled by each of `old` pixels."
+    edge = np.arange(new + 1) * old / new
+    i = np.arange(old)
     shared = np.minimum(i + 1, edge[1:, None]) - np.maximum(i, edge[:-1, None])
     return (shared.clip(0) * new / old).astype(np.float32)
 
+# %% ../nbs/01_data.ipynb #f4fe1eee
 def resize_mask(
     mask: np.ndarray, # bool (H, W)
-    size: int | tuple[int, int], # side of a square, or (height, width)
+    size: int | tuple[int, int], # side of a square, or (height, width), in pixels
 ) -> np.ndarray: # bool (h, w): True where at least half of the new pixel's area was lesion
     "Squash a mask to a size by area."
-    h, w = _hw(size)
+    h, w = (int(n) for n in np.broadcast_to(size, 2))
     if mask.shape == (h, w): return mask.copy()
-    return _overlap(mask.shape[0], h) @ mask.astype(np.float32) @ _overlap(mask.shape[1], w).T >= 0.5 - 1e-5
+    fraction = area_weights(mask.shape[0], h) @ mask.astype(np.float32) @ area_weights(mask.shape[1], w).T
+    return fraction >= 0.5 - 1e-5
 
 # %% ../nbs/01_data.ipynb #8f43e487
-def _line(mask: np.ndarray, width: float) -> np.ndarray:
-    "How far a line of `width` pixels along the border covers each pixel: float (H, W) in [0, 1]."
+def border_coverage(
+    mask: np.ndarray, # bool (H, W)
+    width: float, # of the line, pixels
+) -> np.ndarray: # float (H, W) in [0, 1]
+    "How much of each pixel a line along the border of a mask covers."
     sigma = max(1.0, 0.75 * width)
     soft = np.asarray(Image.fromarray(mask.astype(np.uint8) * 255).filter(ImageFilter.GaussianBlur(sigma)), np.float32)
     distance = np.abs(soft / 255 - 0.5) * sigma * math.sqrt(2 * math.pi)
@@ -61,280 +75,534 @@ def _line(mask: np.ndarray, width: float) -> np.ndarray:
 def draw_contour(
     image: np.ndarray, # uint8 (H, W, 3)
     mask: np.ndarray, # bool (H, W)
-    colour: tuple[int, int, int] = (0, 230, 255), # RGB; cyan is rare on skin
-    width: float | None = None, # line width in pixels; None: 1/200 of the longer side, at least 1.5
+    colour: tuple[int, int, int] = (0, 230, 255), # RGB, 0 to 255; cyan is rare on skin
+    width: float | None = None, # of the line, pixels; None: 1/200 of the longer side, at least 1.5
 ) -> np.ndarray: # uint8 (H, W, 3), a copy
     "Draw the border of a mask as a smooth line."
-    if mask.shape != image.shape[:2]: raise InputError(f'the mask is {mask.shape}, the image {image.shape[:2]}: resize one of them')
-    line = _line(mask, width or max(1.5, max(mask.shape) / 200))
-    out, on = image.copy(), line > 0
+    if mask.shape != image.shape[:2]:
+        raise InputError('the mask', f'is {mask.shape} and its image {image.shape[:2]}', 'resize one of them')
+    line = border_coverage(mask, width or max(1.5, max(mask.shape) / 200))
+    on = line > 0
+    out = image.copy()
     out[on] = (out[on] + line[on, None] * (np.array(colour) - out[on])).round().astype(np.uint8)
     return out
 
 # %% ../nbs/01_data.ipynb #a1cc4400
-MAX_PIXELS = 200_000_000 # of any picture
-_SURE, _PHOTO, _MASK = 10_000_000, 1000, 10_000 # up to here no questions; beyond, most pixels for a byte of the file
-
-# %% ../nbs/01_data.ipynb #6c3c2c38
-def _format(f: BinaryIO, name: str) -> FileFormat:
-    "The format that the first bytes of an open file announce; one that we read."
+def readable_format(
+    f: BinaryIO, # an open file, at its beginning
+    name: str, # what to call it
+) -> FileFormat: # one with a reader; raises `InputError` for any other
+    "The format that the first bytes of an open file announce."
     head = f.read(HEAD)
     f.seek(0)
     if not head: raise InputError(name, 'is empty (0 bytes)', 'copy or download it again')
     fmt = sniff(head)
-    if fmt and fmt.reader: return fmt
-    raise InputError(name, f'is {fmt.name if fmt else "of an unknown format"}', 'save the photograph as JPEG, PNG, TIFF, BMP or WebP and use that')
+    if fmt is None: raise InputError(name, 'is of an unknown format', FileFormat('', b'').remedy)
+    if not fmt.reader: raise InputError(name, f'is {fmt.name}', fmt.remedy)
+    try: fmt.load()
+    except InputError as e: raise InputError(name, f'is {fmt.name}, and {e.problem}', e.remedy) from None
+    return fmt
 
 # %% ../nbs/01_data.ipynb #5d099768
 @contextmanager
-def _decoding(name: str) -> Iterator[None]:
-    "Whatever a decoder raises is one sentence to the user."
+def decoding(
+    name: str, # of the file that is being decoded
+) -> Iterator[None]: # raises `InputError` for whatever goes wrong inside, but for a lack of memory
+    "Turn whatever a decoder raises into one sentence about the file."
     try: yield
     except (InputError, MemoryError): raise
     except Exception as e:
-        raise InputError(f'{name} is damaged or incomplete ({e or type(e).__name__}): copy or download it again') from e
-
-# %% ../nbs/01_data.ipynb #97e1df6d
-def _frames(im: Image.Image) -> int:
-    "How many pictures a file holds; the thumbnails and pyramid levels of a TIFF do not count."
-    n = getattr(im, 'n_frames', 1)
-    if n == 1 or not isinstance(im, TiffImagePlugin.TiffImageFile): return n
-    reduced = 0
-    for i in range(1, n):
-        im.seek(i)
-        reduced += im.tag_v2.get(254, 0) & 1
-    im.seek(0)
-    return n - reduced
+        problem = f'is damaged or incomplete ({e or type(e).__name__})'
+        raise InputError(name, problem, 'copy or download it again') from e
 
 # %% ../nbs/01_data.ipynb #be84ad2a
-def check_size(w: int, h: int, n: int, name: str, density: int = _PHOTO) -> None:
-    "Refuse a picture that is too large, or too large for the `n` bytes of its file."
-    if w * h > MAX_PIXELS: raise InputError(f'{name} has {w} x {h} pixels, more than the limit of {MAX_PIXELS:,}: make it smaller')
-    if w * h > max(_SURE, density * n):
-        raise InputError(f'{name} claims {w} x {h} pixels in {n:,} bytes, so it is damaged or made to fill the memory: copy or download it again')
+MAX_PIXELS = 200_000_000 # of any picture
+SURE_PIXELS = 10_000_000 # up to here no questions are asked
+PHOTO_DENSITY = 1000 # beyond, the most pixels for a byte of a photograph's file
+MASK_DENSITY = 10_000 # and of a mask's
 
-def _pil(f: BinaryIO, fmt: FileFormat, name: str, density: int) -> Image.Image:
-    "The PIL image of an open file, header only, with its frame count and pixel count checked."
-    n = f.seek(0, os.SEEK_END)
+def check_size(
+    width: int, # pixels
+    height: int, # pixels
+    n_bytes: int, # of the file
+    name: str, # of the file
+    density: int = PHOTO_DENSITY, # most pixels for a byte, where there are more than `SURE_PIXELS`
+) -> None: # raises `InputError`
+    "Refuse a picture that is too large, or too large for its file."
+    n = width * height
+    if n > MAX_PIXELS:
+        problem = f'has {width} x {height} pixels, more than the limit of {MAX_PIXELS:,}'
+        raise InputError(name, problem, 'make it smaller')
+    if n > max(SURE_PIXELS, density * n_bytes):
+        problem = f'claims {width} x {height} pixels in {n_bytes:,} bytes, so it is damaged or made to fill the memory'
+        raise InputError(name, problem, 'copy or download it again')
+
+# %% ../nbs/01_data.ipynb #d5a77a0d
+MAX_SCANS = 100 # of a progressive JPEG, which has about ten
+MAX_SEGMENTS = 5000 # of a JPEG before its pixels, and of a PNG, where one more for each kilobyte is allowed
+
+def check_png_chunks(
+    f: BinaryIO, # an open PNG file
+    n_bytes: int, # of the file
+    name: str, # of the file
+) -> None: # raises `InputError`
+    "Refuse a PNG of very many small chunks."
+    f.seek(8)
+    for _ in range(MAX_SEGMENTS + n_bytes // 1000):
+        chunk = f.read(8)
+        if len(chunk) < 8: return
+        f.seek(int.from_bytes(chunk[:4], 'big') + 4, os.SEEK_CUR)
+    raise InputError(name, 'holds very many chunks', 'it is damaged or made to take long; save it again')
+
+def check_jpeg_segments(
+    f: BinaryIO, # an open JPEG file
+    name: str, # of the file
+) -> None: # raises `InputError`
+    "Refuse a JPEG of very many segments before its pixels."
+    f.seek(2)
+    for _ in range(MAX_SEGMENTS):
+        marker = f.read(4)
+        if len(marker) < 4 or marker[0] != 0xff or marker[1] == 0xda: break
+        f.seek(max(int.from_bytes(marker[2:], 'big') - 2, 0), os.SEEK_CUR)
+    else: raise InputError(name, 'holds very many segments', 'it is damaged or made to take long; save it again')
+
+def check_jpeg_scans(
+    f: BinaryIO, # an open JPEG file, which is read to its end
+    name: str, # of the file
+) -> None: # raises `InputError`
+    "Refuse a JPEG of very many scans."
     f.seek(0)
-    im = fmt.load()(f)
-    w, h = im.size
-    check_size(w, h, n, name, density)
-    if (frames := _frames(im)) > 1: raise InputError(f'{name} holds {frames} pictures: save the one you want as a file of its own')
-    return im
+    scans = sum(block.count(b'\xff\xda') for block in iter(lambda: f.read(1 << 20), b''))
+    if scans <= MAX_SCANS: return
+    raise InputError(name, f'holds {scans} scans', 'it is damaged or made to take long; save it again')
+
+# %% ../nbs/01_data.ipynb #e92b2226
+def check_single(
+    im: Image.Image, # opened, not decoded; not a TIFF
+    name: str, # of the file
+) -> None: # raises `InputError`
+    "Refuse a file that holds several pictures."
+    if im.format in ('HEIF', 'MPO', 'TIFF') or not getattr(im, 'is_animated', False): return
+    is_long = isinstance(im, GifImagePlugin.GifImageFile) # counting would read them all
+    count = 'several' if is_long else str(getattr(im, 'n_frames', 'several'))
+    raise InputError(name, f'holds {count} pictures', 'save the one you want as a file of its own')
+
+# %% ../nbs/01_data.ipynb #21249e35
+class PictureWarning(UserWarning):
+    "Something about a picture that was guessed."
+
+def white_value(
+    values: np.ndarray, # uint16, of a whole picture
+    name: str, # of the file
+    stated: int = 0, # what the file says that white is; 0 where it does not
+) -> int: # 1023, 4095, 16383 or 65535, or what the file states
+    "The value that white has in a picture of 16 bits."
+    highest = int(values.max())
+    if highest <= stated < 65535 and stated >= 255: return stated
+    for bits in (10, 12, 14):
+        if 255 < highest < 1 << bits:
+            guess = f'the largest value is {highest}, so it is read as {bits} bits in 16'
+            warnings.warn(f'{printable(name)}: {guess}', PictureWarning, 2)
+            return (1 << bits) - 1
+    return 65535
+
+def to_eight_bits(
+    values: np.ndarray, # of a picture: bool, uint8, uint16, or float
+    name: str, # of the file
+    stated: int = 0, # as in `white_value`
+    is_file: bool = False, # floats of a file may also go to 255 or 65535
+) -> np.ndarray: # uint8, in the same shape; raises `InputError` where the scale is not clear
+    "The values of a picture from 0 to 255."
+    if values.dtype == np.uint8: return values
+    if values.dtype == bool: return values * np.uint8(255)
+    if values.dtype == np.uint16:
+        white = white_value(values, name, stated)
+        bits = white.bit_length()
+        if white == (1 << bits) - 1: return (values >> bits - 8).astype(np.uint8)
+        return np.minimum(values.astype(np.uint32) * 255 // white, 255).astype(np.uint8)
+    lowest, highest = float(values.min()), float(values.max())
+    if values.dtype.kind == 'f' and lowest >= 0 and highest <= (65535 if is_file else 1):
+        white = 1 if highest <= 1 else 255 if highest <= 255 else 65535
+        if white > 1:
+            guess = f'the floats go to {highest:g}, so white is taken as {white}'
+            warnings.warn(f'{printable(name)}: {guess}', PictureWarning, 2)
+        return (values * (255 / white)).round().astype(np.uint8)
+    problem = f'has {values.dtype} values from {lowest:g} to {highest:g}'
+    raise InputError(name, problem, 'give uint8, uint16, or float in [0, 1]')
+
+# %% ../nbs/01_data.ipynb #a5cdfe76
+def tiff_picture(
+    f: BinaryIO, # an open TIFF file
+    n_bytes: int, # of the file
+    name: str, # of the file
+    density: int = PHOTO_DENSITY, # most pixels for a byte, as in `check_size`
+) -> TiffDirectory: # raises `InputError`
+    "The picture that a TIFF file stands for, its size and the size of its tiles judged."
+    d = picture_directory(tiff_directories(f, name), name)
+    check_size(d.width, d.height, n_bytes, name, density)
+    if 322 in d.tags: check_size(d.get(322), d.get(323), n_bytes, name, density)
+    return d
+
+@contextmanager
+def open_tiff(
+    f: BinaryIO, # an open TIFF file
+    n_bytes: int, # of the file
+    name: str, # of the file
+    density: int = PHOTO_DENSITY, # most pixels for a byte, as in `check_size`
+    as_mask: bool = False, # deep values stay as they are
+) -> Iterator[np.ndarray | Image.Image]: # raises `InputError`
+    "The picture that a TIFF file stands for."
+    d = tiff_picture(f, n_bytes, name, density)
+    f.seek(0)
+    if d.is_deep:
+        values = deep_values(f.read(), d, name)
+        if values.shape[2] == 1: values = values[..., 0]
+        if as_mask: yield values
+        else:
+            im = Image.fromarray(to_eight_bits(values, name, d.get(281), is_file=True))
+            if d.icc_profile: im.info['icc_profile'] = d.icc_profile
+            yield im
+        return
+    try: im = TiffImagePlugin.TiffImageFile(f if d.is_first else io.BytesIO(starting_with(f.read(), d)))
+    except SyntaxError as e:
+        if 'pixel mode' not in str(e): raise
+        kind = f'{d.get(277, 1)} x {d.get(258, 1)} bits, photometric interpretation {d.get(262)}'
+        raise InputError(name, f'has pixels of a kind that is not read ({kind})', 'save it as PNG') from None
+    with im: yield im
 
 # %% ../nbs/01_data.ipynb #b29cfd91
-def _content(src: Any, f: BinaryIO) -> bytes | Path: return Path(src) if isinstance(src, (str, os.PathLike)) else f.read()
-
-def _read(src: Any, from_array: Callable, from_pil: Callable, density: int = _PHOTO) -> np.ndarray:
-    "Send a source to `from_array` or `from_pil`, by its content."
+@contextmanager
+def open_picture(
+    src: Source, # path, bytes, binary file, array, or PIL image
+    density: int = PHOTO_DENSITY, # most pixels for a byte, as in `check_size`
+    as_mask: bool = False, # formats that hold photographs and masks, such as DICOM, read them in two ways
+    pixels: bool = True, # False: only the header is wanted
+) -> Iterator[np.ndarray | Image.Image]: # raises `InputError`, also for what goes wrong inside the block
+    "A source as an array, or as a PIL image with a checked header."
     name = source_name(src)
-    if isinstance(src, np.ndarray): return from_array(src, name)
-    if isinstance(src, Image.Image): return from_pil(src, name)
-    with open_source(src) as f, _decoding(name):
-        fmt = _format(f, name)
-        if isinstance(reader := fmt.load(), Reader): return from_array(reader.read(_content(src, f)), name)
-        with _pil(f, fmt, name, density) as im: return from_pil(im, name)
+    if isinstance(src, (np.ndarray, Image.Image)):
+        with decoding(name):
+            try: yield src
+            except ValueError as e:
+                if 'closed' not in str(e): raise
+                raise InputError(name, 'is a picture that has been closed', 'open it again') from None
+        return
+    if type(src).__module__.startswith('pydicom.'): # a data set in memory
+        reader = DICOM.load()
+        yield reader.read_mask(src) if as_mask else reader.read(src)
+        return
+    with open_source(src) as f, decoding(name):
+        reader = readable_format(f, name).load()
+        if isinstance(reader, Reader):
+            read = as_mask and reader.read_mask or reader.read
+            yield read(Path(src) if isinstance(src, (str, os.PathLike)) else f.read())
+            return
+        n_bytes = f.seek(0, os.SEEK_END)
+        if reader is PngImagePlugin.PngImageFile: check_png_chunks(f, n_bytes, name)
+        if reader is JpegImagePlugin.JpegImageFile:
+            check_jpeg_segments(f, name)
+            if pixels: check_jpeg_scans(f, name)
+        if reader is TiffImagePlugin.TiffImageFile:
+            with open_tiff(f, n_bytes, name, density, as_mask) as picture: yield picture
+            return
+        f.seek(0)
+        with reader(f) as im:
+            width, height = im.size
+            check_size(width, height, n_bytes, name, density)
+            check_single(im, name)
+            yield im
 
 # %% ../nbs/01_data.ipynb #67b15913
-_TURN = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-         5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90}
+TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+         5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+         8: Image.Transpose.ROTATE_90}
 
-def _upright(out: Image.Image, im: Image.Image) -> Image.Image:
-    "`out`, turned as the EXIF orientation of `im` says (Pillow has turned TIFFs already)."
-    turn = None if im.format == 'TIFF' else _TURN.get(im.getexif().get(274, 1))
-    return out if turn is None else out.transpose(turn)
+def upright(
+    im: Image.Image, # what is to be turned
+    source: Image.Image, # the opened file with the EXIF tags
+) -> Image.Image: # turned; `im` itself where there is nothing to do
+    "Turn a picture as the EXIF orientation says."
+    if source.format == 'TIFF': return im # Pillow turns TIFFs when it decodes them
+    turn = TURNS.get(source.getexif().get(274, 1))
+    return im if turn is None else im.transpose(turn)
 
-# %% ../nbs/01_data.ipynb #c67ced87
-def _eight_bit(im: Image.Image) -> Image.Image:
-    "The high byte of a 12- or 16-bit grey image."
+# %% ../nbs/01_data.ipynb #7d987e43
+def grey_eight_bits(
+    im: Image.Image, # grey, 12 or 16 bits
+    name: str, # of the file
+) -> Image.Image: # grey, 8 bits
+    "A grey picture of 12 or 16 bits from 0 to 255."
     tags = getattr(im, 'tag_v2', {})
-    a = np.asarray(im).astype(np.uint16) >> (tags.get(258, (16,))[0] - 8)
-    return Image.fromarray((255 - a if tags.get(262) == 0 else a).astype(np.uint8))
+    bits = tags.get(258, (16,))[0]
+    stated = tags.get(281, 0)
+    white = (1 << bits) - 1 if bits < 16 else stated[0] if isinstance(stated, tuple) else stated
+    eight = to_eight_bits(np.asarray(im).astype(np.uint16), name, white)
+    white_is_zero = tags.get(262) == 0
+    return Image.fromarray(255 - eight if white_is_zero else eight)
 
 # %% ../nbs/01_data.ipynb #abd7d499
-def _moves(t: Any) -> bool:
-    "Does a transform move any of 216 RGB colours by more than 2?"
-    probe = np.stack(np.meshgrid(*[np.arange(0, 256, 51, dtype=np.uint8)] * 3), -1).reshape(1, -1, 3)
-    return bool(np.abs(np.asarray(t.apply(Image.fromarray(probe))).astype(int) - probe).max() > 2)
-
-@lru_cache(maxsize=8)
-def _transform(icc: bytes, mode: str) -> Any:
-    "The transform from a profile to sRGB; None where it changes nothing, is broken, or belongs to another kind of image."
+def srgb_transform(
+    icc: bytes, # a profile
+    mode: str, # Pillow's name for the kind of image: 'RGB', 'L', 'CMYK'
+) -> Any: # of `ImageCms`; None where the profile changes nothing, is broken, or is for another kind of image
+    "The transform from a colour profile to sRGB, if there is anything to do."
     try:
         profile, srgb = ImageCms.ImageCmsProfile(io.BytesIO(icc)), ImageCms.createProfile('sRGB')
-        t = ImageCms.buildTransform(profile, srgb, mode, 'RGB', ImageCms.Intent.RELATIVE_COLORIMETRIC)
+        transform = ImageCms.buildTransform(profile, srgb, mode, 'RGB', ImageCms.Intent.RELATIVE_COLORIMETRIC)
     except (ImageCms.PyCMSError, OSError, TypeError, ValueError): return None
-    return t if mode != 'RGB' or _moves(t) else None
+    if mode != 'RGB': return transform
+    probe = np.stack(np.meshgrid(*[np.arange(0, 256, 51, dtype=np.uint8)] * 3), -1).reshape(1, -1, 3)
+    moved = np.abs(np.asarray(transform.apply(Image.fromarray(probe))).astype(int) - probe)
+    return transform if moved.max() > 2 else None
 
-# %% ../nbs/01_data.ipynb #f3044c56
-def to_srgb(im: Image.Image, icc: bytes | None) -> Image.Image:
-    "An RGB image in sRGB."
-    t = _transform(icc, im.mode) if icc else None
-    return im.convert('RGB') if t is None else t.apply(im)
+_cached_transform = lru_cache(maxsize=8)(srgb_transform)
 
-# %% ../nbs/01_data.ipynb #b84d8432
-def _on_white(colour: Image.Image, im: Image.Image) -> Image.Image:
-    "`colour` laid on white through the transparency of `im`, where it has any."
-    if im.mode not in ('LA', 'RGBA'): return colour
-    white = Image.new('RGB', im.size, 'white')
-    white.paste(colour, mask=im.getchannel('A'))
-    return white
+def to_srgb(
+    im: Image.Image, # RGB, grey or CMYK
+    icc: bytes | None, # its colour profile, if it has one
+) -> Image.Image: # RGB, in sRGB
+    "Convert the colours of an image to sRGB."
+    transform = _cached_transform(icc, im.mode) if icc else None
+    return im.convert('RGB') if transform is None else transform.apply(im)
 
 # %% ../nbs/01_data.ipynb #cb6d7e6e
-def _to_rgb(im: Image.Image, name: str) -> Image.Image:
-    "Any PIL image as 8-bit sRGB."
+def rgb_from_pil(
+    im: Image.Image, # any kind
+    name: str, # of the file
+) -> Image.Image: # RGB, 8 bits, in sRGB, not yet turned; raises `InputError` for kinds that have no fixed scale
+    "The colours of an image as a screen shows them."
     icc = im.info.get('icc_profile')
-    if im.mode in ('I;16', 'I;16B', 'I;16L'): im = _eight_bit(im)
+    if im.mode in ('I;16', 'I;16B', 'I;16L'): im = grey_eight_bits(im, name)
     if im.mode in ('P', 'PA', 'La', 'RGBa') or 'transparency' in im.info: im = im.convert('RGBA')
     if im.mode not in ('1', 'L', 'LA', 'RGB', 'RGBA', 'RGBX', 'CMYK', 'YCbCr'):
-        raise InputError(f'{name} has pixels of the kind {im.mode!r}: save it with 8 or 16 bits a channel, grey or RGB')
+        remedy = 'save it with 8 or 16 bits a channel, grey or RGB'
+        raise InputError(name, f'has pixels of the kind {im.mode!r}', remedy)
     plain = {'LA': 'L', '1': 'L', 'CMYK': 'CMYK', 'L': 'L'}.get(im.mode, 'RGB')
-    return _on_white(to_srgb(im.convert(plain), icc), im)
-
-# %% ../nbs/01_data.ipynb #4a398111
-def _uint8(a: np.ndarray, name: str) -> np.ndarray:
-    "The values of an image as uint8: from bool, uint8, uint16 (high byte), or float in [0, 1]."
-    if a.dtype == np.uint8: return a
-    if a.dtype == bool: return a * np.uint8(255)
-    if a.dtype == np.uint16: return (a >> 8).astype(np.uint8)
-    if a.dtype.kind == 'f' and a.min() >= 0 and a.max() <= 1: return (a * 255).round().astype(np.uint8)
-    raise InputError(f'{name} has {a.dtype} values from {a.min()} to {a.max()}: give uint8, uint16, or float in [0, 1]')
+    rgb = to_srgb(im.convert(plain), icc)
+    hides_everything = im.mode in ('LA', 'RGBA') and im.getchannel('A').getextrema()[1] == 0
+    if im.mode not in ('LA', 'RGBA') or hides_everything: return rgb
+    on_white = Image.new('RGB', im.size, 'white')
+    on_white.paste(rgb, mask=im.getchannel('A'))
+    return on_white
 
 # %% ../nbs/01_data.ipynb #5c5c81d4
-def _rgb_from_array(a: np.ndarray, name: str) -> np.ndarray:
+def rgb_from_array(
+    a: np.ndarray, # (H, W) or (H, W, 1 to 4): bool, uint8, uint16, or float in [0, 1]
+    name: str, # what to call it
+) -> np.ndarray: # uint8 (H, W, 3), a copy; raises `InputError`
     "An array with 1 to 4 channels as 8-bit RGB."
     a = np.asarray(a)
     if a.ndim == 2: a = a[..., None]
     if a.ndim != 3 or a.shape[2] not in (1, 2, 3, 4) or not a.size:
-        raise InputError(f'{name} is not an image: give (height, width) or (height, width, channels) with 1 to 4 channels')
-    a = _uint8(a, name)
-    if a.shape[2] in (2, 4): return np.array(_to_rgb(Image.fromarray(a), name))
+        remedy = 'give (height, width) or (height, width, channels) with 1 to 4 channels'
+        raise InputError(name, 'is not an image', remedy)
+    a = to_eight_bits(a, name)
+    if a.shape[2] in (2, 4): return np.array(rgb_from_pil(Image.fromarray(a), name))
     return np.repeat(a, 3, axis=2) if a.shape[2] == 1 else a.copy()
 
 # %% ../nbs/01_data.ipynb #a98779f7
-def _rgb_from_pil(im: Image.Image, name: str, at_least: int | None = None) -> np.ndarray:
-    if at_least and isinstance(im, JpegImagePlugin.JpegImageFile): im.draft(im.mode, (at_least, at_least))
-    im.load()
-    return np.array(_upright(_to_rgb(im, name), im))
+def is_deep_png(
+    im: Image.Image, # opened, not decoded
+) -> bool: # True for colours of 16 bits
+    "Is this a PNG whose colours Pillow will cut to their high byte?"
+    if not isinstance(im, PngImagePlugin.PngImageFile) or not im.tile: return False
+    return str(im.tile[0][3]) in ('RGB;16B', 'RGBA;16B')
+
+def deep_png(
+    content: bytes, # a PNG file of 16-bit colours
+    name: str, # of the file
+    header: Image.Image, # the same, opened by Pillow
+) -> Image.Image: # 8 bits, with the header's profile and orientation
+    "Read a PNG of 16-bit colours with OpenCV, which keeps the bits."
+    import cv2
+    values: Any = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    values = values[..., [2, 1, 0, *range(3, values.shape[2])]] # OpenCV's colours are blue, green, red
+    colours = to_eight_bits(values[..., :3], name)
+    alpha = (values[..., 3:] >> 8).astype(np.uint8)
+    im = Image.fromarray(np.dstack([colours, alpha]))
+    im.info = dict(header.info)
+    return im
 
 def read_image(
     src: Source, # path, bytes, binary file, array, or PIL image
     at_least: int | None = None, # a JPEG may come back reduced by 2, 4 or 8 as long as both sides keep this many pixels
-) -> np.ndarray: # uint8 (H, W, 3), RGB in sRGB, upright; `InputError` when it cannot be read
+) -> np.ndarray: # uint8 (H, W, 3), RGB in sRGB, upright; raises `InputError` when it cannot be read
     "Read a photograph as a person sees it."
-    return _read(src, _rgb_from_array, lambda im, name: _rgb_from_pil(im, name, None if im is src else at_least))
+    name = source_name(src)
+    with open_picture(src) as picture:
+        if isinstance(picture, np.ndarray): return rgb_from_array(picture, name)
+        if at_least and picture is not src and isinstance(picture, JpegImagePlugin.JpegImageFile):
+            picture.draft(picture.mode, (at_least, at_least))
+        is_deep = picture is not src and is_deep_png(picture)
+        picture.load()
+        if is_deep and np.asarray(picture)[..., :3].max() < 64: # perhaps fewer bits in 16
+            with open_source(src) as f: picture = deep_png(f.read(), name, picture)
+        return np.array(upright(rgb_from_pil(picture, name), picture))
+
+# %% ../nbs/01_data.ipynb #d6e1d6cc
+def implausible(
+    image: np.ndarray, # uint8 (H, W, 3), from `read_image`
+) -> str: # why this cannot be a photograph, such as 'is black everywhere'; '' for one that can
+    "What is wrong with a picture that cannot be a photograph of skin."
+    height, width = image.shape[:2]
+    if min(height, width) < 32: return f'has only {width} x {height} pixels'
+    lowest, highest = image.min((0, 1)).astype(int), image.max((0, 1)).astype(int)
+    if (highest - lowest).max() <= 8:
+        if highest.max() <= 16: return 'is black everywhere'
+        if lowest.min() >= 239: return 'is white everywhere'
+        return 'has the same colour everywhere'
+    if highest.max() < 48: return f'is nearly black (its brightest value is {highest.max()} of 255)'
+    return ''
 
 # %% ../nbs/01_data.ipynb #d749fb00
-def _late_exif(im: Any) -> None:
-    "Find the EXIF chunk that a PNG may carry after its pixels, which Pillow meets only when it decodes them; the last one counts."
-    f = im.fp
-    f.seek(8)
-    while len(chunk := f.read(8)) == 8:
-        n = int.from_bytes(chunk[:4], 'big')
-        if chunk[4:] == b'eXIf': im.info['exif'] = b'Exif\0\0' + f.read(n)
-        f.seek(n * (chunk[4:] != b'eXIf') + 4, os.SEEK_CUR)
+def header_size(
+    im: Image.Image, # opened, not decoded
+) -> tuple[int, int]: # (height, width) in pixels, as displayed
+    "The size of a picture from its header, as it stands after turning."
+    if im.format == 'PNG' and (f := getattr(im, 'fp', None)):
+        f.seek(8)
+        while len(chunk := f.read(8)) == 8:
+            length = int.from_bytes(chunk[:4], 'big')
+            is_exif = chunk[4:] == b'eXIf' # of several the last one counts
+            if is_exif: im.info['exif'] = b'Exif\0\0' + f.read(length)
+            f.seek(4 if is_exif else length + 4, os.SEEK_CUR)
+    width, height = im.size
+    on_its_side = im.format != 'TIFF' and Image.Image.getexif(im).get(274, 1) >= 5
+    return (width, height) if on_its_side else (height, width)
 
-def _header_size(im: Image.Image) -> tuple[int, int]:
-    w, h = im.size
-    if im.format == 'PNG': _late_exif(im)
-    turned = im.format != 'TIFF' and Image.Image.getexif(im).get(274, 1) >= 5
-    return (w, h) if turned else (h, w)
-
-# %% ../nbs/01_data.ipynb #b96b46af
 def image_size(
     src: Source, # path, bytes, binary file, array, or PIL image
-) -> tuple[int, int]: # (height, width) in pixels, as displayed (EXIF orientation applied)
+) -> tuple[int, int]: # (height, width) in pixels, as displayed (EXIF orientation applied); raises `InputError`
     "The size of an image from its header, without decoding its pixels."
     name = source_name(src)
-    if isinstance(src, np.ndarray): return _rgb_from_array(src, name).shape[:2]
-    if isinstance(src, Image.Image): return _header_size(src)
-    with open_source(src) as f, _decoding(name):
-        fmt = _format(f, name)
-        if isinstance(r := fmt.load(), Reader): return r.size(_content(src, f)) if r.size else r.read(_content(src, f)).shape[:2]
-        with _pil(f, fmt, name, _MASK) as im: return _header_size(im)
+    if type(src).__module__.startswith('pydicom.'): return DICOM.load().size(src)
+    if not isinstance(src, (np.ndarray, Image.Image)):
+        with open_source(src) as f, decoding(name):
+            reader = readable_format(f, name).load()
+            if isinstance(reader, Reader) and reader.size:
+                return reader.size(Path(src) if isinstance(src, (str, os.PathLike)) else f.read())
+            if reader is TiffImagePlugin.TiffImageFile:
+                return tiff_picture(f, f.seek(0, os.SEEK_END), name, MASK_DENSITY).size
+    with open_picture(src, MASK_DENSITY, pixels=False) as picture:
+        if isinstance(picture, np.ndarray): return rgb_from_array(picture, name).shape[:2]
+        return header_size(picture)
 
 # %% ../nbs/01_data.ipynb #338c06ff
-def _binary(v: Any, name: str) -> np.ndarray:
-    "Values as a bool mask: 0/1, above 128 of 255, or above half of 65535."
-    if v.dtype == bool: return v.copy()
-    lo, hi = (float(v.min()), float(v.max())) if v.dtype.kind in 'uif' else (math.nan, math.nan)
-    if not (np.isfinite(lo) and np.isfinite(hi)):
-        raise InputError(f'{name} holds values that are not numbers (NaN): repair the mask')
-    if lo < 0 or (1 < hi <= 128) or (255 < hi <= 128 * 257) or hi > 65535:
-        raise InputError(f'{name} holds values from {lo:g} to {hi:g}, so it is no mask of 0 and 1 or 0 and 255: recode it')
-    return np.greater(v, 0.5 if hi <= 1 else 128 if hi <= 255 else 128 * 257)
+def undecided(
+    values: np.ndarray, # (H, W), numbers
+) -> str: # such as 'the values 0, 1 and 255'; '' for an ordinary mask
+    "The values of a map whose brightest value is not simply lesion."
+    if values.dtype == bool or values.size == 0: return ''
+    sample = np.unique(values.ravel()[::max(1, values.size // 100_000)])
+    if len(sample) > 6: return '' # the shades of a soft border
+    numbers = np.unique(values)
+    top = float(numbers[-1])
+    if not 2 < len(numbers) <= 6 or top <= 128: return ''
+    below = numbers[:-1].astype(float)
+    are_labels = 0 < below[-1] <= top / 12 # 20 of 255
+    is_between = (below > top / 4) & (below < top * 3 / 4)
+    if not are_labels:
+        if values.ndim != 2 or not is_between.any(): return ''
+        inner = values == numbers[:-1][is_between][0]
+        core = inner[1:-1, 1:-1].copy() # is there a pixel with all its neighbours of the same value?
+        for y in range(3):
+            for x in range(3): core &= inner[y:y + core.shape[0], x:x + core.shape[1]]
+        if not core.any(): return ''
+    shown = [f'{v:g}' for v in numbers]
+    return f'the values {", ".join(shown[:-1])} and {shown[-1]}'
+
+# %% ../nbs/01_data.ipynb #b4a1fc8c
+def mask_from_values(
+    values: np.ndarray, # (H, W) of any kind of number
+    name: str, # what to call it
+) -> np.ndarray: # bool (H, W), a copy; raises `InputError` where it is not clear what lesion is
+    "Values as a mask: 0 and 1, above 128 of 255, or above half of 65535."
+    if values.dtype == bool: return values.copy()
+    if values.dtype.kind not in 'uif' or not (np.isfinite(values.min()) and np.isfinite(values.max())):
+        raise InputError(name, 'holds values that are not numbers (NaN)', 'repair the mask')
+    lo, hi = float(values.min()), float(values.max())
+    if unclear := undecided(values):
+        remedy = 'recode it to 0 and 255, with the undecided pixels as one of them'
+        raise InputError(name, f'holds {unclear}, as a label map does', remedy)
+    if lo < 0 or 1 < hi <= 128 or 255 < hi <= 128 * 257 or hi > 65535:
+        raise InputError(name, f'holds values from {lo:g} to {hi:g}, so it is not a mask', 'recode it to 0 and 255')
+    return np.greater(values, 0.5 if hi <= 1 else 128 if hi <= 255 else 128 * 257)
 
 # %% ../nbs/01_data.ipynb #b7be4c7c
-def _flat(a: np.ndarray, name: str) -> np.ndarray:
-    "One channel from the channels of a mask."
+def one_channel(
+    a: np.ndarray, # (H, W) or (H, W, 1 to 4); the last of 2 or 4 channels is opacity
+    name: str, # what to call it
+) -> np.ndarray: # (H, W); raises `InputError` for colours
+    "The channel of a mask that says what is lesion."
     if a.ndim == 2: return a
-    if a.ndim != 3 or a.shape[2] not in (1, 2, 3, 4): raise InputError(f'{name} is not a mask: give an array of shape (height, width)')
-    if a.shape[2] in (2, 4): return _from_alpha(a[..., :-1], a[..., -1], name)
+    if a.ndim != 3 or a.shape[2] not in (1, 2, 3, 4):
+        raise InputError(name, 'is not a mask', 'give an array of shape (height, width)')
+    if a.shape[2] in (2, 4):
+        colour, alpha = a[..., :-1], a[..., -1]
+        if alpha.min() == alpha.max():
+            is_no_alpha = alpha.max() or (colour != colour[0, 0]).any() # or a BMP that left it at zero
+            return one_channel(colour, name) if is_no_alpha else alpha
+        seen = colour[alpha > 0]
+        one_colour = (seen == seen[0]).all()
+        if one_colour: return alpha
+        return np.where(alpha > alpha.max() // 2, one_channel(colour, name), 0)
     if a.dtype == bool: return np.asarray(a.any(-1))
-    if (a.max(-1) - a.min(-1)).max() > 32: raise InputError(f'{name} is in colour, so it is no mask: give a black-and-white image')
+    if (a.max(-1) - a.min(-1)).max() > 32:
+        raise InputError(name, 'is in colour, so it is not a mask', 'give a black-and-white image')
     return a.max(-1)
 
-def _from_alpha(colour: np.ndarray, alpha: np.ndarray, name: str) -> np.ndarray:
-    "The drawn part where one colour was painted on a transparent layer; otherwise the colours, black where transparent."
-    if alpha.min() == alpha.max(): return _flat(colour, name) if alpha.max() else alpha
-    seen = colour[alpha > 0]
-    if (seen == seen[0]).all(): return alpha
-    return np.where(alpha > alpha.max() // 2, _flat(colour, name), 0)
-
 # %% ../nbs/01_data.ipynb #889957e1
-def _unpalette(im: Image.Image) -> Image.Image:
-    "The shades of a grey palette, or the label numbers of a coloured one."
-    index, palette = np.asarray(im), np.array(im.getpalette(), np.uint8).reshape(-1, 3)
-    grey = (np.ptp(palette[np.unique(index)], axis=1) == 0).all()
-    return im.convert('L') if grey else Image.fromarray(index)
-
-def _mask_from_pil(im: Image.Image, name: str) -> np.ndarray:
-    im.load()
-    if im.mode == 'P' and 'transparency' not in im.info: flat = _unpalette(im)
+def mask_channels(
+    im: Image.Image, # decoded
+) -> np.ndarray: # (H, W) or (H, W, channels), upright
+    "The numbers of a mask's file; those of a palette are its shades of grey, or else its label numbers."
+    if im.mode == 'P' and 'transparency' not in im.info:
+        index = np.asarray(im)
+        palette = np.array(im.getpalette(), np.uint8).reshape(-1, 3)
+        used = np.unique(index)
+        is_grey = used[-1] < len(palette) and (np.ptp(palette[used], axis=1) == 0).all()
+        flat = im.convert('L') if is_grey else Image.fromarray(index)
     elif im.mode in ('P', 'PA') or 'transparency' in im.info: flat = im.convert('RGBA')
     elif im.mode in ('CMYK', 'YCbCr'): flat = im.convert('RGB')
     else: flat = im
-    return _mask_from_array(np.asarray(_upright(flat, im)), name)
-
-# %% ../nbs/01_data.ipynb #bd66f85f
-def _mask_from_array(a: np.ndarray, name: str) -> np.ndarray:
-    if not a.size: raise InputError(f'{name} has no pixels: give an array of shape (height, width)')
-    return _binary(_flat(a, name), name)
+    return np.asarray(upright(flat, im))
 
 def read_mask(
     src: Source, # path, bytes, binary file, array, or PIL image
-) -> np.ndarray: # bool (H, W), upright; `InputError` when it cannot be read or is no mask
+) -> np.ndarray: # bool (H, W), upright; raises `InputError` when it cannot be read or is not a mask
     "Read a mask: True is lesion; an all-black mask is valid and empty."
-    return _read(src, _mask_from_array, _mask_from_pil, _MASK)
+    name = source_name(src)
+    with open_picture(src, MASK_DENSITY, as_mask=True) as picture:
+        if isinstance(picture, Image.Image):
+            picture.load()
+            picture = mask_channels(picture)
+        if not picture.size: raise InputError(name, 'has no pixels', 'give an array of shape (height, width)')
+        return mask_from_values(one_channel(picture, name), name)
 
 # %% ../nbs/01_data.ipynb #fa0456c2
-def _fit(text: str, font: Any, width: int) -> str:
-    "A text cut to a width in pixels."
+def thumbnail(
+    image: Source, # what `read_image` takes
+    mask: Source | None, # what `read_mask` takes
+    tile: int, # longest side, pixels
+) -> Image.Image: # RGB
+    "One image inside a square of `tile` pixels, its shape kept, its mask drawn."
+    img = read_image(image, at_least=tile)
+    longest = max(img.shape[:2])
+    h, w = (max(1, round(s * tile / longest)) for s in img.shape[:2])
+    img = resize_image(img, (h, w))
+    if mask is None: return Image.fromarray(img)
+    return Image.fromarray(draw_contour(img, resize_mask(read_mask(mask), (h, w))))
+
+# %% ../nbs/01_data.ipynb #cd1e200a
+def fit_text(
+    text: str, # one line
+    font: Any, # anything with Pillow's `getlength`
+    width: float, # pixels
+) -> str: # the text, or its beginning and '…'
+    "Shorten a text to a width."
     if font.getlength(text) <= width: return text
     while text and font.getlength(text + '…') > width: text = text[:-1]
     return text + '…'
-
-def _thumbnail(pic: Any, mask: Any, tile: int) -> Image.Image:
-    "One image inside a square of `tile` pixels, its shape kept, its mask drawn."
-    img = read_image(pic, at_least=tile)
-    h, w = (max(1, round(s * tile / max(img.shape[:2]))) for s in img.shape[:2])
-    img = resize_image(img, (h, w))
-    return Image.fromarray(img if mask is None else draw_contour(img, resize_mask(read_mask(mask), (h, w))))
-
-# %% ../nbs/01_data.ipynb #cd1e200a
-def _sheet(rows: list[list[tuple[Image.Image, str]]], cols: int, tile: int, line: int, gap: int = 4) -> Image.Image:
-    "Thumbnails on white, each row as high as its highest thumbnail."
-    high = [max(t.height for t, _ in r) + line + gap for r in rows]
-    sheet = Image.new('RGB', (gap + cols * (tile + gap), gap + sum(high)), 'white')
-    draw, font, y = ImageDraw.Draw(sheet), ImageFont.load_default(11), gap
-    for row, step in zip(rows, high, strict=True):
-        for i, (thumb, text) in enumerate(row):
-            x, floor = gap + i * (tile + gap) + tile / 2, y + step - line - gap
-            sheet.paste(thumb, (int(x - thumb.width / 2), floor - thumb.height))
-            if text: draw.text((x, floor + 1), _fit(str(text), font, tile), 'black', font, anchor='ma')
-        y += step
-    return sheet
 
 # %% ../nbs/01_data.ipynb #1db63261
 def contact_sheet(
@@ -345,11 +613,27 @@ def contact_sheet(
     tile: int = 128, # side of a tile in pixels
 ) -> Image.Image: # RGB
     "Thumbnails in rows, with the masks as contours."
-    pics = list(images)
-    ms = list(masks) if masks is not None else [None] * len(pics)
-    ts = list(titles) if titles is not None else [''] * len(pics)
-    if not len(pics) == len(ms) == len(ts):
-        raise InputError(f'{len(pics)} images, {len(ms)} masks and {len(ts)} titles: give as many of each')
-    with ThreadPoolExecutor() as pool: thumbs = list(pool.map(lambda pic, m: _thumbnail(pic, m, tile), pics, ms))
-    cols = max(1, min(cols, len(pics)))
-    return _sheet([list(zip(thumbs, ts, strict=True))[i:i + cols] for i in range(0, len(pics), cols)], cols, tile, 16 * any(ts))
+    images = list(images)
+    masks = [None] * len(images) if masks is None else list(masks)
+    titles = [''] * len(images) if titles is None else [str(t) for t in titles]
+    if not len(images) == len(masks) == len(titles):
+        counts = f'{len(images)} images, {len(masks)} masks and {len(titles)} titles'
+        raise InputError('the contact sheet', f'is given {counts}', 'give as many of each')
+    with ThreadPoolExecutor() as pool:
+        tiles = list(pool.map(lambda image, mask: thumbnail(image, mask, tile), images, masks))
+    cols = max(1, min(cols, len(tiles)))
+    gap = 4
+    line = 16 if any(titles) else 0 # room for a title
+    rows = [range(i, min(i + cols, len(tiles))) for i in range(0, len(tiles), cols)]
+    heights = [max(tiles[i].height for i in row) for row in rows]
+    sheet = Image.new('RGB', (gap + cols * (tile + gap), gap + sum(h + line + gap for h in heights)), 'white')
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
+    floor = gap
+    for row, height in zip(rows, heights, strict=True):
+        floor += height # the thumbnails of a row stand on one line
+        for column, i in enumerate(row):
+            middle = gap + column * (tile + gap) + tile / 2
+            sheet.paste(tiles[i], (int(middle - tiles[i].width / 2), floor - tiles[i].height))
+            if titles[i]: draw.text((middle, floor + 1), fit_text(titles[i], font, tile), 'black', font, anchor='ma')
+        floor += line + gap
+    return sheet

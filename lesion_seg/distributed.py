@@ -4,55 +4,57 @@
 
 # %% ../nbs/14_distributed.ipynb #8c1935ba
 from __future__ import annotations
-
 import atexit
 import copy
 import math
 from functools import partial
 from typing import Any
-
 import torch
 import torch.distributed as dist
 from fastai.callback.core import Callback
 from fastai.data.core import TfmdDL
 from fastai.learner import AvgLoss, AvgMetric
 from fastai.torch_core import to_detach
-from fastcore.basics import patch
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-
 from .callbacks import History, PerImage
 from .core import InputError
 
 # %% auto #0
-__all__ = ['Share', 'MeanOverProcesses', 'share_batch_norm', 'add_up', 'join', 'Together']
+__all__ = ['SUMS', 'ShardedDL', 'MeanOverProcesses', 'synced_forward', 'sync_batch_norm', 'unsync_batch_norm',
+           'sum_over_processes', 'join_processes', 'DistributedTraining']
 
 # %% ../nbs/14_distributed.ipynb #4ba5af85
 try:
     from accelerate import PartialState
     from fastai.distributed import DistributedDL
 except ImportError as e:
-    raise InputError("Training on several processes needs Accelerate: run pip install 'lesion_seg[distributed]'.") from e
+    raise InputError('training on several processes', 'needs Accelerate',
+                     "run pip install 'lesion_seg[distributed]'") from e
 
 # %% ../nbs/14_distributed.ipynb #48375ea5
-class Share(DistributedDL):
+class ShardedDL(DistributedDL):
     "One process's part of each batch of a loader."
-    def __init__(
-        self,
-        dl: TfmdDL,  # the loader of one process alone
-        rank: int,  # which process, from 0
-        world: int,  # how many
+    def __init__(self,
+        dl: TfmdDL, # the loader of one process alone
+        rank: int, # which process, from 0
+        world: int, # how many there are
     ):
         if dl.drop_last and dl.bs % world:
-            raise InputError(f"{dl.bs} images in a step cannot be shared equally by {world} processes: choose a batch size that {world} divides.")
-        self.span = len(dl) * dl.bs  # images in the batches that are not dropped
+            raise InputError(f'batch size {dl.bs}', f'cannot be shared equally by {world} processes',
+                             f'choose one that {world} divides')
+        self.span = len(dl) * dl.bs # images in the batches that are not dropped
         part = copy.copy(dl)
         part.bs = math.ceil(dl.bs / world)
         super().__init__(part, rank, world)
 
     def get_idxs(self) -> list[int]: return list(self.dl.get_idxs())[:self.span][self.rank::self.world_size]
-    def __len__(self) -> int: return math.ceil(len(range(self.rank, min(self.dl.n, self.span), self.world_size)) / self.bs)
+
+    def __len__(self) -> int:
+        n = len(range(self.rank, min(self.dl.n, self.span), self.world_size))
+        return math.ceil(n / self.bs)
+
     def to_detach(self, b: Any, cpu: bool = True, gather: bool = True) -> Any: return to_detach(b, cpu, gather=False)
 
 # %% ../nbs/14_distributed.ipynb #d42e224e
@@ -68,67 +70,73 @@ class MeanOverProcesses(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Tensor: return MeanOverProcesses.forward(ctx, grad)
 
 # %% ../nbs/14_distributed.ipynb #0fe77862
-def _normalise(norm: Any, x: Tensor) -> Tensor:
-    "`norm.forward`, with the statistics of all processes."
+def synced_forward(
+    norm: Any, # a `BatchNorm2d`, or timm's layer that drops and activates as well
+    x: Tensor, # (N, C, H, W), this process's part of the batch
+) -> Tensor: # of the same shape and type
+    "What a batch norm layer gives, with the statistics of all processes."
     if not norm.training: return type(norm).forward(norm, x)
-    h, dims = x.to(torch.promote_types(x.dtype, torch.float32)), (0, 2, 3)  # never in half precision
-    mean = MeanOverProcesses.apply(h.mean(dims, keepdim=True))
-    var = MeanOverProcesses.apply((h - mean).square().mean(dims, keepdim=True))
-    _remember(norm, mean.detach().flatten(), var.detach().flatten(), x.numel() // x.shape[1] * dist.get_world_size())
+    h = x.to(torch.promote_types(x.dtype, torch.float32)) # never in half precision
+    mean = MeanOverProcesses.apply(h.mean((0, 2, 3), keepdim=True))
+    var = MeanOverProcesses.apply((h - mean).square().mean((0, 2, 3), keepdim=True))
+    with torch.no_grad():
+        n = x.numel() // x.shape[1] * dist.get_world_size()
+        norm.running_mean.lerp_(mean.flatten(), norm.momentum)
+        norm.running_var.lerp_(var.flatten() * n / (n - 1), norm.momentum) # without bias, as PyTorch does
+        norm.num_batches_tracked += 1
     y = (h - mean) * (norm.weight.view_as(mean) * (var + norm.eps).rsqrt()) + norm.bias.view_as(mean)
     y = y.to(x.dtype)
-    return norm.act(norm.drop(y)) if hasattr(norm, "act") else y  # timm's BatchNormAct2d does three things
-
-# %% ../nbs/14_distributed.ipynb #9c15e399
-@torch.no_grad()
-def _remember(norm: Any, mean: Tensor, var: Tensor, n: int) -> None:
-    "Update the running statistics; the variance without bias, as PyTorch does."
-    norm.running_mean.lerp_(mean, norm.momentum)
-    norm.running_var.lerp_(var * n / (n - 1), norm.momentum)
-    norm.num_batches_tracked += 1
+    return norm.act(norm.drop(y)) if hasattr(norm, 'act') else y
 
 # %% ../nbs/14_distributed.ipynb #42b97afd
-def share_batch_norm(
-    model: nn.Module,  # its batch norm layers are changed in place
-) -> nn.Module:  # the same network, with the statistics of all processes in training
+def sync_batch_norm(
+    model: nn.Module, # its batch norm layers are changed in place
+) -> nn.Module: # the same network, with the statistics of all processes in training
     "Let batch norm see the whole batch, wherever its parts lie."
     if next(model.parameters()).is_cuda: return convert_sync_batchnorm(model)
     for m in model.modules():
-        if isinstance(m, nn.BatchNorm2d): vars(m)["forward"] = partial(_normalise, m)
+        if isinstance(m, nn.BatchNorm2d): vars(m)['forward'] = partial(synced_forward, m)
     return model
 
-def _own_batch_norm(model: nn.Module) -> None:
-    "Undo `share_batch_norm` on a CPU."
+def unsync_batch_norm(
+    model: nn.Module, # changed in place
+) -> None:
+    "Undo `sync_batch_norm` on a CPU."
     for m in model.modules():
-        if isinstance(m, nn.BatchNorm2d): vars(m).pop("forward", None)
+        if isinstance(m, nn.BatchNorm2d): vars(m).pop('forward', None)
 
 # %% ../nbs/14_distributed.ipynb #b0960ac9
-_SUMS = {PerImage: ("total", "n"), AvgLoss: ("total", "count"), AvgMetric: ("total", "count"), History: ("sum", "n")}
+SUMS: dict[type, tuple[str, str]] = {
+    PerImage: ('total', 'n'), AvgLoss: ('total', 'count'), AvgMetric: ('total', 'count'), History: ('sum', 'n')}
 
-def add_up(
-    part: Any,  # a metric with the sums of this process; afterwards with those of all
-    device: torch.device | str = "cpu",  # where the processes exchange tensors
-) -> None:  # raises InputError for a metric that is no mean over images
+def sum_over_processes(
+    metric: Any, # with the sums of this process; afterwards with those of all
+    device: torch.device | str = 'cpu', # where the processes exchange tensors
+) -> None: # raises `InputError` for a metric that is not a mean over images
     "Add a metric's sums over all processes."
-    names = _SUMS.get(type(part))
-    if names is None: raise InputError(f"The metric {part.name} cannot be added over processes: use PerImage or AvgMetric, or train with one process.")
-    sums = torch.tensor([float(getattr(part, n)) for n in names], dtype=torch.float64, device=device)
+    names = SUMS.get(type(metric))
+    if names is None:
+        remedy = 'use `PerImage` or `AvgMetric`, or train with one process'
+        raise InputError(f'metric {metric.name}', 'cannot be added over processes', remedy)
+    sums = torch.tensor([float(getattr(metric, n)) for n in names], dtype=torch.float64, device=device)
     dist.all_reduce(sums)
-    for name, value in zip(names, sums.tolist(), strict=True): setattr(part, name, value)
+    for name, value in zip(names, sums.tolist(), strict=True): setattr(metric, name, value)
 
 # %% ../nbs/14_distributed.ipynb #0d4b5ca1
-def join() -> tuple[int, int]:  # number of this process, from 0, and how many there are
+def join_processes() -> tuple[int, int]: # number of this process, from 0, and how many there are
     "Meet the other processes of a launch by `accelerate launch` or `torchrun`."
     state = PartialState(cpu=not torch.cuda.is_available())
-    atexit.register(state.destroy_process_group)  # harmless when it is gone already
+    atexit.register(state.destroy_process_group) # harmless when it is gone already
     return state.process_index, state.num_processes
 
 # %% ../nbs/14_distributed.ipynb #a3403139
-class Together(Callback):
+class DistributedTraining(Callback):
     "Train with all processes of a launch as one would alone."
-    order = 11  # as fastai's DistributedTrainer: after mixed precision, before the Recorder
+    order = 11 # as fastai's DistributedTrainer: after mixed precision, before the Recorder
 
-    def __init__(self): self.rank, self.world = join()
+    def __init__(self,
+        place: tuple[int, int] | None = None, # number of this process and how many there are; None: `join_processes()`
+    ): self.rank, self.world = place or join_processes()
 
     def wait(self) -> None:
         "Until all processes have come here."
@@ -136,44 +144,35 @@ class Together(Callback):
 
     def before_fit(self):
         self.loaders = list(self.dls.loaders)
-        self.learn.dls.loaders = [Share(dl, self.rank, self.world) for dl in self.loaders]
-        self.learn.model = self.plain = share_batch_norm(self.model)
+        self.learn.dls.loaders = [ShardedDL(dl, self.rank, self.world) for dl in self.loaders]
+        self.learn.model = self.plain = sync_batch_norm(self.model)
         self.parallel, self.learning = None, []
 
-    def before_epoch(self): torch.manual_seed(torch.initial_seed() + self.rank)  # after SeedEpoch: other dropout in each process
+    def before_epoch(self): # after `SeedEpoch`: other dropout in each process
+        torch.manual_seed(torch.initial_seed() + self.rank)
+
+    def before_train(self):
+        learning = [p.requires_grad for p in self.plain.parameters()]
+        if learning == self.learning: return
+        self.parallel, self.learning = None, learning # the old one lets go of the gradients first
+        self.parallel = DistributedDataParallel(self.plain)
+
+    def before_batch(self):
+        if self.training: self.learn.model = self.parallel
+
+    def after_pred(self): self.learn.model = self.plain
+
+    def after_batch(self): # the loss of a step becomes that of the whole batch
+        if self.training: self.learn.loss = MeanOverProcesses.apply(self.loss.detach().as_subclass(Tensor))
+
+    def after_train(self):
+        for cb in self.learn.cbs:
+            if isinstance(cb, History): sum_over_processes(cb, self.dls.device)
+
+    def after_validate(self):
+        for metric in (self.recorder.loss, *self.learn.metrics): sum_over_processes(metric, self.dls.device)
 
     def after_fit(self):
         self.learn.dls.loaders = self.loaders
-        _own_batch_norm(self.plain)
-        self.wait()  # the first process has written its last file
-
-# %% ../nbs/14_distributed.ipynb #a159f48d
-@patch
-def before_train(self: Together):
-    "Wrap the network, again when other parameters learn."
-    learning = [p.requires_grad for p in self.plain.parameters()]
-    if learning == self.learning: return
-    self.parallel, self.learning = None, learning  # the old one lets go of the gradients first
-    self.parallel = DistributedDataParallel(self.plain)
-
-@patch
-def before_batch(self: Together):
-    if self.training: self.learn.model = self.parallel
-
-@patch
-def after_pred(self: Together): self.learn.model = self.plain
-
-# %% ../nbs/14_distributed.ipynb #1b6ef6b6
-@patch
-def after_batch(self: Together):
-    "Make the loss of a training step that of the whole batch."
-    if self.training: self.learn.loss = MeanOverProcesses.apply(self.loss.detach().as_subclass(Tensor))
-
-@patch
-def after_train(self: Together):
-    for cb in self.learn.cbs:
-        if isinstance(cb, History): add_up(cb, self.dls.device)
-
-@patch
-def after_validate(self: Together):
-    for metric in (self.recorder.loss, *self.learn.metrics): add_up(metric, self.dls.device)
+        unsync_batch_norm(self.plain)
+        self.wait() # the first process has written its last file

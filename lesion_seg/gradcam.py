@@ -5,6 +5,7 @@
 # %% ../nbs/21_gradcam.ipynb #d6710cee
 from __future__ import annotations
 import difflib
+import io
 import math
 import operator
 import threading
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -21,142 +22,173 @@ from scipy.ndimage import binary_erosion
 from torch import Tensor, nn
 from .bundle import Bundle
 from .core import InputError, Source
-from .data import read_image, read_mask, resize_image, resize_mask
+from .data import draw_contour, read_image, read_mask, resize_image, resize_mask
 from .mc_dropout import evaluating
 from .unet import LesionUNet, UNet
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 # %% auto #0
-__all__ = ['Target', 'cam_map', 'to_heat', 'border', 'target_pixels', 'listening', 'cam_layers', 'default_layer', 'overlay_heat',
-           'GradCAM', 'grad_cam', 'to_input', 'explain']
+__all__ = ['Target', 'cam_map', 'to_heat', 'border', 'check_point', 'check_target_mask', 'target_pixels', 'hook_outputs',
+           'model_parts', 'cam_layers', 'default_layer', 'find_layer', 'single_map', 'overlay_heat', 'GradCAM',
+           'single_image', 'predicted_lesion', 'grad_cam', 'to_input', 'target_at', 'explain']
 
 # %% ../nbs/21_gradcam.ipynb #8c14c23c
 def cam_map(
-    activation: Tensor,  # (1, C, h, w), what the layer gave
-    gradient: Tensor,  # the same shape, of the target by the activation
-) -> Tensor:  # (h, w), at least 0
+    activation: Tensor, # (1, C, h, w), what the layer gave
+    gradient: Tensor, # the same shape, of the target by the activation
+) -> Tensor: # (h, w), at least 0
     "Grad-CAM's weighted sum of channels."
     return (gradient.mean((2, 3), keepdim=True) * activation).sum(1)[0].relu()
 
 # %% ../nbs/21_gradcam.ipynb #337d712a
 def to_heat(
-    raw: np.ndarray,  # float32 (h, w), at least 0
-    size: tuple[int, int],  # (H, W)
-) -> np.ndarray:  # float32 (H, W) in [0, 1]; zeros where `raw` is zero everywhere
+    raw: np.ndarray, # float32 (h, w), at least 0
+    size: tuple[int, int], # (H, W)
+) -> np.ndarray: # float32 (H, W) in [0, 1]; zeros where `raw` is zero everywhere
     "A map over its maximum, resized bilinearly."
     t = torch.from_numpy(raw / (raw.max() or 1))[None, None]
-    return F.interpolate(t, size, mode="bilinear", antialias=True)[0, 0].clamp(0, 1).numpy()
+    return F.interpolate(t, size, mode='bilinear', antialias=True)[0, 0].clamp(0, 1).numpy()
 
 # %% ../nbs/21_gradcam.ipynb #8d3e5418
 def border(
-    mask: np.ndarray,  # bool (H, W)
-) -> np.ndarray:  # bool (H, W)
-    "The pixels of a mask that touch the outside (by an edge); the frame of the image is no border."
+    mask: np.ndarray, # bool (H, W)
+) -> np.ndarray: # bool (H, W)
+    "The pixels of a mask that touch the outside (by an edge); the frame of the image is not a border."
     return mask & ~binary_erosion(mask, border_value=1)
 
 # %% ../nbs/21_gradcam.ipynb #e60d251f
 Target = str | Sequence[int] | np.ndarray
 
-def _point(point: Sequence[int], size: tuple[int, int]) -> tuple[int, int]:
-    "A checked (row, column)."
+def check_point(
+    point: Sequence[int], # what should be (row, column)
+    size: tuple[int, int], # (H, W) of the image
+) -> tuple[int, int]: # the same; raises `InputError`
+    "A point inside of the image."
     try: row, col = map(operator.index, point)
-    except (TypeError, ValueError) as e: raise InputError(f"{point!r} is no point: give (row, column) as two whole numbers.") from e
+    except (TypeError, ValueError) as e:
+        raise InputError(f'the point {point!r}', 'is not two integers', 'give (row, column)') from e
     if not (0 <= row < size[0] and 0 <= col < size[1]):
-        raise InputError(f"the point ({row}, {col}) lies outside of the image of {size[0]} x {size[1]} pixels: count rows and columns from 0.")
+        raise InputError(f'the point ({row}, {col})', f'lies outside of the image of {size[0]} x {size[1]} pixels',
+                         'count rows and columns from 0')
     return row, col
 
-def _given(mask: Any, size: tuple[int, int]) -> np.ndarray:
-    "A checked mask of somebody else."
+def check_target_mask(
+    mask: Any, # whatever `read_mask` takes as an array
+    size: tuple[int, int], # (H, W) of the image
+) -> np.ndarray: # bool (H, W); raises `InputError`
+    "A mask of the image's size that marks something."
     mask = read_mask(np.asarray(mask))
-    if mask.shape != size: raise InputError(f"the target mask is {mask.shape}, the image {size}: give one of the image's size.")
-    if not mask.any(): raise InputError("the target mask marks no pixel: mark at least one.")
+    if mask.shape != size:
+        raise InputError('the target mask', f'has the shape {mask.shape}, the image {size}',
+                         "give one of the image's size")
+    if not mask.any(): raise InputError('the target mask', 'marks no pixel', 'mark at least one')
     return mask
 
 # %% ../nbs/21_gradcam.ipynb #42bee21f
 def target_pixels(
-    target: Target,  # 'lesion', 'border', a point (row, column), or a mask (H, W)
-    predicted: np.ndarray,  # bool (H, W), the predicted lesion
-) -> tuple[str, np.ndarray]:  # the target's kind and its pixels, bool (H, W); none where the prediction has none
+    target: Target, # 'lesion', 'border', a point (row, column), or a mask (H, W)
+    predicted: np.ndarray, # bool (H, W), the predicted lesion
+) -> tuple[str, np.ndarray]: # the target's kind and its pixels, bool (H, W); none where the prediction has none
     "Whose mean logit is to be explained."
     if isinstance(target, str):
-        if target not in ("lesion", "border"):
-            raise InputError(f"unknown target {target!r}: choose 'lesion', 'border', a point (row, column) or a mask.")
-        return target, predicted if target == "lesion" else border(predicted)
-    if not isinstance(target, (tuple, list)): return "mask", _given(target, predicted.shape)
+        if target not in ('lesion', 'border'):
+            raise InputError(f'target {target!r}', 'is unknown',
+                             "choose 'lesion', 'border', a point (row, column) or a mask")
+        return target, predicted if target == 'lesion' else border(predicted)
+    if not isinstance(target, (tuple, list)): return 'mask', check_target_mask(target, predicted.shape)
     pixels = np.zeros_like(predicted)
-    pixels[_point(target, predicted.shape)] = True
-    return "point", pixels
+    pixels[check_point(target, predicted.shape)] = True
+    return 'point', pixels
 
 # %% ../nbs/21_gradcam.ipynb #f4c8ebb6
 @contextmanager
-def listening(
-    layer: nn.Module,  # any module that gives a tensor
-) -> Iterator[list[Any]]:  # what it gave, call by call, ready for `torch.autograd.grad`
+def hook_outputs(
+    layer: nn.Module, # any module that gives a tensor
+) -> Iterator[list[Any]]: # what it gave, call by call, ready for `torch.autograd.grad`
     "Catch a layer's output in this thread's forward passes, and let gradients start there."
-    me, heard = threading.get_ident(), []  # type: ignore[var-annotated]
+    me, outputs = threading.get_ident(), []  # type: ignore[var-annotated]
     def hook(_module: nn.Module, _inputs: Any, output: Any) -> Tensor | None:
         if threading.get_ident() != me: return None
-        heard.append(output)
+        outputs.append(output)
         if not isinstance(output, Tensor): return None
-        heard[-1] = output.detach().requires_grad_()
-        torch.set_grad_enabled(True)  # `grad_cam` puts the caller's setting back
-        return heard[-1].clone()  # a copy, since the next module may work in place
+        outputs[-1] = output.detach().requires_grad_()
+        torch.set_grad_enabled(True) # `grad_cam` puts the caller's setting back
+        return outputs[-1].clone() # a copy, since the next module may work in place
     handle = layer.register_forward_hook(hook)
-    try: yield heard
+    try: yield outputs
     finally: handle.remove()
 
 # %% ../nbs/21_gradcam.ipynb #a5741031
-def _parts(model: nn.Module) -> tuple[list[str], list[str]]:
-    "Names in the encoder, finest first, its last the bottleneck; and in the decoder, deepest first."
+def model_parts(
+    model: nn.Module, # a `UNet` or `LesionUNet`
+) -> tuple[list[str], list[str]]: # encoder, finest first, its last the bottleneck; decoder, deepest first
+    "Names of the layers in the encoder and in the decoder."
     if isinstance(model, UNet):
-        return [*(f"down.{i}" for i in range(len(model.down))), "bottleneck"], [f"up.{i}" for i in range(len(model.up))]
-    if not isinstance(model, LesionUNet): raise InputError(f"the layers of a {type(model).__name__} are not known here: name one of its modules as layer.")
-    stages = [f"encoder.{name}" for name in model.encoder.feature_info.module_name()]
-    middle = [] if isinstance(model.middle, nn.Identity) else ["middle"]
-    return stages + middle, [f"blocks.{i}" for i in range(len(model.blocks))]
+        return [*(f'down.{i}' for i in range(len(model.down))), 'bottleneck'], [f'up.{i}' for i in range(len(model.up))]
+    if not isinstance(model, LesionUNet):
+        raise InputError(f'the layers of a {type(model).__name__}', 'are not known here',
+                         'name one of its modules as layer')
+    stages = [f'encoder.{name}' for name in model.encoder.feature_info.module_name()]
+    middle = [] if isinstance(model.middle, nn.Identity) else ['middle']
+    return stages + middle, [f'blocks.{i}' for i in range(len(model.blocks))]
 
-# %% ../nbs/21_gradcam.ipynb #a61138cf
 def cam_layers(
-    model: nn.Module,  # a `UNet` or `LesionUNet`
-) -> list[str]:  # as in `named_modules`, in the order in which they run
+    model: nn.Module, # a `UNet` or `LesionUNet`
+) -> list[str]: # as in `named_modules`, in the order in which they run
     "The layers worth asking."
-    return sum(_parts(model), [])
+    encoder, decoder = model_parts(model)
+    return encoder + decoder
 
-# %% ../nbs/21_gradcam.ipynb #b955039a
 def default_layer(
-    model: nn.Module,  # a `UNet` or `LesionUNet`
-) -> str:  # one of `cam_layers`
+    model: nn.Module, # a `UNet` or `LesionUNet`
+) -> str: # one of `cam_layers`
     "The layer that localises best among those that do not merely repeat the prediction."
-    encoder, decoder = _parts(model)
+    encoder, decoder = model_parts(model)
     return decoder[-2] if isinstance(model, UNet) and len(decoder) > 1 else encoder[-1]
 
 # %% ../nbs/21_gradcam.ipynb #1fdafa18
-def _module(model: nn.Module, name: str) -> nn.Module:
+def find_layer(
+    model: nn.Module, # any model
+    name: str, # as in `named_modules`
+) -> nn.Module: # raises `InputError` with similar names
     "The layer of that name."
     modules = {n: m for n, m in model.named_modules() if n}
     if name in modules: return modules[name]
     near = difflib.get_close_matches(str(name), modules, 3, 0.4) or list(modules)[:3]
-    raise InputError(f"{type(model).__name__} has no layer {name!r}: take one from cam_layers(model) or named_modules(), such as {', '.join(near)}.")
+    raise InputError(f'layer {name!r}', f'is not part of this {type(model).__name__}',
+                     f'take one from cam_layers(model), such as {", ".join(near)}')
 
-def _map_of(name: str, heard: list[Any]) -> Tensor:
+def single_map(
+    name: str, # of the layer
+    outputs: list[Any], # what `hook_outputs` caught
+) -> Tensor: # (1, C, h, w); raises `InputError` for a layer that has no map of its own
     "The one map that a layer gave."
-    if not heard: raise InputError(f"the layer {name!r} does not run as a whole: choose a module inside it.")
-    if len(heard) > 1: raise InputError(f"the layer {name!r} runs {len(heard)} times in one pass, so it has no map of its own: choose another.")
-    if not isinstance(heard[0], Tensor) or heard[0].ndim != 4:
-        raise InputError(f"the layer {name!r} gives no map of shape (1, channels, height, width): choose another.")
-    return heard[0]
+    remedy = 'choose another layer'
+    if not outputs: raise InputError(f'layer {name!r}', 'does not run as a whole', 'choose a module inside it')
+    if len(outputs) > 1:
+        raise InputError(f'layer {name!r}', f'runs {len(outputs)} times in one pass, so it has no map of its own',
+                         remedy)
+    if not isinstance(outputs[0], Tensor) or outputs[0].ndim != 4:
+        raise InputError(f'layer {name!r}', 'gives no map of shape (1, channels, height, width)', remedy)
+    return outputs[0]
 
 # %% ../nbs/21_gradcam.ipynb #165ac21a
 def overlay_heat(
-    image: np.ndarray,  # uint8 (H, W, 3)
-    heat: np.ndarray,  # float32 (H, W) in [0, 1]
-    alpha: float = 0.5,  # weight of the colours, in [0, 1]
-    cmap: str = "inferno",  # one of matplotlib's colour maps
-) -> np.ndarray:  # uint8 (H, W, 3)
+    image: np.ndarray, # uint8 (H, W, 3)
+    heat: np.ndarray, # float32 (H, W) in [0, 1]
+    alpha: float = 0.5, # weight of the colours, in [0, 1]
+    cmap: str = 'inferno', # one of matplotlib's colour maps
+) -> np.ndarray: # uint8 (H, W, 3)
     "A heat map in colours over a photograph."
     from matplotlib import colormaps
-    if heat.shape != image.shape[:2]: raise InputError(f"the map is {heat.shape}, the image {image.shape[:2]}: resize one of them.")
-    if not 0 <= alpha <= 1: raise InputError(f"alpha is {alpha}: give a number from 0 (photograph) to 1 (colours).")
-    if cmap not in colormaps: raise InputError(f"matplotlib has no colour map {cmap!r}: try 'inferno', 'viridis' or 'magma'.")
+    if heat.shape != image.shape[:2]:
+        raise InputError('the map', f'has the shape {heat.shape}, the image {image.shape[:2]}', 'resize one of them')
+    if not 0 <= alpha <= 1:
+        raise InputError(f'alpha {alpha}', 'is not within [0, 1]', 'give a number from 0 (photograph) to 1 (colours)')
+    if cmap not in colormaps:
+        raise InputError(f'colour map {cmap!r}', 'is not one of matplotlib', "try 'inferno', 'viridis' or 'magma'")
     table = colormaps[cmap](np.linspace(0, 1, 256), bytes=True)[:, :3]
     colours = table[(heat * 255).round().astype(np.uint8)]
     return np.array(Image.blend(Image.fromarray(image), Image.fromarray(colours), alpha))
@@ -165,113 +197,172 @@ def overlay_heat(
 @dataclass(frozen=True, eq=False, repr=False)
 class GradCAM:
     "Which places of a layer spoke for a target."
-    raw: np.ndarray  # float32 (h, w) at the layer's resolution, at least 0, in logits
-    heat: np.ndarray  # float32 (H, W) in [0, 1]: `raw` over its maximum, resized to the image
-    layer: str  # its name in `named_modules`
-    kind: str  # of the target: 'lesion', 'border', 'point' or 'mask'
-    pixels: np.ndarray  # bool, at the size of the model's input: the target
-    score: float  # the target's mean logit; NaN where it has no pixel
+    raw: np.ndarray # float32 (h, w) at the layer's resolution, at least 0, in logits
+    heat: np.ndarray # float32 (H, W) in [0, 1]: `raw` over its maximum, resized to the image
+    layer: str # its name in `named_modules`
+    kind: str # of the target: 'lesion', 'border', 'point' or 'mask'
+    pixels: np.ndarray # bool, at the size of the model's input: the target
+    score: float # the target's mean logit; NaN where it has no pixel
+    photograph: np.ndarray | None = None # uint8 (H, W, 3), where `explain` was given one
 
     @property
-    def empty(self) -> bool:
+    def empty(self) -> bool: # True where the target has no pixel
         "Was there nothing to explain?"
         return not self.pixels.any()
 
-    def overlay(
-        self,
-        image: np.ndarray,  # uint8 (H, W, 3), of the size of `heat`
-        alpha: float = 0.5,  # see `overlay_heat`
-        cmap: str = "inferno",  # see `overlay_heat`
-    ) -> np.ndarray:  # uint8 (H, W, 3)
+    def resized(self,
+        size: tuple[int, int], # (H, W)
+    ) -> GradCAM: # with its photograph at that size, too
+        "The same answer at another size."
+        if not (len(size) == 2 and min(size) >= 1):
+            raise InputError(f'size {size}', 'is not a height and a width', 'give `size=(height, width)` in pixels')
+        photograph = None if self.photograph is None else resize_image(self.photograph, (size[0], size[1]))
+        return replace(self, heat=to_heat(self.raw, (size[0], size[1])), photograph=photograph)
+
+    def overlay(self,
+        image: Source | None = None, # whatever `read_image` takes; None: the photograph that was explained
+        alpha: float = 0.5, # weight of the colours, in [0, 1]
+        cmap: str = 'inferno', # one of matplotlib's colour maps
+    ) -> np.ndarray: # uint8 (H, W, 3), of the photograph's size
         "The heat over the photograph."
-        return overlay_heat(image, self.heat, alpha, cmap)
+        if image is None: image = self.photograph
+        if image is None:
+            raise InputError('the photograph', 'is not known, since a tensor was explained',
+                             'give `image=` the photograph')
+        pixels = read_image(image)
+        heat = self.heat if self.heat.shape == pixels.shape[:2] else to_heat(self.raw, pixels.shape[:2])
+        return overlay_heat(pixels, heat, alpha, cmap)
+
+    def plot(self,
+        width: float = 6, # inches
+    ) -> Figure: # a matplotlib figure
+        "The photograph with its target, and the heat with its scale."
+        import matplotlib.pyplot as plt
+        h, w = self.heat.shape
+        small = self.resized((max(1, h * 320 // max(h, w)), max(1, w * 320 // max(h, w))))
+        panels = {f'what spoke for it in {self.layer}': small.heat if small.photograph is None else small.overlay()}
+        if small.photograph is not None:
+            what = 'nothing to explain' if self.empty else f'what is explained: {self.kind}'
+            panels = {what: draw_contour(small.photograph, resize_mask(self.pixels, small.heat.shape))} | panels
+        size = (width * len(panels) / 2, width / 2 * min(h / w, 2) + .7)
+        fig, axes = plt.subplots(1, len(panels), figsize=size, layout='constrained', squeeze=False)
+        for ax, (title, picture) in zip(axes[0], panels.items(), strict=True):
+            ax.imshow(picture, cmap='inferno', vmin=0, vmax=1)
+            ax.set_title(title, fontsize=9, parse_math=False)
+            ax.set_axis_off()
+        fig.colorbar(plt.cm.ScalarMappable(cmap='inferno'), ax=list(axes[0]), label='fraction of the largest value',
+                     shrink=.8)
+        plt.close(fig)
+        return fig
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.plot().savefig(buffer, format='png', dpi=70)
+        return buffer.getvalue()
 
     def __repr__(self) -> str:
-        what = "nothing to explain" if self.empty else f"{self.pixels.sum()} pixels, mean logit {self.score:.2f}"
-        return f"GradCAM({self.kind}: {what}; layer {self.layer}, {self.raw.shape[0]} x {self.raw.shape[1]})"
+        what = 'nothing to explain' if self.empty else f'{self.pixels.sum()} pixels, mean logit {self.score:.2f}'
+        return f'GradCAM({self.kind}: {what}; layer {self.layer}, {self.raw.shape[0]} x {self.raw.shape[1]})'
 
 # %% ../nbs/21_gradcam.ipynb #6694a39e
-def _batch_of_one(model: nn.Module, image: Tensor) -> Tensor:
-    "The image as the model takes it, cut from whatever made it."
+def single_image(
+    model: nn.Module, # that shall take it
+    image: Tensor, # (3, H, W) or (1, 3, H, W), normalised as for training
+) -> Tensor: # (1, 3, H, W) on the model's device, cut from whatever made it; raises `InputError`
+    "The image as the model takes it."
     if not isinstance(image, Tensor) or not image.is_floating_point():
-        raise InputError("grad_cam takes a normalised tensor (3, H, W): use explain for a photograph.")
+        raise InputError('the image', 'is not a normalised tensor (3, H, W)', 'use explain for a photograph')
     x = image[None] if image.ndim == 3 else image
-    if x.ndim != 4 or len(x) != 1: raise InputError(f"Grad-CAM takes one image (3, H, W) at a time, not {tuple(image.shape)}: call it for each.")
+    if x.ndim != 4 or len(x) != 1:
+        raise InputError('the image', f'has the shape {tuple(image.shape)}, but only one (3, H, W) is explained',
+                         'call it for each')
     first = next(model.parameters())
-    if first.is_inference(): raise InputError("the model was made inside torch.inference_mode, so it has no gradients: load it outside.")
+    if first.is_inference():
+        raise InputError('the model', 'was made inside torch.inference_mode, so it has no gradients', 'load it outside')
     return x.detach().clone().to(first.device)
 
-def _predicted(logits: Tensor, threshold: float, calibration: Callable[[Tensor], Tensor]) -> np.ndarray:
-    "The predicted lesion, bool (H, W)."
-    if logits.ndim != 4 or logits.shape[:2] != (1, 1): raise InputError(f"the model gives {tuple(logits.shape)}, not logits (1, 1, H, W).")
-    if not torch.isfinite(logits).all(): raise InputError("the logits are not all finite (NaN): check the image and the model.")
+def predicted_lesion(
+    logits: Tensor, # (1, 1, H, W)
+    threshold: float, # probability from which a pixel is lesion, (0, 1)
+    calibration: Callable[[Tensor], Tensor], # from logits (H, W) to probabilities
+) -> np.ndarray: # bool (H, W); raises `InputError` for what is not one map of finite logits
+    "The lesion that a model sees."
+    if not 0 <= threshold <= 1:
+        raise InputError(f'threshold {threshold}', 'is not within [0, 1]', 'give a probability such as 0.5')
+    if logits.ndim != 4 or logits.shape[:2] != (1, 1):
+        raise InputError('the model', f'gives {tuple(logits.shape)}, not logits (1, 1, H, W)',
+                         'use one for a single lesion map')
+    if not torch.isfinite(logits).all():
+        raise InputError('the logits', 'are not all finite (NaN)', 'check the image and the model')
     return (calibration(logits[0, 0].detach()) >= threshold).cpu().numpy()
-
-# %% ../nbs/21_gradcam.ipynb #78768fdc
-def _backward(score: Tensor, activation: Tensor, name: str) -> Tensor:
-    "The gradient of the score by the layer's activation."
-    found = torch.autograd.grad(score, activation, allow_unused=True)[0] if score.requires_grad else None
-    if found is None: raise InputError(f"the prediction does not depend on the layer {name!r}: choose another.")
-    return found
 
 # %% ../nbs/21_gradcam.ipynb #b1446039
 def grad_cam(
-    model: nn.Module,  # gives logits (1, 1, H, W); mode, parameters and their gradients stay as they are
-    image: Tensor,  # (3, H, W) or (1, 3, H, W), normalised as for training
-    layer: str | None = None,  # a name in `named_modules`; None: `default_layer(model)`
-    target: Target = "lesion",  # or 'border', a point (row, column), or a mask (H, W)
-    threshold: float = 0.5,  # probability from which a pixel is lesion
-    calibration: Callable[[Tensor], Tensor] = torch.sigmoid,  # from logits (H, W) to probabilities, as a bundle's `calibration`
-) -> GradCAM:  # raises `InputError` for an unknown layer or target
+    model: nn.Module, # gives logits (1, 1, H, W); mode, parameters and their gradients stay as they are
+    image: Tensor, # (3, H, W) or (1, 3, H, W), normalised as for training
+    layer: str | None = None, # a name in `named_modules`; None: `default_layer(model)`
+    target: Target = 'lesion', # or 'border', a point (row, column), or a mask (H, W)
+    threshold: float = 0.5, # probability from which a pixel is lesion, (0, 1)
+    calibration: Callable[[Tensor], Tensor] = torch.sigmoid, # logits (H, W) to probabilities
+) -> GradCAM: # raises `InputError` for an unknown layer or target
     "Which places of a layer spoke for the target."
     name = default_layer(model) if layer is None else layer
-    module = _module(model, name)
-    with torch.inference_mode(False), torch.no_grad(), evaluating(model), listening(module) as heard:
-        x = _batch_of_one(model, image)
+    module = find_layer(model, name)
+    with torch.inference_mode(False), torch.no_grad(), evaluating(model), hook_outputs(module) as outputs:
+        x = single_image(model, image)
         logits = model(x)
-        activation = _map_of(name, heard)
-        kind, pixels = target_pixels(target, _predicted(logits, threshold, calibration))
+        activation = single_map(name, outputs)
+        kind, pixels = target_pixels(target, predicted_lesion(logits, threshold, calibration))
         raw, score = torch.zeros(activation.shape[-2:]), math.nan
         if pixels.any():
             s = logits[0, 0][torch.from_numpy(pixels).to(x.device)].mean()
-            raw, score = cam_map(activation.detach(), _backward(s, activation, name)), s.item()
+            gradient = torch.autograd.grad(s, activation, allow_unused=True)[0] if s.requires_grad else None
+            if gradient is None:
+                raise InputError(f'layer {name!r}', 'has no influence on the prediction', 'choose another layer')
+            raw, score = cam_map(activation.detach(), gradient), s.item()
     map_ = raw.float().cpu().numpy()
     return GradCAM(map_, to_heat(map_, pixels.shape), name, kind, pixels, score)
 
 # %% ../nbs/21_gradcam.ipynb #e85f6520
 def to_input(
-    image: np.ndarray,  # uint8 (H, W, 3)
-    bundle: Bundle,  # its size, mean and standard deviation are used
-) -> Tensor:  # (1, 3, size, size), float32
+    image: np.ndarray, # uint8 (H, W, 3)
+    bundle: Bundle, # its size, mean and standard deviation are used
+) -> Tensor: # (1, 3, size, size), float32
     "A photograph as the bundle's model takes it."
     x = torch.from_numpy(resize_image(image, bundle.size)).permute(2, 0, 1).float() / 255
     mean, std = torch.tensor(bundle.mean), torch.tensor(bundle.std)
     return ((x - mean[:, None, None]) / std[:, None, None])[None]
 
 # %% ../nbs/21_gradcam.ipynb #d9d8fdbe
-def _at_model_size(target: Target, old: tuple[int, int], new: int) -> Target:
-    "A target given in the photograph's pixels, in those of the model's input."
+def target_at(
+    target: Target, # 'lesion', 'border', a point (row, column), or a mask (H, W), in the photograph's pixels
+    old: tuple[int, int], # (H, W) of the photograph
+    new: int, # side of the model's input, pixels
+) -> Target: # the same in the pixels of the model's input; raises `InputError` for a mask that vanishes there
+    "A target at the size of the model's input."
     if isinstance(target, str): return target
-    if isinstance(target, (tuple, list)): return [(2 * i + 1) * new // (2 * n) for i, n in zip(_point(target, old), old, strict=True)]
-    mask = resize_mask(_given(target, old), new)
-    if not mask.any(): raise InputError(f"the target mask is too small to be seen at the model's {new} x {new} pixels: give a point (row, column) instead.")
+    if isinstance(target, (tuple, list)):
+        return [(2 * i + 1) * new // (2 * n) for i, n in zip(check_point(target, old), old, strict=True)]
+    mask = resize_mask(check_target_mask(target, old), new)
+    if not mask.any():
+        raise InputError('the target mask', f"is too small to be seen at the model's {new} x {new} pixels",
+                         'give a point (row, column) instead')
     return mask
 
 # %% ../nbs/21_gradcam.ipynb #fdcb0e34
 def explain(
-    bundle: Bundle | str | Path | None,  # a bundle or its folder; None: the one that comes with the package
-    photograph: Source,  # whatever `read_image` takes
-    layer: str | None = None,  # see `grad_cam`
-    target: Target = "lesion",  # see `grad_cam`; points and masks in the photograph's own pixels
-    threshold: float | None = None,  # None: the bundle's
-    model: nn.Module | None = None,  # the bundle's model, if loaded before: spares loading it again
-) -> GradCAM:  # its `heat` has the photograph's resolution
+    bundle: Bundle | str | Path | None, # a bundle, its folder or a run's; None: the shipped one
+    photograph: Source, # whatever `read_image` takes
+    layer: str | None = None, # a name in `named_modules`; None: `default_layer` of the model
+    target: Target = 'lesion', # or 'border', a point (row, column), or a mask (H, W), in the photograph's own pixels
+    threshold: float | None = None, # probability from which a pixel is lesion, (0, 1); None: the bundle's
+    model: nn.Module | None = None, # the bundle's model, if loaded before: spares loading it again
+) -> GradCAM: # its `heat` has the photograph's resolution
     "Which places of a photograph spoke for the target."
-    if bundle is None: bundle = Bundle.shipped()
-    elif not isinstance(bundle, Bundle): bundle = Bundle.load(bundle)
+    bundle = Bundle.open(bundle)
     image = read_image(photograph)
     height, width = image.shape[:2]
-    small = _at_model_size(target, (height, width), bundle.size)
-    cut = bundle.threshold if threshold is None else threshold
-    found = grad_cam(model or bundle.model(), to_input(image, bundle), layer, small, cut, bundle.calibration)
-    return replace(found, heat=to_heat(found.raw, (height, width)))
+    small = target_at(target, (height, width), bundle.size)
+    if threshold is None: threshold = bundle.threshold
+    cam = grad_cam(model or bundle.model(), to_input(image, bundle), layer, small, threshold, bundle.calibration)
+    return replace(cam, heat=to_heat(cam.raw, (height, width)), photograph=image)

@@ -6,120 +6,218 @@
 from __future__ import annotations
 import csv
 import hashlib
+import html
 import json
 import math
 import os
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 import numpy as np
-from .core import InputError, atomic_path, list_photographs, photograph_stem, read_rows, suffixes
+from .core import InputError, atomic_path, open_source, printable, read_rows, suffixes
+from . import data
 from .data import image_size, read_image, read_mask
+from .layouts import LesionPair, Problem, find_pairs
 
 # %% auto #0
-__all__ = ['COLUMNS', 'SPLITS', 'Problem', 'LesionPair', 'split_groups', 'Manifest', 'SplitReport', 'make_split']
+__all__ = ['COLUMNS', 'SPLITS', 'SPLIT_NAMES', 'M', 'ID_COLUMNS', 'PATIENT_COLUMNS', 'LESION_COLUMNS', 'IMAGE_COLUMNS',
+           'MASK_COLUMNS', 'UNKNOWN', 'MASK_FAULTS', 'cell_path', 'row_pair', 'relative_path', 'spelled',
+           'find_columns', 'rows_by_id', 'components', 'merge_groups', 'known_value', 'patient_columns',
+           'describe_grouping', 'check_fractions', 'area_strata', 'move_gains', 'mend_splits', 'assign_splits',
+           'split_groups', 'table_problems', 'mask_fault', 'file_size', 'size_problem', 'pair_problems',
+           'problem_summary', 'write_csv', 'write_parquet', 'name_columns', 'complete_pairs', 'Manifest', 'SplitReport',
+           'official_splits', 'keep_official', 'free_fractions', 'make_split']
 
 # %% ../nbs/02_manifest.ipynb #61ac34db
 COLUMNS = ('image', 'mask', 'id', 'group', 'split')
 
 SPLITS = ('train', 'valid', 'test')
 
-class Problem(NamedTuple):
-    "One thing wrong with one pair."
-    id: str # the pair
-    kind: str # what kind of problem, the same words for the same kind
-    detail: str # the whole sentence
-
-# %% ../nbs/02_manifest.ipynb #2c86c108
-@dataclass
-class LesionPair:
-    "A photograph, its mask where there is one, and who it belongs to."
-    image: Path # the photograph
-    mask: Path | None = None # its mask
-    id: str = '' # name of the pair; the file name without its suffix by default
-    group: str = '' # patient, lesion or near-duplicate group, never divided between splits; the id by default
-    split: str = '' # 'train', 'valid', 'test', or '' before a split
-    meta: dict = field(default_factory=dict) # every other column of the table
-    def __post_init__(self):
-        self.image, self.mask = Path(self.image), Path(self.mask) if self.mask else None
-        self.id = self.id or self.image.stem
-        self.group = self.group or self.id
-
-# %% ../nbs/02_manifest.ipynb #44e346d5
-def _listed(folder: Path) -> list[Path]:
-    "The images directly in a folder (or in its only subfolder, as archives unpack), by name; superpixels are no photographs."
-    found = [p for p in list_photographs(folder).photographs if not p.stem.lower().endswith('_superpixels')]
-    inner = [p for p in folder.iterdir() if p.is_dir() and not p.name.startswith('.')]
-    return _listed(inner[0]) if not found and len(inner) == 1 else found
-
-# %% ../nbs/02_manifest.ipynb #6c0d0dc1
-def _matched(images: list[Path], masks: list[Path], meta: dict) -> tuple[list[LesionPair], list[Problem]]:
-    "Pair images and masks by name; what is left over is a problem, never a shift by one."
-    by_id: dict[str, list[Path]] = defaultdict(list)
-    for m in masks: by_id[photograph_stem(m.stem)].append(m)
-    ids = {p.stem for p in images}
-    problems = []
-    for k, v in by_id.items():
-        if k not in ids: problems.append(Problem(k, 'mask without a photograph', f'{v[0]} has no photograph of that name'))
-        elif len(v) > 1: problems.append(Problem(k, 'several masks', f'{k} has {len(v)} masks: {", ".join(map(str, v))}'))
-    return [LesionPair(p, by_id[p.stem][0] if by_id.get(p.stem) else None, meta=dict(meta)) for p in images], problems
-
-# %% ../nbs/02_manifest.ipynb #b70a23c2
-_ROLE = {'training': 'train', 'validation': 'valid', 'test': 'test'}
-
-def _challenge_folders(folder: Path) -> dict[tuple[str, str], dict[str, Path]]:
-    "The ISIC challenge folders in `folder`, by year and split: {'images': ..., 'masks': ...}."
-    found: dict[tuple[str, str], dict[str, Path]] = defaultdict(dict)
-    for p in sorted(folder.iterdir()):
-        m = re.search(r'(20\d\d).*_(training|validation|test).*_(data|input|groundtruth)$', p.name, re.I)
-        if m and p.is_dir() and not re.search(r'(part|task)[23]', p.name, re.I):
-            found[m[1], _ROLE[m[2].lower()]]['masks' if m[3].lower() == 'groundtruth' else 'images'] = p
-    return {k: v for k, v in found.items() if 'images' in v}
-
-# %% ../nbs/02_manifest.ipynb #d42b8ce9
-def _scan_challenges(folder: Path) -> tuple[list[LesionPair], list[Problem]]:
-    "The pairs in ISIC challenge folders."
-    pairs: list[LesionPair] = []
-    problems: list[Problem] = []
-    for (year, role), d in _challenge_folders(folder).items():
-        a, b = _matched(_listed(d['images']), _listed(d['masks']) if 'masks' in d else [], {'challenge': year, 'official_split': role})
-        pairs, problems = pairs + a, problems + b
-    return pairs, problems
-
-def _scan(folder: Path) -> tuple[list[LesionPair], list[Problem]]:
-    "The pairs in a folder, by the first layout that fits: `images/` and `masks/`, ISIC challenges, files side by side."
-    sub = {p.name.lower(): p for p in folder.iterdir() if p.is_dir()}
-    if 'images' in sub: return _matched(_listed(sub['images']), _listed(sub['masks']) if 'masks' in sub else [], {})
-    pairs, problems = _scan_challenges(folder)
-    if pairs: return pairs, problems
-    files = _listed(folder)
-    masks = [p for p in files if photograph_stem(p.stem) != p.stem]
-    return _matched([p for p in files if p not in set(masks)], masks, {})
+SPLIT_NAMES = {'training': 'train', 'val': 'valid', 'validation': 'valid', 'testing': 'test'} # what others say
 
 # %% ../nbs/02_manifest.ipynb #0a97543b
-_ALIASES = {'training': 'train', 'val': 'valid', 'validation': 'valid', 'testing': 'test'}
+def cell_path(
+    cell: str, # a path as it stands in a table, perhaps of another system
+    folder: Path, # where relative paths start, the folder of the table
+) -> Path: # the path of the file, where there is one under this name
+    "A path of a table, whatever system wrote it."
+    path = folder / cell
+    if cell.isascii() and '\\' not in cell or path.exists(): return path
+    for form in ('NFC', 'NFD'):
+        other = folder / unicodedata.normalize(form, cell.replace('\\', '/'))
+        if other.exists(): return other
+    return path
 
-def _pair(row: dict[str, Any], folder: Path) -> LesionPair:
-    "A row of a table as a pair; relative paths start at the table's folder, absolute ones stay."
-    def get(k: str) -> str: return str(row.get(k, '')).strip()
-    split = _ALIASES.get(get('split').lower(), get('split'))
+def row_pair(
+    row: dict[str, Any], # of a table, by column
+    folder: Path, # where relative paths start, the folder of the table
+) -> LesionPair: # absolute paths stay as they are
+    "A row of a table as a pair."
+    cells = {k: str(row.get(k, '')).strip() for k in COLUMNS}
+    split = SPLIT_NAMES.get(cells['split'].lower(), cells['split'])
+    mask = cell_path(cells['mask'], folder) if cells['mask'] else None
     meta = {k: v for k, v in row.items() if k not in (*COLUMNS, 'split_digest')}
-    return LesionPair(folder / get('image'), folder / get('mask') if get('mask') else None, get('id'), get('group'), split, meta)
+    return LesionPair(cell_path(cells['image'], folder), mask, cells['id'], cells['group'], split, meta)
 
-def _relative(path: Path | None, folder: Path) -> str:
-    "A path as it stands in a table in `folder`: relative with forward slashes, absolute where only the root is shared."
+# %% ../nbs/02_manifest.ipynb #8c031080
+def relative_path(
+    path: Path | None, # of a photograph or mask
+    folder: Path, # of the table
+) -> str: # with forward slashes; '' for None
+    "A path as it stands in a table."
     if path is None: return ''
     path, folder = Path(os.path.abspath(path)), Path(os.path.abspath(folder))
     shared = os.path.commonprefix([path.parts, folder.parts])
     return Path(os.path.relpath(path, folder)).as_posix() if len(shared) > 1 else path.as_posix()
 
+# %% ../nbs/02_manifest.ipynb #5d571b11
+M = TypeVar('M', bound='_Rows') # whatever class a method is called on, it returns
+
+class _Rows(Sequence):
+    "A sequence of pairs."
+    def __init__(self,
+        pairs: Iterable[LesionPair] = (), # the rows
+        folder: str | os.PathLike | None = None, # where they came from
+        problems: Iterable[Problem] = (), # what was wrong when they were collected; `check` reports it
+        notes: Iterable[str] = (), # what was passed over or guessed, in sentences
+        grouping: str = '', # what the groups are, in a sentence
+        keep_splits: bool = False, # are the splits those of the folders, which `make_split` should keep?
+    ):
+        self.pairs = list(pairs)
+        self.folder = Path(folder) if folder else None
+        self.problems = list(problems)
+        self.notes = list(notes)
+        self.grouping = grouping
+        self.keep_splits = keep_splits
+    def __len__(self): return len(self.pairs)
+    def __getitem__(self, i): return type(self)(self.pairs[i], self.folder) if isinstance(i, slice) else self.pairs[i]
+    def __eq__(self, other): return isinstance(other, _Rows) and self.pairs == other.pairs
+    def replaced(self: M,
+        pairs: Iterable[LesionPair], # the rows of the new one
+        grouping: str | None = None, # what its groups are; None: as before
+    ) -> M: # with the same folder, problems and notes
+        "The same manifest with other rows."
+        grouping = self.grouping if grouping is None else grouping
+        return type(self)(pairs, self.folder, self.problems, self.notes, grouping, self.keep_splits)
+    @property
+    def digest(self) -> str:
+        "SHA-256 over the sorted (id, group, split): the same split, the same digest."
+        return hashlib.sha256(json.dumps(sorted((p.id, p.group, p.split) for p in self.pairs)).encode()).hexdigest()
+
+# %% ../nbs/02_manifest.ipynb #a79c96ac
+class _Shown(_Rows):
+    "What a manifest looks like."
+    def counts(self) -> dict[str, tuple[int, int]]: # (pairs, groups) by split
+        "How many pairs and groups each split has; pairs without one come under 'no split'."
+        rows = Counter(p.split or 'no split' for p in self.pairs)
+        groups = Counter(s for _, s in {(p.group, p.split or 'no split') for p in self.pairs})
+        return {s: (n, groups[s]) for s, n in rows.items()}
+    def __repr__(self):
+        n = ', '.join(f'{k} {v}' for k, (v, _) in self.counts().items())
+        return f'Manifest of {len(self)} pairs in {len({p.group for p in self})} groups: {n}'
+    def _repr_html_(self):
+        def text(x: Any) -> str: return html.escape(printable(str(x)))
+        total = ('all', (len(self), len({p.group for p in self})))
+        cells = [f'<td>{text(s)}</td><td>{n}</td><td>{g}</td>' for s, (n, g) in [*self.counts().items(), total]]
+        rows = ''.join(f'<tr>{c}</tr>' for c in cells)
+        bare = sum(p.mask is None for p in self.pairs)
+        lines = [self.grouping] * bool(self.grouping) + [f'{bare} without a mask'] * bool(bare) + self.notes
+        lines += [p.detail for p in self.problems[:5]]
+        more = len(self.problems) - 5
+        if more > 0: lines.append(f'and {more} more problems')
+        table = f'<table><tr><th>split</th><th>photographs</th><th>groups</th></tr>{rows}</table>'
+        return table + ''.join(f'<p>{text(x)}</p>' for x in lines)
+
+# %% ../nbs/02_manifest.ipynb #52f16cfb
+ID_COLUMNS = ('id', 'image_id', 'isic_id', 'image_name', 'image', 'filename', 'file_name', 'file', 'image_path')
+
+PATIENT_COLUMNS = ('patient_id', 'patient', 'patient_no', 'patient_number', 'subject_id', 'subject', 'participant_id',
+                   'participant',
+                   'person_id', 'person', 'case_id', 'case', 'pid', 'mrn')
+
+LESION_COLUMNS = ('lesion_id', 'lesion', 'lesion_no', 'mole_id', 'mole', 'naevus_id', 'nevus_id')
+
+IMAGE_COLUMNS = ('image', 'image_path', 'image_file', 'image_filename', 'img', 'img_path', 'photograph', 'photo',
+                 'picture', 'filename',
+                 'file_name', 'file', 'path', 'filepath', 'image_name', 'image_id', 'isic_id')
+
+MASK_COLUMNS = ('mask', 'mask_path', 'mask_file', 'mask_filename', 'mask_name', 'seg', 'seg_path', 'segmentation',
+                'segmentation_path',
+                'segmentation_file', 'gt', 'gt_path', 'ground_truth', 'ground_truth_path', 'label_path', 'label_file')
+
+def spelled(
+    column: str, # as a table has it
+) -> str: # letters and digits in lower case: 'PatientID', 'patient_id' and 'Patient-Id' are one
+    "The name of a column without the ways to spell it."
+    return re.sub(r'[\W_]+', '', column).casefold()
+
+def find_columns(
+    columns: Iterable[str], # of a table
+    names: Sequence[str], # what a column may be called, the best name first
+) -> list[str]: # those of the table that are called so, in the order of `names`
+    "Columns by name, however it is spelled."
+    there: dict[str, list[str]] = defaultdict(list)
+    for c in columns: there[spelled(c)].append(c)
+    return [c for name in names for c in there.get(spelled(name), [])]
+
+# %% ../nbs/02_manifest.ipynb #c76d0842
+def rows_by_id(
+    table: str | os.PathLike | Iterable[dict[str, Any]], # a CSV or Parquet file, or rows
+    on: str | None = None, # the column with the ids; None: the first of `ID_COLUMNS` that is there
+) -> dict[str, dict[str, Any]]: # the other columns by id, the suffix of a file name taken off
+    "The rows of a table by photograph."
+    is_file = isinstance(table, (str, os.PathLike))
+    name = str(table) if is_file else 'the table'
+    rows: list[dict[str, Any]] = list(read_rows(table) if is_file else table) # type: ignore[arg-type]
+    keys = find_columns(rows[0] if rows else (), [on] if on else ID_COLUMNS)
+    if not keys:
+        there = f' (it has {", ".join(rows[0])})' if rows else ''
+        raise InputError(name, f'has no column {on or " or ".join(ID_COLUMNS[:4])}{there}',
+                         'name the one with the ids: `on=COLUMN`')
+    key = keys[0]
+    suffix = re.compile(rf'({"|".join(map(re.escape, suffixes()))})$', re.I)
+    by_id: dict[str, dict[str, Any]] = {}
+    for r in rows:
+        i = unicodedata.normalize('NFC', suffix.sub('', re.split(r'[/\\]', str(r[key]))[-1].strip()))
+        if i and i in by_id: raise InputError(name, f'has the id {i} in two rows', 'keep one of them')
+        if i: by_id[i] = {c: v for c, v in r.items() if c not in (key, 'image', 'mask', 'id', 'split_digest')}
+    return by_id
+
+# %% ../nbs/02_manifest.ipynb #9a988f77
+class _Joined(_Shown):
+    "Rows that take columns from other tables."
+    def join(self: M,
+        table: str | os.PathLike | Iterable[dict[str, Any]], # a CSV or Parquet file, or rows
+        on: str | None = None, # the column of `table` with the ids; None: found by name
+        partial: bool = False, # may pairs be missing in the table? All of them never may
+    ) -> M: # with the new columns in `meta`; columns `group` and `split` replace the pairs' own
+        "Add the columns of a table by id."
+        by_id = rows_by_id(table, on)
+        def key(p: LesionPair) -> str: return unicodedata.normalize('NFC', p.id)
+        lost = [p.id for p in self.pairs if key(p) not in by_id]
+        if len(lost) == len(self) or lost and not partial:
+            name = table if isinstance(table, (str, os.PathLike)) else 'the table'
+            raise InputError(name, f'has no row for {len(lost)} of {len(self)} pairs ({", ".join(lost[:5])})',
+                             'add them, or allow it with `partial=True`')
+        def joined(p: LesionPair) -> LesionPair:
+            row = by_id.get(key(p), {})
+            split = str(row.get('split', '') or p.split)
+            group = str(row.get('group', '') or p.group)
+            new = {k: v for k, v in row.items() if k not in COLUMNS}
+            return replace(p, group=group, split=SPLIT_NAMES.get(split.lower(), split), meta={**p.meta, **new})
+        return self.replaced(map(joined, self.pairs))
+
 # %% ../nbs/02_manifest.ipynb #fdde0963
-def _components(n: int, links: Iterable[tuple[int, int]]) -> list[int]:
-    "Union-find: for each of `n` items the smallest item that it is linked with."
+def components(
+    n: int, # items, numbered from 0
+    links: Iterable[tuple[int, int]], # what belongs together
+) -> list[int]: # for each item the smallest one that it is linked with
+    "The connected components of a graph, by union-find."
     root = list(range(n))
     def find(i: int) -> int:
         while root[i] != i: root[i] = i = root[root[i]]
@@ -129,15 +227,141 @@ def _components(n: int, links: Iterable[tuple[int, int]]) -> list[int]:
         root[b] = a
     return [find(i) for i in range(n)]
 
+# %% ../nbs/02_manifest.ipynb #e473b325
+def merge_groups(
+    pairs: Sequence[LesionPair], # rows
+    keys: Sequence[Iterable[tuple]], # for each row what it shares with others, such as ('patient_id', 'P7')
+    names: Sequence[tuple[int, str]], # for each row (rank, name): what it would call its group; a low rank wins
+) -> list[str]: # the group of each row
+    "One group for all rows that share a key or a group."
+    first: dict[tuple, int] = {}
+    links = []
+    for i, (p, own) in enumerate(zip(pairs, keys, strict=True)):
+        for key in [*own, ('group', p.group)]: links.append((first.setdefault(key, i), i))
+    root = components(len(pairs), links)
+    best: dict[int, tuple[int, str]] = {}
+    for r, name in zip(root, names, strict=True): best[r] = min(name, best.get(r, name))
+    claimed = Counter(name for _, name in best.values())
+    ids = {r: min(p.id for q, p in zip(root, pairs, strict=True) if q == r) for r,
+           (_, name) in best.items() if claimed[name] > 1}
+    return [best[r][1] + (f'/{ids[r]}' if r in ids else '') for r in root]
+
+# %% ../nbs/02_manifest.ipynb #7e130545
+UNKNOWN = {'', 'na', 'n/a', '#n/a', 'nan', 'nat', 'none', 'null', 'nil', 'unknown', 'unk', 'missing', 'not available',
+           'n.a.',
+           '-', '--', '?', '.', '<na>'}
+
+def known_value(
+    value: Any, # a cell
+) -> str: # '' for anything that says "not known"
+    "A value, or nothing."
+    text = ' '.join(str(value).split())
+    return '' if text.casefold() in UNKNOWN else text
+
+def patient_columns(
+    pairs: Sequence[LesionPair], # rows
+) -> tuple[list[str], list[str]]: # columns that say who a photograph belongs to, and columns that only look so
+    "The columns of patients, then those of lesions."
+    known = list(dict.fromkeys(k for p in pairs for k in p.meta))
+    used: list[str] = []
+    ignored: list[str] = []
+    for c in find_columns(known, [*PATIENT_COLUMNS, *LESION_COLUMNS]):
+        values = [v for p in pairs if (v := known_value(p.meta.get(c, '')))]
+        words = {v.casefold() for v in values}
+        numbered = any(x.isdigit() for v in words for x in v)
+        repeated = len(words) < len(values) / 3
+        diagnosis = spelled(c) in ('lesion', 'mole', 'case') and repeated and not numbered
+        if diagnosis: ignored.append(c) # such as 'nevus' and 'melanoma'
+        elif words: used.append(c)
+    who = 'patient|subject|person|participant|lesion|mole|naevus|nevus'
+    similar = re.compile(rf'({who}).*(id|no|nr|number|code|key|name)$')
+    for c in known:
+        if c not in used + ignored and similar.search(spelled(c)): ignored.append(c)
+    return used, ignored
+
+def describe_grouping(
+    pairs: Sequence[LesionPair], # rows
+    used: Sequence[str], # columns that made groups
+    ignored: Sequence[str] = (), # columns that look as if they should have
+) -> str: # such as 'grouped by patient_id (13 patients)'
+    "What the groups are, in a sentence."
+    spellings: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for p in pairs:
+        for c in used:
+            if v := known_value(p.meta.get(c, '')): spellings[c, v.casefold()].add(v)
+    def noun(c: str) -> str:
+        if find_columns([c], PATIENT_COLUMNS): return 'patient'
+        return 'lesion' if find_columns([c], LESION_COLUMNS) else 'group'
+    parts = []
+    for c in used:
+        n = sum(column == c for column, _ in spellings)
+        parts.append(f'{c} ({n} {noun(c)}{"s" * (n != 1)})')
+    if parts: parts = ['grouped by ' + ' and '.join(parts)]
+    elif all(p.group == p.id for p in pairs): parts = ['no patient column found: each photograph is its own group']
+    else: parts = [f'groups as the table has them ({len({p.group for p in pairs})} groups)']
+    bare = sum(not any(known_value(p.meta.get(c, '')) for c in used) for p in pairs) if used else 0
+    if bare:
+        parts.append(f'{bare} photograph{"s" * (bare > 1)} without a {" or ".join(dict.fromkeys(map(noun, used)))}')
+    if same := [v for v in spellings.values() if len(v) > 1]:
+        more = f', and {len(same) - 1} more such' if len(same) > 1 else ''
+        parts.append(f'{" and ".join(sorted(same[0]))} are taken for one{more}')
+    if ignored: parts.append(f'column {", ".join(ignored)} was not used')
+    return '; '.join(parts)
+
+# %% ../nbs/02_manifest.ipynb #1bc194b6
+class _Grouped(_Joined):
+    "Rows that know what belongs together."
+    def group_by(self: M,
+        columns: Sequence[str] | str | None = None, # the most important first; None: those of patients and lesions
+    ) -> M: # rows that share a value in any of the columns are in one group; its `grouping` says so
+        "Merge groups by columns."
+        known = list(dict.fromkeys(k for p in self.pairs for k in p.meta))
+        wanted = [columns] if isinstance(columns, str) else columns
+        if lost := [c for c in wanted or () if not find_columns(known, [c])]:
+            there = ', '.join(sorted(known)) or 'no extra ones'
+            raise InputError('the manifest', f'has no column {", ".join(lost)} (it has {there})',
+                             'join a table that has it')
+        used, ignored = (find_columns(known, wanted), []) if wanted else patient_columns(self.pairs)
+        values = [{c: v for c in used if (v := known_value(p.meta.get(c, '')))} for p in self.pairs]
+        keys = [[(c, v.casefold()) for c, v in row.items()] for row in values]
+        names = [next(((used.index(c), v) for c, v in row.items()), (len(used), p.group)) for row,
+                 p in zip(values, self.pairs, strict=True)]
+        groups = merge_groups(self.pairs, keys, names)
+        grouping = describe_grouping(self.pairs, used, ignored)
+        return self.replaced((replace(p, group=g) for p, g in zip(self.pairs, groups, strict=True)), grouping)
+    def link_duplicates(self: M,
+        pairs: str | os.PathLike | Iterable[tuple[str, str]], # pairs of ids, or a table with `image_a` and `image_b`
+    ) -> M: # ids that are not here are passed over
+        "Put near-duplicates into one group."
+        if isinstance(pairs, (str, os.PathLike)):
+            rows = list(read_rows(pairs))
+            if rows and not {'image_a', 'image_b'} <= set(rows[0]):
+                raise InputError(pairs, 'has no columns image_a and image_b', 'name them so')
+            pairs = [(r['image_a'], r['image_b']) for r in rows]
+        keys: dict[str, list[tuple]] = defaultdict(list)
+        for i, both in enumerate(pairs):
+            for x in both: keys[x].append(('pair', i))
+        groups = merge_groups(self.pairs, [keys.get(p.id, []) for p in self.pairs], [(0, p.group) for p in self.pairs])
+        return self.replaced(replace(p, group=g) for p, g in zip(self.pairs, groups, strict=True))
+
 # %% ../nbs/02_manifest.ipynb #f075f1ab
-def _fractions(fractions: Sequence[float]) -> np.ndarray:
+def check_fractions(
+    fractions: Sequence[float], # of train, valid and test
+) -> np.ndarray: # float (3,); raises `InputError`
+    "Three fractions that sum to 1."
     f = np.array(list(fractions), float)
     if f.shape != (3,) or not (f >= 0).all() or abs(f.sum() - 1) > 1e-6:
-        raise InputError(f'fractions {tuple(fractions)} are not three shares of train, valid and test that sum to 1')
+        raise InputError(f'fractions {tuple(fractions)}', 'are not three numbers from 0 to 1 that sum to 1',
+                         'give those of train, valid and test, such as 0.7 0.15 0.15')
     return f
 
-def _strata(names: list[str], groups: Sequence[str], areas: Sequence[float] | None) -> np.ndarray:
-    "The quantile of mean lesion area that each group falls in (up to five, of ten groups or more); unknown areas are one more."
+# %% ../nbs/02_manifest.ipynb #5fd6308c
+def area_strata(
+    names: Sequence[str], # the groups
+    groups: Sequence[str], # the group of each row
+    areas: Sequence[float] | None, # lesion area of each row, as a fraction of its image; NaN and None: not known
+) -> np.ndarray: # int (names,): which fifth (fewer parts below 50 groups); groups of unknown area come last
+    "The part of the lesions, by mean area, that each group belongs to."
     if areas is None: return np.zeros(len(names), int)
     seen: dict[str, list[float]] = defaultdict(list)
     for g, a in zip(groups, areas, strict=True):
@@ -148,261 +372,367 @@ def _strata(names: list[str], groups: Sequence[str], areas: Sequence[float] | No
     for rank, (_, i) in enumerate(known): out[i] = rank * n // len(known)
     return out
 
-# %% ../nbs/02_manifest.ipynb #c07173d5
-def _assign(size: np.ndarray, stratum: np.ndarray, f: np.ndarray) -> list[int]:
-    "Give each group, large ones first, to the split that lacks most; then mend."
-    used, N = np.flatnonzero(f), size.sum()
-    goal = f[used] * N
-    goals = f[used] * np.bincount(stratum, size)[:, None]
-    have, haves = np.zeros(len(used)), np.zeros_like(goals)
-    out = np.zeros(len(size), int)
-    for i in np.argsort(-size, kind='stable'):
-        k = stratum[i]
-        cost = ((2 * (have - goal) + size[i]) / goal) + ((2 * (haves[k] - goals[k]) + size[i]) / goals[k])
-        out[i] = s = int(cost.argmin())
-        have[s] += size[i]
-        haves[k, s] += size[i]
-    return list(used[_mend(out, size, goal)])
-
 # %% ../nbs/02_manifest.ipynb #1a3acf08
-def _gain(out: np.ndarray, size: np.ndarray, goal: np.ndarray) -> np.ndarray:
-    "How many images closer to the goals it would be to move a group to a split: (groups, splits); no move may empty a split."
-    have, n = np.bincount(out, size, minlength=len(goal)), np.bincount(out, minlength=len(goal))
+def move_gains(
+    out: np.ndarray, # int (groups,): the split of each group
+    size: np.ndarray, # int (groups,): images of each group
+    goal: np.ndarray, # float (splits,): images that each split should have
+) -> np.ndarray: # float (groups, splits); 0 where the move would empty a split or is none
+    "How many images closer to the goals it would be to move a group to a split."
+    have = np.bincount(out, size, minlength=len(goal))
+    n = np.bincount(out, minlength=len(goal))
     off = have - goal
-    gain = np.abs(off)[out][:, None] + np.abs(off) - np.abs(off[out] - size)[:, None] - np.abs(off + size[:, None])
+    now = np.abs(off)[out][:, None] + np.abs(off)
+    then = np.abs(off[out] - size)[:, None] + np.abs(off + size[:, None])
+    gain = now - then
     gain[np.arange(len(out)), out] = 0
     gain[n[out] == 1] = 0
     return gain
 
-# %% ../nbs/02_manifest.ipynb #07b1ea47
-def _mend(out: np.ndarray, size: np.ndarray, goal: np.ndarray) -> np.ndarray:
-    "Fill empty splits with the smallest group to spare, then move single groups as long as the sizes come closer to their goals."
+def mend_splits(
+    out: np.ndarray, # int (groups,): the split of each group; changed in place
+    size: np.ndarray, # int (groups,): images of each group
+    goal: np.ndarray, # float (splits,): images that each split should have
+) -> np.ndarray: # int (groups,)
+    "Fill empty splits with the smallest group to spare, then move single groups as long as that helps."
     for s in range(len(goal)):
         n = np.bincount(out, minlength=len(goal))
         if n[s] == 0:
             spare = np.flatnonzero(n[out] > 1)
             out[spare[np.argmin(size[spare])]] = s
     while True:
-        gain = _gain(out, size, goal)
+        gain = move_gains(out, size, goal)
         group, to = np.unravel_index(gain.argmax(), gain.shape)
         if gain[group, to] <= 1e-9: return out
         out[group] = to
 
+# %% ../nbs/02_manifest.ipynb #c07173d5
+def assign_splits(
+    size: np.ndarray, # int (groups,): images of each group
+    stratum: np.ndarray, # int (groups,): see `area_strata`
+    fractions: np.ndarray, # float (3,), which sum to 1
+) -> list[int]: # the number of the split of each group
+    "Give each group, large ones first, to the split that lacks most; then mend."
+    used = np.flatnonzero(fractions)
+    goal = fractions[used] * size.sum()
+    goals = fractions[used] * np.bincount(stratum, size)[:, None]
+    have, haves = np.zeros(len(used)), np.zeros_like(goals)
+    out = np.zeros(len(size), int)
+    for i in np.argsort(-size, kind='stable'):
+        k = stratum[i]
+        overall = (2 * (have - goal) + size[i]) / goal
+        within = (2 * (haves[k] - goals[k]) + size[i]) / goals[k]
+        s = int((overall + within).argmin())
+        out[i] = s
+        have[s] += size[i]
+        haves[k, s] += size[i]
+    return list(used[mend_splits(out, size, goal)])
+
 # %% ../nbs/02_manifest.ipynb #74589d70
 def split_groups(
     groups: Sequence[str], # the group of each row
-    areas: Sequence[float] | None = None, # lesion area of each row as a fraction of the image, for stratification; NaN where unknown
-    fractions: Sequence[float] = (0.7, 0.15, 0.15), # shares of rows in train, valid, test; they sum to 1, a 0 leaves a split empty
+    areas: Sequence[float] | None = None, # lesion area of each row, as a fraction of its image; NaN where unknown
+    fractions: Sequence[float] = (0.7, 0.15, 0.15), # in train, valid, test; they sum to 1, a 0 leaves a split empty
     seed: int = 42, # another seed, another split
 ) -> list[str]: # 'train', 'valid' or 'test' for each row
     "Divide rows into splits so that no group is divided; the order of the rows does not matter."
-    f = _fractions(fractions)
+    f = check_fractions(fractions)
     names = sorted(set(groups), key=lambda g: hashlib.sha256(f'{seed}:{g}'.encode()).digest())
-    if not 0 < sum(x > 0 for x in f) <= len(names):
-        raise InputError(f'{len(names)} groups cannot fill {sum(x > 0 for x in f)} splits: add patients, or give fractions with a 0')
+    wanted = sum(x > 0 for x in f)
+    if len(names) < wanted:
+        raise InputError(f'{len(names)} groups', f'cannot fill {wanted} splits',
+                         'add patients, or give fractions with a 0')
     counts = Counter(groups)
     size = np.array([counts[g] for g in names])
-    where = dict(zip(names, _assign(size, _strata(names, groups, areas), f), strict=True))
-    return [SPLITS[where[g]] for g in groups]
+    place = dict(zip(names, assign_splits(size, area_strata(names, groups, areas), f), strict=True))
+    return [SPLITS[place[g]] for g in groups]
 
-# %% ../nbs/02_manifest.ipynb #5d571b11
-class _Pairs(Sequence):
-    "The rows, and what needs nothing else."
-    def __init__(self,
-        pairs: Iterable[LesionPair] = (), # the rows
-        folder: str | os.PathLike | None = None, # where they came from
-        problems: Iterable[Problem] = (), # what was found wrong while collecting them; `check` reports it
-    ):
-        self.pairs, self.folder, self.found = list(pairs), Path(folder) if folder else None, list(problems)
-    def __len__(self): return len(self.pairs)
-    def __getitem__(self, i): return type(self)(self.pairs[i], self.folder) if isinstance(i, slice) else self.pairs[i]
-    def __eq__(self, other): return isinstance(other, _Pairs) and self.pairs == other.pairs
-    def __repr__(self):
-        n = Counter(p.split or 'no split' for p in self.pairs)
-        return f'Manifest of {len(self)} pairs in {len({p.group for p in self})} groups: {", ".join(f"{k} {v}" for k, v in n.items())}'
-    @property
-    def digest(self) -> str:
-        "sha256 over the sorted (id, group, split): the same split, the same digest."
-        return hashlib.sha256(json.dumps(sorted((p.id, p.group, p.split) for p in self.pairs)).encode()).hexdigest()
+# %% ../nbs/02_manifest.ipynb #ccd410cf
+def table_problems(
+    pairs: Sequence[LesionPair], # all rows of a table
+) -> list[Problem]: # ids that stand twice, groups in several splits, unknown splits
+    "What is wrong with a table, whatever its files are."
+    problems = [Problem(i, 'id twice', f'the id {i} stands in {n} rows') for i,
+                n in Counter(p.id for p in pairs).items() if n > 1]
+    splits: dict[str, set[str]] = defaultdict(set)
+    for p in pairs: splits[p.group].add(p.split)
+    for g, s in splits.items():
+        if len(s) > 1:
+            problems.append(Problem(g, 'group in several splits',
+                                    f'group {g} is in {" and ".join(sorted(x or "none" for x in s))}'))
+    for p in pairs:
+        if p.split not in (*SPLITS, ''):
+            problems.append(Problem(p.id, 'unknown split', f'{p.id} has the split {p.split!r}'))
+    return problems
 
-# %% ../nbs/02_manifest.ipynb #03a49631
-class Manifest(_Pairs):
-    "A table of pairs. Every method that changes something returns a new manifest."
-    def _with(self, pairs: Iterable[LesionPair]) -> Manifest: return Manifest(pairs, self.folder, self.found)
-    @classmethod
-    def from_folder(cls, path: str | os.PathLike) -> Manifest: # a folder
-        "Collect pairs from a folder: `images/` and `masks/`, ISIC challenge folders, or files side by side."
-        return _from_folder(Path(path))
-    @classmethod
-    def from_csv(cls, path: str | os.PathLike) -> Manifest: # .csv or .parquet; its paths are relative to it
-        "Read a table (CSV or Parquet) with a column `image` and, where known, `mask`, `id`, `group`, `split` and any others."
-        return _from_table(Path(path))
-    @classmethod
-    def load(cls, path: str | os.PathLike) -> Manifest: # a table or a folder
-        "Read a table, a folder's own `manifest.csv` or `manifest.parquet`, or else the folder's files."
-        return _load(Path(path))
-    def save(self, path: str | os.PathLike) -> Path: # .csv or .parquet
-        "Write the table as CSV or, by its suffix, Parquet; returns the path."
-        return _save(self, Path(path))
-    def check(self, full: bool = False, resize_ok: bool = False, strict: bool = True) -> list[Problem]: # `resize_ok`: sizes may differ
-        "Look for every problem, from headers only or (`full`) by decoding; raise them together, or return them (`strict=False`)."
-        return _check(self, full, resize_ok, strict)
-    def subset(self, split: str) -> Manifest: # 'train', 'valid' or 'test'
-        "The pairs of one split."
-        if split not in SPLITS: raise InputError(f'there is no split {split!r}: use one of {", ".join(SPLITS)}')
-        return Manifest([p for p in self.pairs if p.split == split], self.folder)
-    def areas(self) -> list[float]:
-        "The fraction of each image that is lesion; NaN where there is no mask."
+# %% ../nbs/02_manifest.ipynb #3bd067c3
+def mask_fault(
+    mask: np.ndarray, # bool (H, W)
+) -> str: # '' or what is wrong with it
+    "What is wrong with a mask, whatever its photograph is."
+    if not mask.any(): return 'empty'
+    if mask.all(): return 'full'
+    border = np.concatenate([mask[0], mask[-1], mask[1:-1, 0], mask[1:-1, -1]]).mean()
+    return 'inverted' if border > max(.5, mask.mean()) else ''
+
+MASK_FAULTS = {
+    'empty': 'has no lesion at all', 'full': 'is lesion everywhere',
+    'inverted': 'is lesion along most of the border of the frame and less inside: lesion and skin changed places'}
+
+def file_size(
+    pair: LesionPair, # whose file it is
+    path: Path | None, # the file, or None
+    what: str, # 'photograph' or 'mask'
+    full: bool = False, # decode it? Otherwise the header is enough
+) -> tuple[tuple[int, ...] | None, list[Problem]]: # (height, width) where it can be read, and what is wrong with it
+    "Look at one file of a pair."
+    if path is None: return None, [Problem(pair.id, f'no {what}', f'{pair.image} has no {what}')]
+    try: there = path.exists()
+    except OSError: there = False # such as a name that is too long
+    if not there: return None, [Problem(pair.id, f'missing {what}', f'{path} does not exist')]
+    try:
+        if not full: return image_size(path), []
+        pixels = (read_image if what == 'photograph' else read_mask)(path)
+    except InputError as e: return None, [Problem(pair.id, f'unreadable {what}', str(e))]
+    if what == 'mask':
+        fault = mask_fault(pixels)
+        return pixels.shape[:2], [Problem(pair.id, f'{fault} mask', f'{path} {MASK_FAULTS[fault]}')] if fault else []
+    odd = data.implausible(pixels) if hasattr(data, 'implausible') else ''
+    return pixels.shape[:2], [Problem(pair.id, 'implausible photograph', f'{path} {odd}')] if odd else []
+
+def size_problem(
+    pair: LesionPair, # with a mask
+    image: tuple[int, ...], # (height, width) of its photograph, as a person sees it
+    mask: tuple[int, ...], # (height, width) of its mask
+    resize_ok: bool = False, # may the mask be scaled to the photograph?
+) -> list[Problem]: # nothing, or how the sizes differ and what to do
+    "Compare the sizes of a photograph and its mask."
+    if image == mask: return []
+    (h, w), (mask_h, mask_w) = image, mask
+    sizes = f'{pair.image} is {w} x {h} pixels, its mask {mask_w} x {mask_h}'
+    if (h, w) == (mask_w, mask_h):
+        from PIL import Image
+        with open_source(pair.image) as f:
+            try: turn = Image.open(f).getexif().get(274, 1)
+            except (OSError, ValueError): turn = 1
+        if turn > 4:
+            why = 'an EXIF tag turns the photograph, and the mask was drawn on the picture as the sensor saw it'
+            return [Problem(pair.id, 'mask not turned with its photograph', f'{sizes}: {why}; turn the mask')]
+        return [Problem(pair.id, 'mask lies on its side', f'{sizes}: width and height are exchanged; turn the mask')]
+    if resize_ok: return []
+    alike = abs(w * mask_h / (h * mask_w) - 1) < .02
+    remedy = 'another form; is it the mask of this photograph?'
+    if alike: remedy = 'the same form, so scaling is allowed by `resize_ok=True`'
+    return [Problem(pair.id, 'sizes differ', f'{sizes}: {remedy}')]
+
+def pair_problems(
+    pair: LesionPair, # one row
+    full: bool = False, # decode both files? Otherwise their headers are enough
+    resize_ok: bool = False, # may a mask have another size than its photograph?
+) -> list[Problem]: # empty where all is well
+    "What is wrong with the files of one pair."
+    image, problems = file_size(pair, pair.image, 'photograph', full)
+    mask, more = file_size(pair, pair.mask, 'mask', full)
+    sizes = size_problem(pair, image, mask, resize_ok) if image and mask else []
+    return problems + more + sizes
+
+# %% ../nbs/02_manifest.ipynb #e5f06db3
+def problem_summary(
+    problems: Sequence[Problem], # of a whole table
+    shown: int = 20, # sentences of each kind
+) -> str: # several lines
+    "Problems by kind, each with its count and the first sentences."
+    lines = []
+    for kind, n in Counter(p.kind for p in problems).items():
+        details = [f'  {p.detail}' for p in problems if p.kind == kind]
+        lines += [f'{kind} ({n}):', *details[:shown]] + [f'  and {n - shown} more'] * (n > shown)
+    return '\n'.join(lines)
+
+# %% ../nbs/02_manifest.ipynb #144ef35d
+class _Checked(_Grouped):
+    "Rows whose files are looked at."
+    def check(self,
+        full: bool = False, # decode every file? Otherwise the headers are enough
+        resize_ok: bool = False, # may masks have another size than their photographs?
+        strict: bool = True, # raise an `InputError` that holds all problems
+    ) -> list[Problem]: # all problems, with `strict=False`; else there are none
+        "Look for every problem of the table and its files."
+        problems = self.problems + table_problems(self.pairs)
+        with ThreadPoolExecutor() as pool:
+            for some in pool.map(lambda p: pair_problems(p, full, resize_ok), self.pairs): problems += some
+        if problems and strict:
+            head = f'{len(problems)} problem{"s" * (len(problems) > 1)}, to be mended (or their rows removed) first:'
+            raise InputError('the data', f'{head}\n{problem_summary(problems)}', problems=problems)
+        return problems
+    def areas(self) -> list[float]: # NaN where there is no mask
+        "The fraction of each image that is lesion."
         with ThreadPoolExecutor() as pool:
             return list(pool.map(lambda p: float(read_mask(p.mask).mean()) if p.mask else math.nan, self.pairs))
-    def join(self, table: str | os.PathLike | Iterable[dict], on: str | None = None, partial: bool = False) -> Manifest: # a file or rows
-        "Add the columns of a table by the ids in its column `on` (None: found by name); each pair needs a row unless `partial`."
-        return _join(self, table, on, partial)
-    def group_by(self, columns: Sequence[str] | None = None) -> Manifest: # of the table
-        "Merge groups that share a value in any of `columns`; None: `patient_id` and `lesion_id`, where the table has them."
-        return _group_by(self, columns)
-    def link_duplicates(self, pairs: str | os.PathLike | Iterable[tuple[str, str]]) -> Manifest: # a file or pairs
-        "Put near-duplicates in one group: pairs of ids, or a table with `image_a` and `image_b`; ids not here are passed over."
-        return _link(self, pairs)
-    def split(self, fractions: Sequence[float] = (0.7, 0.15, 0.15), seed: int = 42, stratify: bool = True) -> Manifest: # as in `make_split`
-        "Split by patient, else lesion, else file (`split_groups`), stratified by lesion area unless told not to."
-        return make_split(self, fractions, seed, stratify)[0]
-    def frame(self) -> Any:
-        "The table as a pandas DataFrame."
-        import pandas as pd
-        return pd.DataFrame(_rows(self), columns=_columns(self))
 
-# %% ../nbs/02_manifest.ipynb #d6d7d1a6
-def _columns(m: Manifest) -> list[str]: return [*COLUMNS, *dict.fromkeys(k for p in m for k in p.meta)]
-
-def _rows(m: Manifest, folder: Path | None = None) -> list[dict[str, Any]]:
-    "The rows of a table: paths relative to `folder`, or as they are."
-    def path(p: Path | None) -> str: return _relative(p, folder) if folder else p.as_posix() if p else ''
-    return [{'image': path(p.image), 'mask': path(p.mask), 'id': p.id, 'group': p.group, 'split': p.split, **p.meta} for p in m]
-
-# %% ../nbs/02_manifest.ipynb #d84f6c9f
-def _from_folder(folder: Path) -> Manifest:
-    if not folder.is_dir(): raise InputError(f'{folder} is not a folder: check the path')
-    pairs, problems = _scan(folder)
-    if not pairs: raise InputError(f'{folder} holds no photographs: it needs images/ and masks/, or ISIC challenge folders, or image files')
-    return Manifest(pairs, folder, problems)
-
-def _load(path: Path) -> Manifest:
-    if not path.is_dir(): return _from_table(path)
-    own = [path / f'manifest{s}' for s in ('.csv', '.parquet') if (path / f'manifest{s}').exists()]
-    return _from_table(own[0]) if own else _from_folder(path)
-
-# %% ../nbs/02_manifest.ipynb #709190ae
-def _save(m: Manifest, path: Path) -> Path:
-    rows, cols = _rows(m, path.parent), _columns(m)
-    if any(p.split for p in m):
-        digest = m.digest[:16]
-        rows, cols = [{**r, 'split_digest': digest} for r in rows], [*cols, 'split_digest']
-    try:
-        with atomic_path(path) as tmp: (_write_parquet if path.suffix.lower() in ('.parquet', '.pq') else _write_csv)(rows, cols, tmp)
-    except UnicodeEncodeError as e: raise InputError(f'{path} cannot hold {e.object!r}, which is no UTF-8: rename that file') from e
-    return path
-
-def _write_csv(rows: list[dict], cols: list[str], path: Path) -> None:
+# %% ../nbs/02_manifest.ipynb #e4405c06
+def write_csv(
+    rows: Sequence[dict[str, Any]], # by column
+    columns: Sequence[str], # in this order
+    path: Path, # the file
+) -> None:
+    "Write rows as CSV; a column that a row lacks is empty."
     with open(path, 'w', encoding='utf-8', newline='') as f:
-        w = csv.DictWriter(f, cols, restval='', lineterminator='\n')
+        w = csv.DictWriter(f, columns, restval='', lineterminator='\n')
         w.writeheader()
         w.writerows(rows)
 
-# %% ../nbs/02_manifest.ipynb #e4405c06
-def _write_parquet(rows: list[dict], cols: list[str], path: Path) -> None:
-    "A Parquet file; a column of mixed types becomes text."
+def write_parquet(
+    rows: Sequence[dict[str, Any]], # by column
+    columns: Sequence[str], # in this order
+    path: Path, # the file
+) -> None:
+    "Write rows as Parquet; a column of mixed types becomes text."
     import pyarrow as pa
     import pyarrow.parquet as pq
     data = {}
-    for c in cols:
-        v = [r.get(c) for r in rows]
-        data[c] = v if len({type(x) for x in v if x is not None}) < 2 else [None if x is None else str(x) for x in v]
+    for c in columns:
+        values = [r.get(c) for r in rows]
+        mixed = len({type(x) for x in values if x is not None}) > 1
+        data[c] = [None if x is None else str(x) for x in values] if mixed else values
     pq.write_table(pa.table(data), path)
 
-# %% ../nbs/02_manifest.ipynb #94798672
-def _from_table(path: Path) -> Manifest:
-    rows = list(read_rows(path))
-    if not rows: raise InputError(f'{path} has no rows: list at least one image')
-    if 'image' not in rows[0]:
-        raise InputError(f'{path} has no column "image" (it has {", ".join(rows[0])}): name the column with the file names so')
-    m = Manifest([_pair(r, path.parent) for r in rows], path.parent)
-    stored = {r.get('split_digest', '') for r in rows}
-    if 'group' not in rows[0]: m = m.group_by()
-    if stored != {''} and stored != {m.digest[:16]}:
-        raise InputError(f'{path} was changed after its split was stored (ids, groups or splits differ): '
-                         'restore it, split again, or delete the column split_digest to accept the table as it is')
-    return m
+# %% ../nbs/02_manifest.ipynb #03a49631
+class _Stored(_Checked):
+    "Rows that come from files and go to files."
+    def columns(self) -> list[str]: # the five of `COLUMNS`, then the others in the order in which rows bring them
+        "The columns of the table."
+        return [*COLUMNS, *dict.fromkeys(k for p in self.pairs for k in p.meta)]
+    def rows(self,
+        folder: Path | None = None, # paths become relative to it; None: they stay as they are
+    ) -> list[dict[str, Any]]: # by column
+        "The rows of the table."
+        def path(p: Path | None) -> str:
+            if folder: return relative_path(p, folder)
+            return p.as_posix() if p else ''
+        return [{'image': path(p.image), 'mask': path(p.mask), 'id': p.id, 'group': p.group, 'split': p.split,
+                 **p.meta} for p in self.pairs]
+    def save(self,
+        path: str | os.PathLike, # .csv, or .parquet by its suffix
+    ) -> Path: # the same path
+        "Write the table."
+        path = Path(path)
+        rows, columns = self.rows(path.parent), self.columns()
+        if any(p.split for p in self.pairs):
+            rows = [{**r, 'split_digest': self.digest[:16]} for r in rows]
+            columns = [*columns, 'split_digest']
+        write = write_parquet if path.suffix.lower() in ('.parquet', '.pq') else write_csv
+        try:
+            with atomic_path(path) as tmp: write(rows, columns, tmp)
+        except UnicodeEncodeError as e:
+            raise InputError(path, f'cannot hold {e.object!r}, which is not UTF-8', 'rename that file') from e
+        return path
+    def frame(self) -> Any: # a pandas DataFrame
+        "The table for pandas."
+        import pandas as pd
+        return pd.DataFrame(self.rows(), columns=self.columns())
 
-# %% ../nbs/02_manifest.ipynb #c76d0842
-_ID_COLUMNS = ('id', 'image_id', 'isic_id', 'image_name', 'image')
+# %% ../nbs/02_manifest.ipynb #50fc843b
+def name_columns(
+    rows: list[dict[str, Any]], # of a table
+    path: Path, # the table, for sentences
+    image_column: str | None = None, # the column of photographs; None: found by name
+    mask_column: str | None = None, # the column of masks; None: found by name
+) -> tuple[list[dict[str, Any]], list[str]]: # the same rows with columns `image` and `mask`, and what was guessed
+    "Find the columns of photographs and masks."
+    if not rows: raise InputError(path, 'has no rows', 'list at least one image')
+    there = list(rows[0])
+    notes = []
+    renamed: dict[str, str] = {}
+    for own, given, names in (('image', image_column, IMAGE_COLUMNS), ('mask', mask_column, MASK_COLUMNS)):
+        columns = find_columns(there, [given] if given else names)
+        if given and not columns:
+            raise InputError(path, f'has no column {given} (it has {", ".join(there)})', 'check its name')
+        if not columns: continue
+        renamed[columns[0]] = own
+        if not given and columns[0] != own: notes.append(f'{own}s are taken from the column {columns[0]}')
+    if 'image' not in renamed.values():
+        raise InputError(path, f'has no column "image" (it has {", ".join(there)})',
+                         'name the one with the files: `image_column=COLUMN`')
+    if all(c == own for c, own in renamed.items()): return rows, notes
+    return [{renamed.get(c, c): v for c,
+             v in r.items() if c in renamed or c not in renamed.values()} for r in rows], notes
 
-def _facts(table: Any, on: str | None, name: str) -> dict[str, dict]:
-    "The rows of a table by id, without the columns that say whose they are."
-    rows = list(read_rows(table)) if isinstance(table, (str, os.PathLike)) else list(table)
-    key = on or next((c for c in _ID_COLUMNS if rows and c in rows[0]), None)
-    if not rows or key is None or key not in rows[0]:
-        raise InputError(f'{name} has no column {on or " or ".join(_ID_COLUMNS)}: name the one with the ids')
-    facts: dict[str, dict] = {}
-    for r in rows:
-        k = re.sub(rf'({"|".join(map(re.escape, suffixes()))})$', '', str(r[key]), flags=re.I)
-        if k in facts: raise InputError(f'{name} has the id {k} in two rows: keep one of them')
-        facts[k] = {c: v for c, v in r.items() if c not in (key, 'image', 'mask', 'id', 'split_digest')}
-    return facts
+def complete_pairs(
+    pairs: list[LesionPair], # of a table
+    folder: Path, # of the table
+) -> tuple[list[LesionPair], list[str]]: # with the files of ids, and what was guessed
+    "Find the photographs of rows that hold ids and not file names."
+    bare = [p for p in pairs if p.image.suffix.lower() not in suffixes() and not p.image.exists()]
+    if not bare: return pairs, []
+    try: here = {p.image.stem: p for p in find_pairs(folder).pairs}
+    except InputError: return pairs, []
+    out = []
+    for p in pairs:
+        file = here.get(p.image.name) if p.image.suffix.lower() not in suffixes() else None
+        out.append(replace(p, image=file.image, mask=p.mask or file.mask, id=p.id or p.image.name) if file else p)
+    n = sum(a.image != b.image for a, b in zip(pairs, out, strict=True))
+    return out, [f'{n} photographs were found by their ids'] * bool(n)
 
-# %% ../nbs/02_manifest.ipynb #6f0496f8
-def _join(m: Manifest, table: Any, on: str | None, partial: bool) -> Manifest:
-    name = str(table) if isinstance(table, (str, os.PathLike)) else 'the table'
-    facts = _facts(table, on, name)
-    lost = [p.id for p in m if p.id not in facts]
-    if len(lost) == len(m) or lost and not partial:
-        raise InputError(f'{name} has no row for {len(lost)} of {len(m)} pairs ({", ".join(lost[:5])}): or join with partial=True')
-    return m._with([_enriched(p, facts.get(p.id, {})) for p in m])
-
-def _enriched(p: LesionPair, facts: dict[str, Any]) -> LesionPair:
-    "A pair with facts added; `group` and `split` are its own fields."
-    rest = {k: v for k, v in facts.items() if k not in COLUMNS}
-    split = str(facts.get('split', '') or p.split)
-    return replace(p, group=str(facts.get('group', '') or p.group), split=_ALIASES.get(split.lower(), split), meta={**p.meta, **rest})
-
-# %% ../nbs/02_manifest.ipynb #e473b325
-def _clashing(names: dict[int, str]) -> list[int]:
-    "The components whose name another one has too, such as patient 7 and lesion 7."
-    n = Counter(names.values())
-    return [r for r, name in names.items() if n[name] > 1]
-
-def _merge(m: Manifest, keys: list[list[tuple]], names: list[str]) -> Manifest:
-    "One group for all rows that share a key or a group, called by the smallest of their `names` (whose first letter only ranks)."
-    first: dict[tuple, int] = {}
-    links = [(first.setdefault(k, i), i) for i, (p, ks) in enumerate(zip(m, keys, strict=True)) for k in [*ks, ('group', p.group)]]
-    root = _components(len(m), links)
-    best: dict[int, tuple[str, str]] = {}
-    for r, n in zip(root, names, strict=True): best[r] = min((n[0], n[1:]), best.get(r, (n[0], n[1:])))
-    ids = {r: min(p.id for q, p in zip(root, m, strict=True) if q == r) for r in _clashing({r: n for r, (_, n) in best.items()})}
-    return m._with([replace(p, group=best[r][1] + (f'/{ids[r]}' if r in ids else '')) for p, r in zip(m, root, strict=True)])
-
-# %% ../nbs/02_manifest.ipynb #1bc194b6
-def _group_by(m: Manifest, columns: Sequence[str] | None) -> Manifest:
-    known = {k for p in m for k in p.meta}
-    if columns and (lost := [c for c in columns if c not in known]):
-        have = ", ".join(sorted(known)) or "no extra ones"
-        raise InputError(f'the manifest has no column {", ".join(lost)} (it has {have}): join a table that has it')
-    cols = columns or [c for c in ('patient_id', 'lesion_id') if c in known]
-    names = [next((f'{j}{p.meta[c]}' for j, c in enumerate(cols) if p.meta.get(c, '') != ''), f'~{p.group}') for p in m]
-    keys = [[(c, str(p.meta[c])) for c in cols if p.meta.get(c, '') != ''] for p in m]
-    return _merge(m, keys, names)
-
-# %% ../nbs/02_manifest.ipynb #56b2fc43
-def _link(m: Manifest, pairs: Any) -> Manifest:
-    if isinstance(pairs, (str, os.PathLike)):
-        rows = list(read_rows(pairs))
-        if rows and not {'image_a', 'image_b'} <= set(rows[0]):
-            raise InputError(f'{pairs} has no columns image_a and image_b: name them so')
-        pairs = [(r['image_a'], r['image_b']) for r in rows]
-    keys: dict[str, list[tuple]] = defaultdict(list)
-    for i, ab in enumerate(pairs):
-        for x in ab: keys[x].append(('pair', i))
-    return _merge(m, [keys.get(p.id, []) for p in m], [f'~{p.group}' for p in m])
+# %% ../nbs/02_manifest.ipynb #d84f6c9f
+class Manifest(_Stored):
+    "A table of pairs. Every method that changes something returns a new manifest."
+    @classmethod
+    def from_folder(cls,
+        path: str | os.PathLike, # a folder
+        masks_to: str | os.PathLike | None = None, # where masks of polygons go; None: `masks_from_polygons` in it
+        label: str | None = None, # which label of the polygons is the lesion, where there are several
+    ) -> Manifest: # grouped by the patients that folders or the table of HAM10000 name
+        "Collect pairs from a folder (`find_pairs`)."
+        pairs, problems, notes = find_pairs(path, masks_to, label)
+        m = cls(pairs, path, problems, notes, keep_splits=any(p.split for p in pairs))
+        for table in sorted(Path(path).glob('HAM10000_metadata*')):
+            if table.is_file(): return m.join(table, partial=True).group_by()
+        return m.group_by()
+    @classmethod
+    def from_csv(cls,
+        path: str | os.PathLike, # .csv, .tsv or .parquet; its paths are relative to it
+        image_column: str | None = None, # the column of photographs; None: found by name (`IMAGE_COLUMNS`)
+        mask_column: str | None = None, # the column of masks; None: found by name (`MASK_COLUMNS`)
+    ) -> Manifest: # grouped by patient and lesion where the table has no column `group`
+        "Read a table with a column of photographs and, where known, masks, `id`, `group`, `split` and any others."
+        path = Path(path)
+        rows, notes = name_columns(list(read_rows(path)), path, image_column, mask_column)
+        pairs, more = complete_pairs([row_pair(r, path.parent) for r in rows], path.parent)
+        m = cls(pairs, path.parent, notes=notes + more)
+        if 'group' in rows[0]: m = m.replaced(m.pairs, describe_grouping(m.pairs, []))
+        else: m = m.group_by()
+        stored = {r.get('split_digest', '') for r in rows}
+        if stored != {''} and stored != {m.digest[:16]}:
+            raise InputError(path, 'was changed after its split was stored (ids, groups or splits differ)',
+                             'restore it, split again, or delete the column split_digest to accept the table as it is')
+        return m
+    @classmethod
+    def load(cls,
+        path: str | os.PathLike, # a table or a folder
+        image_column: str | None = None, # of a table: where the photographs stand; None: found by name
+        mask_column: str | None = None, # of a table: where the masks stand; None: found by name
+        masks_to: str | os.PathLike | None = None, # of a folder: where masks of polygons go; None: into it
+        label: str | None = None, # of a folder: which label of the polygons is the lesion, where there are several
+    ) -> Manifest: # with all its notes and problems
+        "Read a table, a folder's own `manifest.csv` or `manifest.parquet`, or else the folder's files."
+        path = Path(path)
+        if not path.is_dir(): return cls.from_csv(path, image_column, mask_column)
+        own = [p for p in (path / 'manifest.csv', path / 'manifest.parquet') if p.exists()]
+        return cls.from_csv(own[0], image_column, mask_column) if own else cls.from_folder(path, masks_to, label)
+    def subset(self,
+        split: str, # 'train', 'valid' or 'test'
+    ) -> Manifest: # empty where the split is
+        "The pairs of one split."
+        if split not in SPLITS:
+            raise InputError(f'split {split!r}', 'does not exist', f'use one of {", ".join(SPLITS)}')
+        return Manifest([p for p in self.pairs if p.split == split], self.folder)
+    def split(self,
+        fractions: Sequence[float] = (0.7, 0.15, 0.15), # of the images in train, valid and test; they sum to 1
+        seed: int = 42, # another seed, another split
+        stratify: bool = True, # by lesion area, which reads every mask
+    ) -> Manifest: # with its splits
+        "Split by patient, else lesion, else file. `make_split` has more options and a report."
+        return make_split(self, fractions, seed, stratify)[0]
 
 # %% ../nbs/02_manifest.ipynb #8dd59779
 @dataclass
@@ -413,118 +743,110 @@ class SplitReport:
     area: dict[str, float] # mean lesion area in each split, as a fraction of the image; NaN where not measured
     dropped: list[Problem] # pairs left out, with the reason
     digest: str # of the split
+    grouping: str = '' # what the groups are
+    notes: list[str] = field(default_factory=list) # what was passed over or guessed
+    @classmethod
+    def of(cls,
+        manifest: Manifest, # with its splits
+        areas: Sequence[float], # lesion area of each pair as a fraction of its image, NaN where unknown
+        dropped: Sequence[Problem] = (), # pairs that were left out
+    ) -> SplitReport: # raises `InputError` when a group is in two splits
+        "Count a split, and make sure that it divides no group."
+        for p in table_problems(manifest.pairs):
+            if p.kind == 'group in several splits': raise InputError('the split', p.detail, 'make it with `make_split`')
+        rows = {s: [i for i, p in enumerate(manifest) if p.split == s] for s in SPLITS}
+        groups = {s: len({manifest[i].group for i in r}) for s, r in rows.items()}
+        known = {s: [areas[i] for i in r if areas[i] == areas[i]] for s, r in rows.items()}
+        mean = {s: math.fsum(a) / len(a) if a else math.nan for s, a in known.items()}
+        images = {s: len(r) for s, r in rows.items()}
+        return cls(images, groups, mean, list(dropped), manifest.digest, manifest.grouping, manifest.notes)
     def __str__(self):
         area = {s: f', mean lesion area {a:.1%}' if a == a else '' for s, a in self.area.items()}
-        lines = [f'{s}: {n} images in {self.groups[s]} groups{area[s]}' for s, n in self.images.items()]
+        lines = [self.grouping] * bool(self.grouping) + self.notes
+        lines += [f'{s}: {n} images in {self.groups[s]} groups{area[s]}' for s, n in self.images.items()]
         return '\n'.join([*lines, *(f'dropped: {p.detail}' for p in self.dropped), f'digest {self.digest[:16]}'])
 
 # %% ../nbs/02_manifest.ipynb #db4e3a5f
-def _official(m: Manifest, column: str | None, as_split: dict[str, str]) -> list[str]:
-    "The split that an official one fixes for each row, '' where the row is free."
+def official_splits(
+    manifest: Manifest, # the pairs
+    column: str | None, # with the official split; 'split' for the pairs' own
+    as_split: dict[str, str], # what its values become, such as {'val': 'test'}
+) -> list[str]: # 'train', 'valid' or 'test' for each row, '' where it is free
+    "The split that an official one fixes for each row."
     if (column is None) != (not as_split):
-        raise InputError('an official split needs both its column and what its values become, such as val: test')
-    value = [str(p.split if column == 'split' else p.meta.get(column, '')) for p in m]
-    for v, s in as_split.items():
-        if v not in value:
-            raise InputError(f'no pair has {v!r} in the column {column} (it has {", ".join(sorted(set(value)))}): check both names')
-        if s not in SPLITS: raise InputError(f'{v!r} cannot become {s!r}: use one of {", ".join(SPLITS)}')
-    return [as_split.get(v, '') for v in value]
+        raise InputError('an official split', 'needs both its column and what its values become',
+                         'give both, such as val: test')
+    values = [str(p.split if column == 'split' else p.meta.get(column, '')) for p in manifest]
+    for value, split in as_split.items():
+        if value not in values:
+            there = ', '.join(sorted(set(values)))
+            raise InputError(f'column {column}', f'holds {value!r} nowhere (it has {there})', 'check both names')
+        if split not in SPLITS:
+            raise InputError(f'{value!r}', f'cannot become {split!r}', f'use one of {", ".join(SPLITS)}')
+    return [as_split.get(v, '') for v in values]
 
 # %% ../nbs/02_manifest.ipynb #3026680f
-def _fix(m: Manifest, official: str | None, as_split: dict[str, str]) -> tuple[Manifest, list[str], list[Problem]]:
-    "Fix rows of an official split; what shares a group with a more held-out row (test before valid before train) is dropped."
-    fixed = _official(m, official, as_split)
+def keep_official(
+    manifest: Manifest, # the pairs, grouped
+    fixed: Sequence[str], # the official split of each row, '' where it is free
+    column: str | None = None, # what the official split is called in the reasons
+) -> tuple[list[int], list[Problem]]: # the rows that stay, and why the others do not
+    "Leave out what shares a group with a row more held out than itself: test before valid before train before free."
     rank = [SPLITS.index(s) if s else -1 for s in fixed]
-    top: dict[str, int] = {}
-    for i, p in enumerate(m): top[p.group] = max(top.get(p.group, i), i, key=rank.__getitem__)
-    keep = [i for i, p in enumerate(m) if rank[i] == rank[top[p.group]]]
-    lost = [Problem(p.id, 'shares a group with a fixed split', f'{p.id} belongs with {m[t].id}, which {official} puts into {fixed[t]}')
-            for i, p in enumerate(m) if rank[i] < rank[t := top[p.group]]]
-    return m._with([m[i] for i in keep]), [fixed[i] for i in keep], lost
+    top: dict[str, int] = {} # the most held-out row of each group
+    for i, p in enumerate(manifest):
+        if rank[i] > rank[top.setdefault(p.group, i)]: top[p.group] = i
+    keep, dropped = [], []
+    for i, p in enumerate(manifest):
+        t = top[p.group]
+        if rank[i] == rank[t]: keep.append(i)
+        else:
+            why = f'{p.id} belongs with {manifest[t].id}, which {column} puts into {fixed[t]}'
+            dropped.append(Problem(p.id, 'shares a group with a fixed split', why))
+    return keep, dropped
 
 # %% ../nbs/02_manifest.ipynb #0e85db74
-def _free_shares(fractions: Sequence[float] | None, fixed: set[str]) -> Sequence[float]:
-    "The shares of the rows that are free: nothing goes into a split that an official one fills."
+def free_fractions(
+    fractions: Sequence[float] | None, # as the user gave them
+    fixed: set[str], # the splits that an official one fills
+) -> Sequence[float]: # of the free rows; nothing goes into a split that is fixed
+    "The fractions in which the free rows are divided."
     if fractions is None:
         f = [0.0 if s in fixed else x for s, x in zip(SPLITS, (0.7, 0.15, 0.15), strict=True)]
         return [x / (sum(f) or 1) for x in f]
-    if taken := [s for s, x in zip(SPLITS, _fractions(fractions), strict=True) if x and s in fixed]:
-        raise InputError(f'{taken[0]} is filled by the official split: give it the fraction 0 and divide 1 among the others')
+    taken = [s for s, x in zip(SPLITS, check_fractions(fractions), strict=True) if x and s in fixed]
+    if taken:
+        raise InputError(taken[0], 'is filled by the official split',
+                         'give it the fraction 0 and divide 1 among the others')
     return fractions
-
-def _report(m: Manifest, areas: list[float], dropped: list[Problem]) -> SplitReport:
-    rows = {s: [i for i, p in enumerate(m) if p.split == s] for s in SPLITS}
-    groups = {s: {m[i].group for i in r} for s, r in rows.items()}
-    assert sum(map(len, groups.values())) == len(set().union(*groups.values())), 'a group is in two splits'
-    known = {s: [areas[i] for i in r if areas[i] == areas[i]] for s, r in rows.items()}
-    mean = {s: math.fsum(a) / len(a) if a else math.nan for s, a in known.items()}
-    return SplitReport({s: len(r) for s, r in rows.items()}, {s: len(g) for s, g in groups.items()}, mean, dropped, m.digest)
 
 # %% ../nbs/02_manifest.ipynb #9c42d7f2
 def make_split(
     manifest: Manifest, # the pairs
-    fractions: Sequence[float] | None = None, # shares of train, valid, test among the free rows; None: 0.7, 0.15, 0.15 less the fixed
+    fractions: Sequence[float] | None = None, # of the free rows; None: 0.7, 0.15, 0.15 less what is fixed
     seed: int = 42, # another seed, another split
     stratify: bool = True, # by lesion area, which reads every mask
-    table: str | os.PathLike | None = None, # facts to join first: patients, lesions, an official split
+    table: str | os.PathLike | Iterable[dict[str, Any]] | None = None, # to join first, by id
     on: str | None = None, # the column of `table` with the ids
     official: str | None = None, # a column with an official split
     as_split: dict[str, str] | None = None, # which of its values are fixed as which split, such as {'val': 'test'}
-    duplicates: str | os.PathLike | Iterable[tuple[str, str]] | None = None, # near-duplicates, see `Manifest.link_duplicates`
-    group_by: Sequence[str] | None = None, # columns that make a group; None: patient_id, lesion_id
+    duplicates: str | os.PathLike | Iterable[tuple[str, str]] | None = None, # to be linked (`link_duplicates`)
+    group_by: Sequence[str] | str | None = None, # columns that make a group; None: those of patients and lesions
 ) -> tuple[Manifest, SplitReport]: # the manifest with its splits, and what was done
     "Join, group and split in one go; no group is in two splits."
     m = manifest.join(table, on) if table is not None else manifest
     m = m.group_by(group_by)
     if duplicates is not None: m = m.link_duplicates(duplicates)
-    m, fixed, dropped = _fix(m, official, as_split or {})
+    by_folder = m.keep_splits and official is None and not as_split
+    every = [p.split for p in m] if by_folder else official_splits(m, official, as_split or {})
+    keep, dropped = keep_official(m, every, 'its folder' if by_folder else official)
+    fixed = [every[i] for i in keep]
+    m = m.replaced(m[i] for i in keep)
+    if by_folder: m.notes.append(f'the splits of the folders are kept: {", ".join(s for s in SPLITS if s in fixed)}')
     areas = m.areas() if stratify else [math.nan] * len(m)
     free = [i for i, s in enumerate(fixed) if not s]
-    shares = _free_shares(fractions, set(fixed) - {''})
-    new = split_groups([m[i].group for i in free], [areas[i] for i in free], shares, seed) if free else []
+    parts = free_fractions(None if by_folder else fractions, set(fixed) - {''})
+    new = split_groups([m[i].group for i in free], [areas[i] for i in free], parts, seed) if free else []
     for i, s in zip(free, new, strict=True): fixed[i] = s
-    out = m._with([replace(p, split=s) for p, s in zip(m, fixed, strict=True)])
-    return out, _report(out, areas, dropped)
-
-# %% ../nbs/02_manifest.ipynb #ccd410cf
-def _table_problems(m: Manifest) -> list[Problem]:
-    "What only the whole table shows: ids twice, groups in several splits, unknown splits."
-    out = [Problem(k, 'id twice', f'the id {k} stands in {n} rows') for k, n in Counter(p.id for p in m).items() if n > 1]
-    where: dict[str, set[str]] = defaultdict(set)
-    for p in m: where[p.group].add(p.split)
-    for g, s in where.items():
-        if len(s) > 1: out.append(Problem(g, 'group in several splits', f'group {g} is in {" and ".join(sorted(x or "none" for x in s))}'))
-    return out + [Problem(p.id, 'unknown split', f'{p.id} has the split {p.split!r}') for p in m if p.split not in (*SPLITS, '')]
-
-# %% ../nbs/02_manifest.ipynb #3bd067c3
-def _size_of(p: LesionPair, what: str, path: Path | None, full: bool) -> tuple[int, ...] | Problem:
-    "The size of one file of a pair, or what is wrong with it."
-    if path is None: return Problem(p.id, 'no mask', f'{p.image} has no mask')
-    try: there = path.exists()
-    except OSError: there = False # such as a name that is too long
-    if not there: return Problem(p.id, f'missing {what}', f'{path} does not exist')
-    try: return (read_image if what == 'photograph' else read_mask)(path).shape[:2] if full else image_size(path)
-    except InputError as e: return Problem(p.id, f'unreadable {what}', str(e))
-
-def _pair_problems(p: LesionPair, full: bool, resize_ok: bool) -> list[Problem]:
-    "What is wrong with one pair's files."
-    image, mask = _size_of(p, 'photograph', p.image, full), _size_of(p, 'mask', p.mask, full)
-    if isinstance(image, Problem) or isinstance(mask, Problem): return [x for x in (image, mask) if isinstance(x, Problem)]
-    if image == mask or resize_ok: return []
-    (h, w), (mh, mw) = image, mask
-    return [Problem(p.id, 'sizes differ', f'{p.image} is {w} x {h} pixels, its mask {mw} x {mh}')]
-
-# %% ../nbs/02_manifest.ipynb #e5f06db3
-def _summary(found: list[Problem], shown: int = 20) -> str:
-    "All problems as one message: each kind with its count and the first names."
-    lines = [f'{len(found)} problem{"s" * (len(found) > 1)} in the data, to be mended (or their rows removed) first:']
-    for kind, n in Counter(p.kind for p in found).items():
-        lines += [f'{kind} ({n}):'] + [f'  {p.detail}' for p in found if p.kind == kind][:shown] + [f'  and {n - shown} more'] * (n > shown)
-    return '\n'.join(lines)
-
-def _check(m: Manifest, full: bool, resize_ok: bool, strict: bool) -> list[Problem]:
-    found = list(m.found) + _table_problems(m)
-    with ThreadPoolExecutor() as pool:
-        for ps in pool.map(lambda p: _pair_problems(p, full, resize_ok), m.pairs): found += ps
-    if found and strict: raise InputError(_summary(found), found)
-    return found
+    out = m.replaced(replace(p, split=s) for p, s in zip(m, fixed, strict=True))
+    return out, SplitReport.of(out, areas, dropped)

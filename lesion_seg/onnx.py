@@ -4,30 +4,45 @@
 
 # %% ../nbs/23_onnx.ipynb #95a8dfb6
 from __future__ import annotations
+
 import io
 import json
+import math
 import os
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as Late
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from threading import Thread
+from typing import TYPE_CHECKING, Any, NamedTuple
+
 import numpy as np
+
 from .bundle import ONNX, ONNX_DECODER, ONNX_INT8, Bundle, revise, versions
 from .core import InputError, atomic_path, cores, sha256
 from .mc_dropout import channel_masks
+
 if TYPE_CHECKING:
     from onnx import ModelProto
     from torch import nn
 
 # %% auto #0
-__all__ = ['OPSETS', 'SIZES', 'TOLERANCE', 'facts_of', 'write_graph', 'opset_of', 'open_session', 'run_session', 'parity',
-           'export_onnx', 'OnnxSampler']
+__all__ = ['OPSETS', 'Axes', 'OPERATORS', 'MAX_NODES', 'MAX_SHAPE', 'SETTINGS', 'MAX_SETTING', 'RUN_SECONDS', 'SIZES',
+           'TOLERANCE', 'exported_network', 'trace_module', 'trace_today', 'trace_before', 'name_axes',
+           'absorb_padding', 'prune_graph', 'pack_weights', 'keep_outputs', 'metadata_of', 'opset_of', 'write_graph',
+           'wire_fields', 'check_tensor', 'varints', 'NodeSummary', 'check_node', 'check_onnx', 'session_error',
+           'open_session', 'run_session', 'parity', 'exported_decoder', 'export_decoder', 'export_onnx',
+           'metadata_list', 'encoder_graph', 'OnnxSampler']
 
 # %% ../nbs/23_onnx.ipynb #1b689689
 OPSETS = range(13, 19) # 18 by PyTorch's exporter of today, 13 to 17 by the one before it
 
-def _network(bundle: Bundle, floats: bool) -> nn.Module:
+def exported_network(
+    bundle: Bundle, # the model
+    floats: bool = False, # take float32 in [0, 1] instead of uint8
+) -> nn.Module: # images (N, H, W, 3) to a tuple: probability (N, H, W), then the encoder's features (N, C, h, w)
     "The network with its preparation before it and the probability behind it."
     import torch
     class Network(torch.nn.Module):
@@ -35,7 +50,8 @@ def _network(bundle: Bundle, floats: bool) -> nn.Module:
             super().__init__()
             self.net, self.calibration = bundle.model(), bundle.calibration
             mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (bundle.mean, bundle.std))
-            self.scale, self.shift = torch.nn.Buffer(1 / (std if floats else 255 * std)), torch.nn.Buffer(mean / std)
+            self.scale = torch.nn.Buffer(1 / (std if floats else 255 * std))
+            self.shift = torch.nn.Buffer(mean / std)
 
         def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
             x = image.permute(0, 3, 1, 2).float() * self.scale - self.shift
@@ -45,69 +61,129 @@ def _network(bundle: Bundle, floats: bool) -> nn.Module:
     return Network().eval()
 
 # %% ../nbs/23_onnx.ipynb #1f5dd425
-def _traced(net: nn.Module, args: tuple, axes: Sequence[Any], inputs: list[str], outputs: list[str], opset: int) -> ModelProto:
-    "The ONNX graph of a module; `axes` are the open axes of each argument."
-    import onnx
+Axes = dict[int, str] # open axes of a tensor, by their number, with their names
+
+def trace_module(
+    net: nn.Module, # in evaluation mode
+    args: tuple, # example tensors, or lists of them
+    inputs: dict[str, Axes], # names of all tensors in `args`, in order, and their open axes
+    outputs: dict[str, Axes], # names of the outputs, in order, and their open axes
+    opset: int, # one of `OPSETS`
+) -> ModelProto: # raises `InputError` for another opset
+    "The ONNX graph of a module."
+    if opset not in OPSETS:
+        raise InputError(f'opset {opset}', 'is not on offer', f'choose {OPSETS.start} to {OPSETS.stop - 1}')
+    trace = trace_today if opset >= 18 else trace_before
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # the exporters warn about their own future
+        graph = trace(net, args, inputs, outputs, opset)
+    name_axes(graph, inputs | outputs)
+    return graph
+
+# %% ../nbs/23_onnx.ipynb #c2000005
+def trace_today(
+    net: nn.Module, # in evaluation mode
+    args: tuple, # example tensors, or lists of them
+    inputs: dict[str, Axes], # as in `trace_module`
+    outputs: dict[str, Axes], # as in `trace_module`
+    opset: int, # 18
+) -> ModelProto: # with small constants worked out
+    "The graph by PyTorch's exporter of today."
     import torch
     from onnxscript import optimizer
-    if opset not in OPSETS: raise InputError(f'Opset {opset} is not on offer: choose {OPSETS.start} to {OPSETS.stop - 1}.')
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter('ignore')  # the exporters warn about their own future
-        if opset >= 18:
-            def opened(a: Any) -> Any: return [opened(b) for b in a] if isinstance(a, list) else dict.fromkeys(a, torch.export.Dim.DYNAMIC)
-            shapes = tuple(opened(a) for a in axes)
-            made: Any = torch.onnx.export(net, args, dynamo=True, opset_version=opset, dynamic_shapes=shapes, input_names=inputs, output_names=outputs,
-                                          optimize=False, verbose=False)
-            optimizer.fold_constants(made.model, input_size_limit=1024)
-            optimizer.remove_unused_nodes(made.model)
-            return made.model_proto
-        names = dict(zip(inputs, [a for b in axes for a in (b if isinstance(b, list) else [b])], strict=True))
-        free = {n: {k: f'{n}_{k}' for k in a} for n, a in names.items() if a}
-        file = io.BytesIO()
-        torch.onnx.export(net, args, file, dynamo=False, opset_version=opset, dynamic_axes=free, input_names=inputs, output_names=outputs)  # type: ignore[arg-type]
-        return onnx.load_from_string(file.getvalue())
+    axes = iter(inputs.values())
+    def is_open(a: Any) -> Any:
+        return [is_open(b) for b in a] if isinstance(a, list) else dict.fromkeys(next(axes), torch.export.Dim.DYNAMIC)
+    with torch.no_grad():
+        program: Any = torch.onnx.export(net, args, dynamo=True, opset_version=opset, optimize=False, verbose=False,
+                                         dynamic_shapes=tuple(is_open(a) for a in args),
+                                         input_names=list(inputs), output_names=list(outputs))
+    optimizer.fold_constants(program.model, input_size_limit=1024)
+    optimizer.remove_unused_nodes(program.model)
+    return program.model_proto
+
+def trace_before(
+    net: nn.Module, # in evaluation mode
+    args: tuple, # example tensors, or lists of them
+    inputs: dict[str, Axes], # as in `trace_module`
+    outputs: dict[str, Axes], # as in `trace_module`
+    opset: int, # 13 to 17
+) -> ModelProto: # as the exporter gave it
+    "The graph by the exporter before it."
+    import onnx
+    import torch
+    file = io.BytesIO()
+    with torch.no_grad():
+        torch.onnx.export(net, args, file, dynamo=False, opset_version=opset,  # type: ignore[arg-type]
+                          input_names=list(inputs), output_names=list(outputs),
+                          dynamic_axes={name: axes for name, axes in inputs.items() if axes})
+    return onnx.load_from_string(file.getvalue())
+
+# %% ../nbs/23_onnx.ipynb #c2000007
+def name_axes(
+    graph: ModelProto, # changed
+    axes: dict[str, Axes], # the open axes of inputs and outputs, by the names of the tensors
+) -> None:
+    "Name the open axes of a graph's inputs and outputs."
+    del graph.graph.value_info[:]
+    for tensor in (*graph.graph.input, *graph.graph.output):
+        for axis, name in axes.get(tensor.name, {}).items(): tensor.type.tensor_type.shape.dim[axis].dim_param = name
 
 # %% ../nbs/23_onnx.ipynb #261fbd8b
-def _same_padding(graph: ModelProto) -> None:
+def absorb_padding(
+    graph: ModelProto, # changed
+) -> None:
     "Let convolutions of stride 2 pad by themselves where a `Pad` did it for them."
     from onnx import helper
-    made = {o: n for n in graph.graph.node for o in n.output}
+    producers = {output: node for node in graph.graph.node for output in node.output}
     for conv in graph.graph.node:
-        pad = made.get(conv.input[0]) if conv.op_type == 'Conv' else None
+        if conv.op_type != 'Conv': continue
+        pad = producers.get(conv.input[0])
         if pad is None or pad.op_type != 'Pad': continue
-        conv.input[0], kept = pad.input[0], [a for a in conv.attribute if a.name not in ('pads', 'auto_pad')]
+        conv.input[0] = pad.input[0]
+        others = [a for a in conv.attribute if a.name not in ('pads', 'auto_pad')]
         del conv.attribute[:]
-        conv.attribute.extend([*kept, helper.make_attribute('auto_pad', 'SAME_UPPER')])
-    _prune(graph)
+        conv.attribute.extend([*others, helper.make_attribute('auto_pad', 'SAME_UPPER')])
+    prune_graph(graph)
 
 # %% ../nbs/23_onnx.ipynb #9bea44a7
-def _prune(graph: ModelProto) -> None:
+def prune_graph(
+    graph: ModelProto, # changed
+) -> None:
     "Remove what no output needs."
-    g, needed, kept = graph.graph, {o.name for o in graph.graph.output}, []
-    for node in reversed(g.node):  # who uses comes after who makes
+    needed = {o.name for o in graph.graph.output}
+    kept = []
+    for node in reversed(graph.graph.node):  # a node comes before those that use it
         if needed.isdisjoint(node.output): continue
         needed.update(node.input)
         kept.append(node)
-    weights = [t for t in g.initializer if t.name in needed]
-    del g.node[:], g.initializer[:]
-    g.node.extend(kept[::-1])
-    g.initializer.extend(weights)
+    weights = [w for w in graph.graph.initializer if w.name in needed]
+    del graph.graph.node[:], graph.graph.initializer[:]
+    graph.graph.node.extend(reversed(kept))
+    graph.graph.initializer.extend(weights)
 
 # %% ../nbs/23_onnx.ipynb #398c2731
-def _pack(graph: ModelProto) -> None:
+def pack_weights(
+    graph: ModelProto, # changed
+    at_least: int = 256, # numbers; fewer are not worth a cast
+) -> None:
     "Store float32 weights as float16 wherever that loses nothing."
     from onnx import TensorProto, helper, numpy_helper
-    for t in list(graph.graph.initializer):
-        if t.data_type != TensorProto.FLOAT: continue
-        full = numpy_helper.to_array(t)
+    for weight in list(graph.graph.initializer):
+        if weight.data_type != TensorProto.FLOAT: continue
+        full = numpy_helper.to_array(weight)
         with np.errstate(over='ignore'): half = full.astype(np.float16)
-        if full.size < 256 or not np.array_equal(half.astype(np.float32), full): continue
-        graph.graph.initializer.remove(t)
-        graph.graph.initializer.append(numpy_helper.from_array(half, f'{t.name}_packed'))
-        graph.graph.node.insert(0, helper.make_node('Cast', [f'{t.name}_packed'], [t.name], to=TensorProto.FLOAT))
+        if full.size < at_least or not np.array_equal(half.astype(np.float32), full): continue
+        packed = f'{weight.name}_packed'
+        graph.graph.initializer.remove(weight)
+        graph.graph.initializer.append(numpy_helper.from_array(half, packed))
+        graph.graph.node.insert(0, helper.make_node('Cast', [packed], [weight.name], to=TensorProto.FLOAT))
 
 # %% ../nbs/23_onnx.ipynb #7abbd6b1
-def _keep_outputs(graph: ModelProto, names: Sequence[str]) -> None:
+def keep_outputs(
+    graph: ModelProto, # changed
+    names: Sequence[str], # tensors of the graph, outputs so far or not
+) -> None:
     "Let `names` be the outputs; the tensors of the others keep their names inside."
     from onnx import TensorProto, helper
     known = {o.name: o for o in graph.graph.output}
@@ -115,34 +191,19 @@ def _keep_outputs(graph: ModelProto, names: Sequence[str]) -> None:
     graph.graph.output.extend(known.get(n, helper.make_tensor_value_info(n, TensorProto.FLOAT, None)) for n in names)
 
 # %% ../nbs/23_onnx.ipynb #14cd6b25
-def facts_of(
+def metadata_of(
     bundle: Bundle, # what the file is made from
     floats: bool = False, # does it take floats?
 ) -> dict[str, Any]: # for `write_graph`
     "What a file says about itself."
-    i = bundle.info
-    return dict(name='lesion_seg', architecture=bundle.architecture, size=bundle.size, threshold=bundle.threshold, temperature=bundle.temperature,
-                calibration=i.get('calibration', {}),
-                image='float32 RGB in [0, 1] (N, H, W, 3)' if floats else 'uint8 RGB (N, H, W, 3)', probability='float32 in [0, 1] (N, H, W)',
-                mean=bundle.mean, std=bundle.std, weights_sha256=i['weights_sha256'], licence=i['training'].get('licence', 'unknown'), versions=versions(),
-                notice='A tool for research and for a second look, not a medical device.')
-
-# %% ../nbs/23_onnx.ipynb #e7647dec
-def write_graph(
-    graph: ModelProto, # changed: its metadata are replaced
-    path: Path, # the file
-    facts: dict[str, Any], # its metadata; values that are no text become JSON
-    opset: int, # that the graph has to have
-) -> Path: # the file; raises `InputError` for another opset
-    "Check a graph and write it, whole or not at all."
-    import onnx
-    del graph.metadata_props[:]
-    onnx.helper.set_model_props(graph, {k: v if isinstance(v, str) else json.dumps(v) for k, v in facts.items()})
-    onnx.checker.check_model(graph, full_check=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as tmp: tmp.write_bytes(graph.SerializeToString())
-    if (got := opset_of(path)) != opset: raise InputError(f'{path}: the exporter wrote opset {got}, not {opset}; choose another opset.')
-    return path
+    info = bundle.info
+    return dict(
+        name='lesion_seg', architecture=bundle.architecture, size=bundle.size, threshold=bundle.threshold,
+        temperature=bundle.temperature, calibration=info.get('calibration', {}),
+        image='float32 RGB in [0, 1] (N, H, W, 3)' if floats else 'uint8 RGB (N, H, W, 3)',
+        probability='float32 in [0, 1] (N, H, W)', mean=bundle.mean, std=bundle.std,
+        weights_sha256=info['weights_sha256'], licence=info['training'].get('licence', 'unknown'), versions=versions(),
+        notice='A tool for research and for a second look, not a medical device.')
 
 # %% ../nbs/23_onnx.ipynb #00b1fd07
 def opset_of(
@@ -150,38 +211,222 @@ def opset_of(
 ) -> int: # of the default domain
     "The opset that a file was written for."
     import onnx
-    return next(o.version for o in onnx.load(path).opset_import if o.domain in ('', 'ai.onnx'))
+    graph = onnx.load(path, load_external_data=False)
+    return next(o.version for o in graph.opset_import if o.domain in ('', 'ai.onnx'))
+
+def write_graph(
+    graph: ModelProto, # changed: its metadata are replaced
+    path: Path, # the file; missing folders are made
+    metadata: dict[str, Any], # values that are not text become JSON
+    opset: int, # that the graph has to have
+) -> Path: # the file; raises `InputError` for another opset
+    "Check a graph and write it, whole or not at all."
+    import onnx
+    del graph.metadata_props[:]
+    onnx.helper.set_model_props(graph, {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()})
+    onnx.checker.check_model(graph, full_check=True)
+    with atomic_path(path) as tmp: tmp.write_bytes(graph.SerializeToString())
+    written = opset_of(path)
+    if written != opset: raise InputError(path, f'holds opset {written} instead of {opset}', 'choose another opset')
+    return path
+
+# %% ../nbs/23_onnx.ipynb #c2000032
+def wire_fields(
+    message: memoryview, # a protobuf message
+) -> Iterator[tuple[int, Any]]: # field number and value, an int or a memoryview; raises `ValueError` when it is cut
+    "The fields of a protobuf message."
+    at, end = 0, len(message)
+    def varint() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            if at >= end or shift > 63: raise ValueError('a number is cut')
+            byte = message[at]
+            at += 1
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128: return value
+
+    while at < end:
+        key = varint()
+        kind = key & 7
+        if kind == 0:
+            yield key >> 3, varint()
+            continue
+        if kind not in (1, 2, 5): raise ValueError('a field of an unknown kind')
+        length = {1: 8, 5: 4}.get(kind) or varint()
+        if length > end - at: raise ValueError('a field is cut')
+        at += length
+        yield key >> 3, message[at - length:at]
+
+# %% ../nbs/23_onnx.ipynb #c2000036
+OPERATORS = set("""
+    Abs Add And ArgMax AveragePool BatchNormalization Cast Ceil Clip Concat Constant ConstantOfShape Conv ConvInteger
+    ConvTranspose DepthToSpace DequantizeLinear Div DynamicQuantizeLinear Elu Equal Erf Exp Expand Flatten Floor Gather
+    Gelu Gemm GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual GroupNormalization HardSigmoid HardSwish Identity
+    InstanceNormalization LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax MatMul MatMulInteger Max MaxPool
+    Min Mish Mul Neg Not Or Pad Pow PRelu QLinearConv QLinearMatMul QuantizeLinear Reciprocal ReduceL2 ReduceMax
+    ReduceMean ReduceMin ReduceProd ReduceSum Relu Reshape Resize Round Selu Shape Sigmoid Sign Size Slice Softmax
+    Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Tanh Transpose Unsqueeze Where
+    """.split())
+MAX_NODES = 20_000 # of a graph
+MAX_SHAPE = 1 << 24 # product of the numbers of a constant that can become a shape
+SETTINGS = {'blocksize', 'dilations', 'kernel_shape', 'output_padding', 'output_shape', 'pads', 'strides'}
+MAX_SETTING = 1024 # for each of them, pixels
+
+def check_tensor(
+    tensor: memoryview, # a TensorProto
+) -> tuple[str, int]: # its name, and how many numbers it asks for as a shape; raises `ValueError` with what is wrong
+    "Look at a stored tensor."
+    dims, kind, name, payload, numbers = [], 0, '', 0, b''
+    for number, value in wire_fields(tensor):
+        if number == 1: dims += [value] if isinstance(value, int) else list(varints(value))
+        elif number == 2: kind = value
+        elif number == 8: name = bytes(value).decode(errors='replace')
+        elif number == 13 or number == 14 and value: raise ValueError('keeps weights in another file')
+        elif number in (4, 5, 6, 7, 9, 10, 11): payload += 1 if isinstance(value, int) else len(value)
+        if number == 9: numbers = bytes(value)
+        if number == 7: # int64, one by one or packed
+            each = [value] if isinstance(value, int) else varints(value)
+            numbers += b''.join(v.to_bytes(8, 'little') for v in each)
+    if math.prod(dims) > 2 * payload:
+        raise ValueError(f'declares {math.prod(dims):,} numbers for a tensor and holds fewer')
+    if kind != 7 or len(numbers) > 64: return name, 0 # a shape is int64 and has eight numbers at most
+    shape = np.frombuffer(numbers[:len(numbers) // 8 * 8], '<i8').tolist()
+    return name, math.prod(abs(v) for v in shape if v) # 1 for zeros: still integers
+
+def varints(
+    packed: memoryview, # numbers without field numbers
+) -> Iterator[int]: # at least 0
+    "Packed numbers of a protobuf field."
+    value = shift = 0
+    for byte in packed:
+        value |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            yield value & (1 << 64) - 1
+            value = shift = 0
+
+# %% ../nbs/23_onnx.ipynb #c2000037
+class NodeSummary(NamedTuple):
+    "What is to be known about an operator of a graph."
+    operator: str # such as 'Conv'
+    inputs: list[str] # names of tensors
+    outputs: list[str] # names of tensors
+    asks: int # how many numbers a constant asks for as a shape; 0 where it holds no integers
+
+def check_node(
+    node: memoryview, # a NodeProto
+) -> NodeSummary: # raises `ValueError` with what is wrong
+    "Look at one operator and its settings."
+    texts: dict[int, list[str]] = {1: [], 2: [], 4: [''], 7: ['']} # inputs, outputs, operator, domain
+    attributes = []
+    for number, value in wire_fields(node):
+        if number in texts: texts[number].append(bytes(value).decode(errors='replace'))
+        elif number == 5: attributes.append(value)
+    operator, domain, asks = texts[4][-1], texts[7][-1], 0
+    if domain not in ('', 'ai.onnx') or operator not in OPERATORS:
+        raise ValueError(f'uses the operator {".".join(filter(None, [domain, operator]))}, which is not allowed')
+    for attribute in attributes:
+        setting, numbers = '', []
+        for number, value in wire_fields(attribute):
+            if number in (6, 11, 22, 23): raise ValueError('holds a graph inside an operator')
+            if number in (5, 10): asks = max(asks, check_tensor(value)[1])
+            if number == 1: setting = bytes(value).decode(errors='replace')
+            if number in (3, 8): numbers += [value] if isinstance(value, int) else list(varints(value))
+        sizes = [min(v, (1 << 64) - v) for v in numbers] # negative numbers are stored from above
+        if setting in SETTINGS and max(sizes, default=0) > MAX_SETTING:
+            raise ValueError(f'has {setting} of {max(sizes):,} for the operator {operator}')
+        if setting == 'value_ints': asks = max(asks, math.prod(v for v in sizes if v))
+    return NodeSummary(operator, texts[1], texts[2], asks)
+
+# %% ../nbs/23_onnx.ipynb #c200003f
+def check_onnx(
+    model: str | Path | bytes, # an ONNX file or its bytes
+    name: str | Path = 'the network', # what an error calls it, where there are bytes only
+) -> None: # raises `InputError`
+    "Refuse a file that could do more than compute a picture from a picture; nothing in it is run."
+    if not isinstance(model, bytes): name = model
+    try:
+        content = model if isinstance(model, bytes) else Path(model).read_bytes()
+        nodes: list[NodeSummary] = []
+        asks: dict[str, int] = {} # what constants ask for, by their names
+        for part, value in wire_fields(memoryview(content)):
+            if part in (20, 25): raise ValueError('brings functions or training of its own')
+            if part != 7: continue
+            for number, inner in wire_fields(value):
+                if number == 15: raise ValueError('holds sparse weights')
+                if number == 5: asks |= [check_tensor(inner)]
+                if number == 1: nodes.append(check_node(inner))
+                if len(nodes) > MAX_NODES: raise ValueError(f'has more than {MAX_NODES:,} operators')
+        if not nodes: raise ValueError('holds no graph')
+        asks |= {output: n.asks for n in nodes for output in n.outputs if n.operator == 'Constant'}
+        producers = {output: n.operator for n in nodes for output in n.outputs}
+        for node in nodes:
+            harmless = node.asks and producers.get(node.inputs[0]) in ('Shape', 'Sub') if node.inputs else False
+            if node.operator == 'ConstantOfShape' and not harmless:
+                raise ValueError('makes a tensor out of a mere shape')
+            largest = max((asks.get(i, 0) for i in node.inputs), default=0)
+            if largest > MAX_SHAPE and node.operator not in ('Slice', 'Split'): # these only take things apart
+                raise ValueError(f'asks for {largest:,} numbers by the operator {node.operator}')
+    except OSError as e: raise InputError(name, f'cannot be read ({e.strerror})', 'copy the bundle again') from None
+    except (ValueError, TypeError, AttributeError) as e:
+        problem = str(e) if type(e) is ValueError else 'is damaged'
+        raise InputError(name, f'is not a network that may be run: it {problem}',
+                         'export it again, or use another bundle') from None
 
 # %% ../nbs/23_onnx.ipynb #5ca9bdf2
 os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')
+
+def session_error(
+    name: Any, # of the file
+    verb: str, # what cannot be done with it, such as 'opened'
+    e: Exception, # of onnxruntime, which has a class of its own for each way to fail
+) -> InputError: # to be raised
+    "The sentence for a file that onnxruntime refuses."
+    reason = (str(e).splitlines() or [type(e).__name__])[0][:200]
+    return InputError(name, f'cannot be {verb} by onnxruntime ({reason})', 'export it again')
 
 def open_session(
     model: str | Path | bytes, # an ONNX file or its bytes
     threads: int | None = None, # of one prediction; None: `cores()`
     name: str | Path = 'the network', # what an error calls it, where there are bytes only
-) -> Any: # an onnxruntime.InferenceSession on the CPU
-    "Open an ONNX file with onnxruntime."
+) -> Any: # an onnxruntime.InferenceSession on the CPU; raises `InputError`
+    "Open an ONNX file with onnxruntime, after `check_onnx`."
     import onnxruntime as ort
     ort.set_default_logger_severity(4)  # what fails is an InputError, not a line on stderr
     options = ort.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = threads or cores(), 4
-    try: return ort.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers=['CPUExecutionProvider'])
-    except Exception as e:  # onnxruntime's own classes, one for each way to fail
-        raise _useless(name if isinstance(model, bytes) else model, 'open', e) from None
+    options.intra_op_num_threads = threads or cores()
+    options.log_severity_level = 4
+    if not isinstance(model, bytes): name, model = model, str(model)
+    check_onnx(model, name)
+    try: return ort.InferenceSession(model, options, providers=['CPUExecutionProvider'])
+    except Exception as e: raise session_error(name, 'opened', e) from None
 
 # %% ../nbs/23_onnx.ipynb #6aab862f
-def _useless(name: Any, what: str, e: Exception) -> InputError:
-    return InputError(f'{name}: onnxruntime cannot {what} it ({(str(e).splitlines() or [type(e).__name__])[0][:200]}); export it again.')
+RUN_SECONDS = 600. # for one run: far more than an honest network needs
 
 def run_session(
     session: Any, # from `open_session`
     outputs: Sequence[str] | None, # names; None: all
     inputs: dict[str, np.ndarray], # by name
     name: Any, # of the file, for the error
-) -> list[np.ndarray]: # raises InputError when the graph does not fit
-    "Run a session."
-    try: return session.run(outputs, inputs)
-    except Exception as e: raise _useless(name, 'run', e) from None
+    seconds: float = RUN_SECONDS, # for the whole run
+) -> list[np.ndarray]: # raises `InputError` when the graph does not fit or takes too long
+    "Run a session; it can be interrupted."
+    import onnxruntime as ort
+    options = ort.RunOptions()
+    options.log_severity_level = 4
+    answer: Future = Future()
+    def compute() -> None:
+        try: answer.set_result(session.run(outputs, inputs, options))
+        except Exception as e: answer.set_exception(e)
+
+    Thread(target=compute, daemon=True).start()
+    try: return answer.result(seconds)
+    except Late: raise InputError(name, f'gave no answer in {seconds:g} seconds', 'use another bundle') from None
+    except Exception as e: raise session_error(name, 'run', e) from None
+    finally: options.terminate = True # nothing happens where it has ended
 
 # %% ../nbs/23_onnx.ipynb #76b66e13
 SIZES = ((1, 64, 64), (3, 96, 128), (1, 130, 130), (3, 127, 125), (1, 256, 256)) # images, height, width
@@ -194,56 +439,37 @@ def parity(
 ) -> float: # largest difference of a probability
     "How far an exported file is from the network in PyTorch."
     import torch
-    session, rng, worst = open_session(path), np.random.default_rng(0), 0.
+    session = open_session(path)
     floats = session.get_inputs()[0].type == 'tensor(float)'
-    net = _network(bundle, floats)
+    net = exported_network(bundle, floats)
+    rng = np.random.default_rng(0)
+    worst = 0.
     for n, h, w in sizes:
         x = rng.integers(0, 256, (n, h, w, 3), np.uint8)
         if floats: x = x.astype(np.float32) / 255
-        with torch.inference_mode(): there = net(torch.from_numpy(x))[0].numpy()
-        worst = max(worst, float(np.abs(session.run(['probability'], {'image': x})[0] - there).max()))
+        with torch.inference_mode(): expected = net(torch.from_numpy(x))[0].numpy()
+        [given] = run_session(session, ['probability'], {'image': x}, path)
+        worst = max(worst, float(np.abs(given - expected).max()))
     return worst
 
-# %% ../nbs/23_onnx.ipynb #fd94ea1f
-def export_onnx(
-    bundle: str | Path | Bundle, # what to export
-    path: str | Path | None = None, # the file; None: into the bundle, with the decoder for MC dropout beside it, and both onto its card
-    opset: int = 18, # 13 to 18
-    floats: bool = False, # take float32 RGB in [0, 1] instead of uint8
-) -> Path: # the file; raises `InputError` when it would differ from the network
-    "Write a bundle as one ONNX file: RGB in, probability out, any size and batch."
-    import torch
-    b = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
-    if path is None and floats: raise InputError('A bundle holds a file that takes uint8: give a path for one that takes floats.')
-    target, net = b.path / ONNX if path is None else Path(path), _network(b, floats)
-    example = torch.zeros(2, 130, 134, 3, dtype=torch.float32 if floats else torch.uint8)
-    with torch.inference_mode(): features = [f'feature_{i}' for i in range(len(net(example)) - 1)]
-    graph = _traced(net, (example,), [{0, 1, 2}], ['image'], ['probability', *features], opset)
-    _keep_outputs(graph, ['probability'])
-    _same_padding(graph)
-    _pack(graph)
-    with tempfile.TemporaryDirectory() as tmp:
-        trial = write_graph(graph, Path(tmp) / ONNX, facts_of(b, floats) | dict(features=features), opset)
-        if (off := parity(trial, b)) > TOLERANCE: raise InputError(f'{target}: not written, its probabilities are {off:.1e} off; choose another opset.')
-        content = trial.read_bytes()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(target) as tmp_path: tmp_path.write_bytes(content)
-    if path is None: _record(b, opset, off)
-    return target
-
 # %% ../nbs/23_onnx.ipynb #7ad4f503
-def _decoder(bundle: Bundle) -> tuple[nn.Module, tuple, list[int]]:
-    "The decoder with its switches as an input, arguments to trace it with, and the channels of each place that drops."
+def exported_decoder(
+    bundle: Bundle, # with dropout
+) -> tuple[nn.Module, tuple, list[int]]: # the module, arguments to trace it with, channels of each place that drops
+    "The decoder with its dropout masks as an input."
     import torch
-    net, size, widths = bundle.model(), (bundle.size, bundle.size), list[int]()
+    net, size = bundle.model(), (bundle.size, bundle.size)
+    widths: list[int] = []
     class Decoder(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.net = net
         def forward(self, keep: torch.Tensor, features: list[torch.Tensor]) -> torch.Tensor:
             parts = iter(keep.split(widths, 1))
-            many = [f.expand(keep.shape[0], -1, -1, -1) for f in features]  # `len` would be frozen by the older exporter
-            logits = self.net.decode(many, size, dropout=lambda x: x * next(parts)[:, :, None, None])  # type: ignore[operator]
+            n = keep.shape[0]  # `len` would be frozen by the older exporter
+            many = [f.expand(n, -1, -1, -1) for f in features]
+            def drop(x: torch.Tensor) -> torch.Tensor: return x * next(parts)[:, :, None, None]
+            logits = self.net.decode(many, size, dropout=drop)  # type: ignore[operator]
             return bundle.calibration(logits[:, 0])
     def measure(x: torch.Tensor) -> torch.Tensor:
         widths.append(x.shape[1])
@@ -254,64 +480,120 @@ def _decoder(bundle: Bundle) -> tuple[nn.Module, tuple, list[int]]:
     return Decoder().eval(), (torch.ones(3, sum(widths)), features), widths
 
 # %% ../nbs/23_onnx.ipynb #9e273f1e
-def _record(bundle: Bundle, opset: int, off: float) -> None:
-    "Write the decoder where the network has dropout, and both files onto the card; a file in whole numbers is out of date."
-    (bundle.path / ONNX_INT8).unlink(missing_ok=True)
+def export_decoder(
+    bundle: Bundle, # with dropout
+    opset: int, # 13 to 18
+) -> Path: # the file in the bundle
+    "Write the decoder of a bundle for MC dropout."
+    net, args, widths = exported_decoder(bundle)
+    features: dict[str, Axes] = {f'feature_{i}': {} for i in range(len(args[1]))}
+    samples = {0: 'samples'}
+    graph = trace_module(net, args, {'keep': samples} | features, {'probability': samples}, opset)
+    pack_weights(graph)
+    return write_graph(graph, bundle.path / ONNX_DECODER, metadata_of(bundle) | dict(widths=widths), opset)
+
+# %% ../nbs/23_onnx.ipynb #fd94ea1f
+def export_onnx(
+    bundle: str | Path | Bundle, # what to export: a bundle, its folder, a run's folder, or 'shipped'
+    path: str | Path | None = None, # the file; None: into the bundle, with the decoder for MC dropout beside it
+    opset: int = 18, # 13 to 18
+    floats: bool = False, # take float32 RGB in [0, 1] instead of uint8
+    say: Callable[[str], None] = lambda _: None, # told what is being done
+) -> Path: # the file; raises `InputError` when it would differ from the network
+    "Write a bundle as one ONNX file: RGB in, probability out, any size and batch."
+    import torch
+    b = Bundle.open(bundle)
+    if path is None and floats:
+        raise InputError(b.path, 'holds a file that takes uint8', 'give a path for one that takes floats')
+    target = b.path / ONNX if path is None else Path(path)
+    net = exported_network(b, floats)
+    example = torch.zeros(2, 130, 134, 3, dtype=torch.float32 if floats else torch.uint8)
+    with torch.inference_mode(): features = [f'feature_{i}' for i in range(len(net(example)) - 1)]
+    image = {0: 'batch', 1: 'height', 2: 'width'}
+    say(f'tracing the network for opset {opset}')
+    outputs: dict[str, Axes] = {'probability': image} | {f: {} for f in features}
+    graph = trace_module(net, (example,), {'image': image}, outputs, opset)
+    keep_outputs(graph, ['probability'])
+    absorb_padding(graph)
+    pack_weights(graph)
+    with tempfile.TemporaryDirectory() as tmp:
+        trial = write_graph(graph, Path(tmp) / ONNX, metadata_of(b, floats) | dict(features=features), opset)
+        say(f'comparing it with PyTorch at {len(SIZES)} sizes')
+        difference = parity(trial, b)
+        if difference > TOLERANCE:
+            problem = f'is not written, its probabilities would be {difference:.1e} off'
+            raise InputError(target, problem, 'choose another opset')
+        content = trial.read_bytes()
+    with atomic_path(target) as file: file.write_bytes(content)
+    if path is not None: return target
+    (b.path / ONNX_INT8).unlink(missing_ok=True) # the 8-bit file of another graph is out of date
     names = [ONNX]
-    if 0 < (bundle.architecture.get('dropout') or 0) < 1:
-        net, args, widths = _decoder(bundle)
-        features = [f'feature_{i}' for i in range(len(args[1]))]
-        graph = _traced(net, args, [{0}, [set() for _ in features]], ['keep', *features], ['probability'], opset)
-        _pack(graph)
-        write_graph(graph, bundle.path / ONNX_DECODER, facts_of(bundle) | dict(widths=widths), opset)
-        names.append(ONNX_DECODER)
-    revise(bundle, onnx=dict(opset=opset, parity=off, sha256={n: sha256(bundle.path / n) for n in names}))
+    if 0 < (b.architecture.get('dropout') or 0) < 1:
+        say('tracing the decoder for MC dropout')
+        names.append(export_decoder(b, opset).name)
+    revise(b, onnx=dict(opset=opset, parity=difference, sha256={n: sha256(b.path / n) for n in names}))
+    return target
 
 # %% ../nbs/23_onnx.ipynb #f42eb2c8
-def _listed(facts: dict[str, str], key: str, kind: type, path: Path) -> list[Any]:
+def metadata_list(
+    metadata: dict[str, str], # of an exported file
+    key: str, # such as 'features'
+    kind: type, # of all its values
+    path: Path, # the file, for the error
+) -> list[Any]: # not empty; raises `InputError`
     "A list in the metadata of an exported file."
-    try: found = json.loads(facts[key])
-    except (KeyError, ValueError, RecursionError): found = None
-    if isinstance(found, list) and found and all(isinstance(v, kind) for v in found): return found
-    raise InputError(f'{path}: lacks the list of its {key}; export it again.')
+    try: values = json.loads(metadata[key])
+    except (KeyError, ValueError, RecursionError): values = None
+    if isinstance(values, list) and values and all(isinstance(v, kind) for v in values): return values
+    raise InputError(path, f'lacks the list of its {key}', 'export it again')
 
-def _encoder_graph(path: Path) -> tuple[bytes, list[str]]:
-    "The graph of a bundle with the features as its outputs, and their names."
+def encoder_graph(
+    path: Path, # a bundle's ONNX file
+) -> tuple[bytes, list[str]]: # the file with other outputs, and their names
+    "The graph of a network with the features as its outputs."
     import onnx
     from google.protobuf.message import DecodeError
     try: graph = onnx.load(path, load_external_data=False)
-    except DecodeError as e: raise _useless(path, 'open', e) from None
-    features = _listed({p.key: p.value for p in graph.metadata_props}, 'features', str, path)
-    _keep_outputs(graph, features)  # the runtime drops what no output needs
+    except DecodeError as e: raise session_error(path, 'opened', e) from None
+    features = metadata_list({p.key: p.value for p in graph.metadata_props}, 'features', str, path)
+    keep_outputs(graph, features)  # the runtime drops what no output needs
     return graph.SerializeToString(), features
 
 # %% ../nbs/23_onnx.ipynb #82914cf7
 class OnnxSampler:
     "MC dropout on onnxruntime: one pass of the encoder, then the decoder in batches."
     def __init__(self,
-        bundle: Bundle, # with exported files
-        threads: int | None = None, # see `open_session`
+        bundle: Bundle, # with exported files, trained with dropout
+        threads: int | None = None, # of one prediction; None: all cores
     ):
-        self.path, self.size, dropout = bundle.path, bundle.size, bundle.architecture.get('dropout')
+        self.path, self.size = bundle.path, bundle.size
+        dropout = bundle.architecture.get('dropout')
         self.rate: float = dropout if isinstance(dropout, float) else 0.
         if not 0 < self.rate < 1:
-            raise InputError(f'{bundle.path}: was trained without dropout, so all samples would be the same; train with dropout=0.1.')
-        whole = bundle.file(ONNX)
-        graph, self.features = _encoder_graph(whole)
-        self.encoder, self.decoder = open_session(graph, threads, whole), open_session(bundle.file(ONNX_DECODER), threads)
-        self.widths = _listed(self.decoder.get_modelmeta().custom_metadata_map, 'widths', int, bundle.path / ONNX_DECODER)
+            raise InputError(bundle.path, 'was trained without dropout, so all samples would be the same',
+                             'train with `dropout=0.1`')
+        file, decoder = bundle.file(ONNX), bundle.file(ONNX_DECODER)
+        graph, self.features = encoder_graph(file)
+        self.encoder = open_session(graph, threads, file)
+        self.decoder = open_session(decoder, threads)
+        self.widths = metadata_list(self.decoder.get_modelmeta().custom_metadata_map, 'widths', int, decoder)
 
     def __call__(self,
-        image: np.ndarray, # uint8 (S, S, 3), S the bundle's size
+        image: np.ndarray, # uint8 RGB (S, S, 3), S the bundle's size
         n: int = 20, # samples
-        rate: float | None = None, # share of channels that are off, (0, 1); None: as in training
-        seed: int = 0,
+        rate: float | None = None, # fraction of channels that are off, (0, 1); None: as in training
+        seed: int = 0, # same seed, same samples
         at_once: int = 5, # samples in one pass of the decoder
     ) -> np.ndarray: # probabilities float32 (n, S, S)
         "Samples of one image, the same ones that `mc_samples` gives."
-        if n < 1: raise InputError(f'{n} samples say nothing: ask for at least one.')
-        if image.shape != (self.size, self.size, 3): raise InputError(f'The image is {image.shape}: resize it to {(self.size, self.size, 3)} first.')
-        features = dict(zip(self.features, run_session(self.encoder, self.features, {'image': image[None]}, self.path / ONNX), strict=True))
-        keep = np.concatenate([channel_masks(i, c, n, rate or self.rate, seed) for i, c in enumerate(self.widths)], axis=1)
-        def decode(part: np.ndarray) -> np.ndarray: return run_session(self.decoder, None, {'keep': part, **features}, self.path / ONNX_DECODER)[0]
+        if n < 1: raise InputError(f'{n} samples', 'say nothing', 'ask for at least one')
+        wanted = (self.size, self.size, 3)
+        if image.shape != wanted:
+            raise InputError(f'image of shape {image.shape}', 'does not fit the model', f'resize it to {wanted} first')
+        encoded = run_session(self.encoder, self.features, {'image': image[None]}, self.path / ONNX)
+        features = dict(zip(self.features, encoded, strict=True))
+        masks = [channel_masks(site, c, n, rate or self.rate, seed) for site, c in enumerate(self.widths)]
+        keep = np.concatenate(masks, axis=1)
+        def decode(rows: np.ndarray) -> np.ndarray:
+            return run_session(self.decoder, None, {'keep': rows, **features}, self.path / ONNX_DECODER)[0]
         return np.concatenate([decode(keep[i:i + at_once]) for i in range(0, n, at_once)])

@@ -11,452 +11,729 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 from scipy import ndimage
 from scipy.special import expit
 from .core import InputError, atomic_path
-from .manifest import LesionPair, Manifest
+from .layouts import LesionPair
+from .manifest import Manifest
 
 # %% auto #0
-__all__ = ['TRAITS', 'ARTEFACTS', 'add_artefacts', 'Phantom', 'make_phantom', 'write_phantoms']
+__all__ = ['TRAITS', 'SKIN_TRAITS', 'ANY_LESION', 'FAMILIES', 'FAMILY_ODDS', 'TURNS', 'CIRCLE', 'TONES', 'FLOOR', 'BLOOD',
+           'LETTERS_MM', 'ARTEFACTS', 'rng_for', 'axes', 'noise_grid', 'zoom', 'clouds', 'ramp', 'skin_traits',
+           'lesion_traits', 'check_traits', 'radius_curve', 'lobe_depth', 'lobes_depth', 'lesion_depth', 'one_region',
+           'pigment_profile', 'network', 'paint_polygons', 'globules', 'thickness', 'skin_tone', 'absorb',
+           'skin_density', 'expose', 'blend', 'render', 'mix', 'curves_from', 'ribbons', 'add_hair', 'rotated',
+           'ruler_ticks', 'add_ruler', 'add_gel', 'add_dark_corners', 'add_glare', 'add_ink', 'add_colour_cast',
+           'add_blur', 'add_jpeg', 'Artefact', 'check_severities', 'add_artefacts', 'usual_artefacts', 'Phantom',
+           'make_phantom', 'save_phantom', 'write_phantoms']
 
 # %% ../nbs/03_phantom.ipynb #8cf93531
-def _rng(*key: int | str) -> np.random.Generator:
+def rng_for(
+    *key: int | str, # what is decided, such as (seed, 'hair')
+) -> np.random.Generator: # the same for the same key, on every machine
     "A generator of its own for each key."
     return np.random.default_rng([zlib.crc32(k.encode()) if isinstance(k, str) else int(k) for k in key])
 
 # %% ../nbs/03_phantom.ipynb #6ff1db9a
-def _axes(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def axes(
+    shape: tuple[int, int], # (height, width) in pixels
+) -> tuple[np.ndarray, np.ndarray]: # float32 (H, 1) and (1, W)
     "Pixel centres as a column y and a row x, in short sides from the centre of the frame."
-    m = min(shape)
-    y, x = ((np.arange(s, dtype=np.float32) + 0.5 - s / 2) / m for s in shape)
+    short = min(shape)
+    y, x = ((np.arange(side, dtype=np.float32) + 0.5 - side / 2) / short for side in shape)
     return y[:, None], x[None]
 
 # %% ../nbs/03_phantom.ipynb #0776bb59
-def _grid(rng: np.random.Generator, span: np.ndarray, cell: float) -> np.ndarray:
-    "White noise, one value a cell, with a margin of one cell before and two after."
+def noise_grid(
+    rng: np.random.Generator, # draws the values
+    span: np.ndarray, # (height, width) of the frame in short sides
+    cell: float, # side of a cell in short sides
+) -> np.ndarray: # float32, one value a cell, with a margin of one cell before and two after
+    "White noise on a grid that covers the frame."
     return rng.standard_normal(tuple(np.ceil(span / cell).astype(int) + 3), dtype=np.float32)
 
-def _zoom(grid: np.ndarray, shape: tuple[int, ...], y: tuple[float, float], x: tuple[float, float]) -> np.ndarray:
-    "Bicubic interpolation of the part of a grid between two heights and two widths (in cells)."
-    return np.asarray(Image.fromarray(grid).resize((shape[1], shape[0]), Image.Resampling.BICUBIC, box=(x[0], y[0], x[1], y[1])))
+def zoom(
+    grid: np.ndarray, # float32 (h, w)
+    shape: tuple[int, ...], # (height, width) of the result
+    y: tuple[float, float], # from which height to which, in cells
+    x: tuple[float, float], # from which width to which, in cells
+) -> np.ndarray: # float32 of that shape
+    "Bicubic interpolation of a part of a grid."
+    image = Image.fromarray(grid).resize((shape[1], shape[0]), Image.Resampling.BICUBIC, box=(x[0], y[0], x[1], y[1]))
+    return np.asarray(image)
 
 # %% ../nbs/03_phantom.ipynb #5ef30f0a
-def _clouds(rng: np.random.Generator, shape: tuple[int, int], cell: float, octaves: int = 3) -> np.ndarray:
-    "Smooth noise from `cell` short sides down: each octave half as coarse and half as strong as the one before."
+def clouds(
+    rng: np.random.Generator, # draws the values
+    shape: tuple[int, int], # (height, width) in pixels
+    cell: float, # size of the largest structures, in short sides
+    octaves: int = 3, # how often the structures halve
+) -> np.ndarray: # float32 (H, W)
+    "Smooth noise of several scales; one octave has about unit variance."
     span = np.array(shape) / min(shape)
-    out = 1.4 * _grid(rng, span, cell)
+    out = 1.4 * noise_grid(rng, span, cell)
     for k in range(1, octaves):
-        fine = 1.4 / 2**k * _grid(rng, span, cell / 2**k)
+        fine = 1.4 / 2**k * noise_grid(rng, span, cell / 2**k)
         h, w = fine.shape
-        out = fine + _zoom(out, fine.shape, (.5, .5 + h / 2), (.5, .5 + w / 2))
+        out = fine + zoom(out, fine.shape, (.5, .5 + h / 2), (.5, .5 + w / 2))
     h, w = span / cell * 2 ** (octaves - 1)
-    return _zoom(out, shape, (1, 1 + h), (1, 1 + w))
-
-def _noise(rng: np.random.Generator, shape: tuple[int, int], cell: float) -> np.ndarray:
-    "Smooth noise of one scale and about unit variance."
-    return _clouds(rng, shape, cell, 1)
+    return zoom(out, shape, (1, 1 + h), (1, 1 + w))
 
 # %% ../nbs/03_phantom.ipynb #5dd00121
-def _ramp(x: np.ndarray, lo: float, hi: float) -> np.ndarray:
-    "0 below `lo`, 1 above `hi`, smooth between."
+def ramp(
+    x: np.ndarray, # any shape
+    lo: float, # 0 up to here
+    hi: float, # 1 from here on
+) -> np.ndarray: # same shape, in [0, 1]
+    "A smooth step."
     t = (x - lo) * (1 / (hi - lo))
     np.clip(t, 0, 1, out=t)
     return t * t * (3 - 2 * t)
 
 # %% ../nbs/03_phantom.ipynb #e26dac4c
 TRAITS: dict[str, tuple[float, float]] = {
-    'skin': (1, 6), 'redness': (0, 1), 'texture': (0, 1), 'freckles': (0, 1), # of the skin
-    'size': (0, 1), 'elongation': (0, 1), 'spiky': (0, 1), 'lobes': (1, 3.99), 'edge': (0, 1), # of the border; edge 1 is faint
-    'contrast': (0.1, 1), 'pink': (0, 1), 'colours': (0, 1), 'centre': (-1, 1), 'grain': (0, 1), # of the pigment
+    # of the skin
+    'skin': (1, 6), 'redness': (0, 1), 'texture': (0, 1), 'freckles': (0, 1),
+    # of the border; edge 1 is faint
+    'size': (0, 1), 'elongation': (0, 1), 'spiky': (0, 1), 'lobes': (1, 3.99), 'edge': (0, 1),
+    # of the pigment
+    'contrast': (0.1, 1), 'pink': (0, 1), 'colours': (0, 1), 'centre': (-1, 1), 'grain': (0, 1),
     'network': (0, 1), 'globules': (0, 1), 'streaks': (0, 1), 'blotches': (0, 1), 'regression': (0, 1), 'veil': (0, 1)}
 
+SKIN_TRAITS = ('skin', 'redness', 'texture', 'freckles')
+
 # %% ../nbs/03_phantom.ipynb #2d9a3c8b
-_ANY = dict(size=(0, 1), elongation=(0, 1), lobes=(1, 1.6), centre=(-.2, .4))
-_FAMILIES: dict[str, dict[str, tuple[float, float]]] = {
-    'naevus': dict(contrast=(.25, .6), edge=(.35, .9), spiky=(0, .4), network=(0, .6), globules=(0, .5), blotches=(0, .5),
-                   colours=(.1, .5), centre=(-.2, .8)),
-    'dark naevus': dict(contrast=(.6, 1), edge=(.1, .6), spiky=(.1, .6), network=(.2, .7), globules=(0, .6), blotches=(.2, .8),
-                        colours=(.1, .5), streaks=(0, .5), centre=(0, .6)),
-    'reticular naevus': dict(contrast=(.3, .6), edge=(.4, 1), spiky=(.3, .8), network=(.7, 1), blotches=(0, .5), colours=(.2, .6)),
-    'melanoma': dict(contrast=(.5, 1), edge=(.1, .7), spiky=(.5, 1), lobes=(1, 3.99), network=(.1, .8), globules=(.1, .8), streaks=(0, 1),
-                     blotches=(.4, 1), regression=(0, .9), veil=(0, 1), colours=(.5, 1), size=(.35, 1)),
-    'keratosis': dict(contrast=(.25, .75), edge=(0, .2), spiky=(.2, .7), lobes=(1, 3.5), globules=(.3, 1), blotches=(0, .4),
-                      colours=(.4, .9), centre=(-.8, 0), grain=(.4, 1)),
-    'pink': dict(contrast=(.25, .5), edge=(.3, 1), spiky=(0, .6), pink=(.6, 1), globules=(0, .3), blotches=(0, .4), colours=(.2, .7)),
-    'angioma': dict(contrast=(.5, .9), edge=(0, .3), spiky=(0, .5), pink=(.85, 1), globules=(.5, 1), colours=(.2, .5), size=(.1, .6)),
-    'lentigo': dict(contrast=(.2, .36), edge=(.2, .9), spiky=(.2, 1), network=(0, .7), blotches=(0, .3), colours=(.2, .6),
-                    regression=(0, .3))}
-_ODDS = dict(zip(_FAMILIES, (.3, .16, .12, .16, .1, .06, .03, .07), strict=True))
+ANY_LESION = dict(size=(0, 1), elongation=(0, 1), lobes=(1, 1.6), centre=(-.2, .4))
+
+FAMILIES: dict[str, dict[str, tuple[float, float]]] = {
+    'naevus': dict(
+        contrast=(.25, .6), edge=(.35, .9), spiky=(0, .4), network=(0, .6), globules=(0, .5), blotches=(0, .5),
+        colours=(.1, .5), centre=(-.2, .8)),
+    'dark naevus': dict(
+        contrast=(.6, 1), edge=(.1, .6), spiky=(.1, .6), network=(.2, .7), globules=(0, .6), blotches=(.2, .8),
+        colours=(.1, .5), streaks=(0, .5), centre=(0, .6)),
+    'reticular naevus': dict(
+        contrast=(.3, .6), edge=(.4, 1), spiky=(.3, .8), network=(.7, 1), blotches=(0, .5), colours=(.2, .6)),
+    'melanoma': dict(
+        contrast=(.5, 1), edge=(.1, .7), spiky=(.5, 1), lobes=(1, 3.99), network=(.1, .8), globules=(.1, .8),
+        streaks=(0, 1), blotches=(.4, 1), regression=(0, .9), veil=(0, 1), colours=(.5, 1), size=(.35, 1)),
+    'keratosis': dict(
+        contrast=(.25, .75), edge=(0, .2), spiky=(.2, .7), lobes=(1, 3.5), globules=(.3, 1), blotches=(0, .4),
+        colours=(.4, .9), centre=(-.8, 0), grain=(.4, 1)),
+    'pink': dict(
+        contrast=(.25, .5), edge=(.3, 1), spiky=(0, .6), pink=(.6, 1), globules=(0, .3), blotches=(0, .4),
+        colours=(.2, .7)),
+    'angioma': dict(
+        contrast=(.5, .9), edge=(0, .3), spiky=(0, .5), pink=(.85, 1), globules=(.5, 1), colours=(.2, .5),
+        size=(.1, .6)),
+    'lentigo': dict(
+        contrast=(.2, .36), edge=(.2, .9), spiky=(.2, 1), network=(0, .7), blotches=(0, .3), colours=(.2, .6),
+        regression=(0, .3))}
+
+FAMILY_ODDS = dict(zip(FAMILIES, (.3, .16, .12, .16, .1, .06, .03, .07), strict=True))
 
 # %% ../nbs/03_phantom.ipynb #8dbe4ba7
-def _skin_traits(patient: str) -> dict[str, float]:
+def skin_traits(
+    patient: str, # name
+) -> dict[str, float]: # those of `SKIN_TRAITS`
     "What all images of a patient share."
-    r = _rng('patient', patient)
+    r = rng_for('patient', patient)
     skin = float(r.choice(6, p=[.2, .27, .22, .13, .1, .08]) + 1 + r.uniform(-.45, .45))
-    return dict(skin=min(max(skin, 1), 6), redness=float(r.beta(1.5, 2)), texture=float(r.beta(2, 2)), freckles=float(r.beta(.7, 3)))
+    traits = dict(redness=r.beta(1.5, 2), texture=r.beta(2, 2), freckles=r.beta(.7, 3))
+    return dict(skin=min(max(skin, 1), 6)) | {k: float(v) for k, v in traits.items()}
 
-def _lesion_traits(seed: int, patient: str) -> dict[str, Any]:
+def lesion_traits(
+    seed: int, # of the image
+    patient: str, # name
+) -> dict[str, Any]: # the family, and all other traits
     "What is drawn anew for each image, leaning towards the patient's usual kind of lesion."
-    r, usual = _rng(seed, 'lesion'), _rng('family', patient)
-    family = str((usual if r.random() < .35 else r).choice(list(_ODDS), p=list(_ODDS.values())))
-    ranges = _ANY | _FAMILIES[family]
-    return dict(family=family) | {k: float(r.uniform(*ranges[k])) if k in ranges else 0.0 for k in list(TRAITS)[4:]}
+    r = rng_for(seed, 'lesion')
+    usual = rng_for('family', patient)
+    family = str((usual if r.random() < .35 else r).choice(list(FAMILY_ODDS), p=list(FAMILY_ODDS.values())))
+    ranges = ANY_LESION | FAMILIES[family]
+    own = {k: float(r.uniform(*ranges[k])) if k in ranges else 0.0 for k in TRAITS if k not in SKIN_TRAITS}
+    return dict(family=family) | own
 
 # %% ../nbs/03_phantom.ipynb #07fdb33e
-def _given_traits(traits: Mapping[str, float]) -> dict[str, float]:
-    "The user's own traits, checked."
+def check_traits(
+    traits: Mapping[str, float], # what a user wants
+) -> dict[str, float]: # the same; raises `InputError`
+    "Traits that exist and are in their range."
     for k, v in traits.items():
-        if k not in TRAITS: raise InputError(f'there is no trait {k!r}: use one of {", ".join(TRAITS)}')
-        if not TRAITS[k][0] <= v <= TRAITS[k][1]:
-            raise InputError(f'trait {k} is {v}: give a number from {TRAITS[k][0]} to {TRAITS[k][1]}')
+        if k not in TRAITS: raise InputError(f'trait {k!r}', 'does not exist', f'use one of {", ".join(TRAITS)}')
+        lo, hi = TRAITS[k]
+        if not lo <= v <= hi: raise InputError(f'trait {k} {v}', 'is out of range', f'give a number from {lo} to {hi}')
     return {k: float(v) for k, v in traits.items()}
 
 # %% ../nbs/03_phantom.ipynb #2cd66584
-def _radius(rng: np.random.Generator, t: Mapping[str, Any], n: int) -> np.ndarray:
-    "A closed Fourier curve as radius over n angles, of unit area-equivalent radius."
-    a, k = np.linspace(0, 2 * np.pi, n, endpoint=False), np.arange(2, 40)
-    decay, series = k ** -(2.2 - t['spiky']), np.zeros(n // 2 + 1, complex)
+def radius_curve(
+    rng: np.random.Generator, # draws the coefficients
+    traits: Mapping[str, Any], # `spiky`, `streaks` and `elongation` count
+    n: int, # angles
+) -> np.ndarray: # float (n,), radius at each angle; the area inside is that of the unit circle
+    "A closed Fourier curve."
+    angle = np.linspace(0, 2 * np.pi, n, endpoint=False)
+    k = np.arange(2, 40)
+    decay = k ** -(2.2 - traits['spiky'])
+    series = np.zeros(n // 2 + 1, complex)
     series[k] = (rng.normal(size=len(k)) + 1j * rng.normal(size=len(k))) * decay / np.sqrt((decay**2).sum())
-    log_r = (0.05 + 0.13 * t['spiky']) * np.fft.irfft(series, n) * n / 2
-    count, bend, side, turn = int(rng.integers(16, 30)), *rng.uniform(0, 2 * np.pi, 3)
-    fingers = np.cos(count * a + 2 * np.sin(3 * a + bend)) * np.clip(np.cos(a - side), 0, 1)
-    e = math.exp(0.28 * t['elongation'])
-    r = np.exp(log_r + 0.11 * t['streaks'] * fingers) / np.hypot(np.cos(a - turn) / e, np.sin(a - turn) * e)
+    log_r = (0.05 + 0.13 * traits['spiky']) * np.fft.irfft(series, n) * n / 2
+    count = int(rng.integers(16, 30))
+    bend, side, turn = rng.uniform(0, 2 * np.pi, 3)
+    fingers = np.cos(count * angle + 2 * np.sin(3 * angle + bend)) * np.clip(np.cos(angle - side), 0, 1)
+    e = math.exp(0.28 * traits['elongation'])
+    ellipse = np.hypot(np.cos(angle - turn) / e, np.sin(angle - turn) * e)
+    r = np.exp(log_r + 0.11 * traits['streaks'] * fingers) / ellipse
     return r / np.sqrt((r**2).mean())
 
 # %% ../nbs/03_phantom.ipynb #8d96b083
-def _lobe(y: np.ndarray, x: np.ndarray, centre: tuple[float, float], radius: np.ndarray) -> np.ndarray:
-    "How far inside a Fourier curve each pixel is, in short sides; negative outside."
-    dy, dx, n = y - np.float32(centre[0]), x - np.float32(centre[1]), len(radius)
+def lobe_depth(
+    y: np.ndarray, # (H, 1) or (H, W), in short sides
+    x: np.ndarray, # (1, W) or (H, W)
+    centre: tuple[float, float], # (y, x) of the lobe
+    radius: np.ndarray, # float (n,), its curve, in short sides
+) -> np.ndarray: # float32 (H, W), in short sides; negative outside
+    "How far inside a Fourier curve each pixel is."
+    dy = y - np.float32(centre[0])
+    dx = x - np.float32(centre[1])
+    n = len(radius)
     turn = np.arctan2(dy, dx) * np.float32(n / (2 * np.pi)) + n
     return radius.astype(np.float32)[turn.astype(np.int32) % n] - np.sqrt(dy * dy + dx * dx)
 
 # %% ../nbs/03_phantom.ipynb #59ea329f
-def _lobes(r: np.random.Generator, y: np.ndarray, x: np.ndarray, R: float, room: np.ndarray, t: Mapping[str, Any]) -> np.ndarray:
+def lobes_depth(
+    rng: np.random.Generator, # draws places and curves
+    y: np.ndarray, # (H, W), in short sides
+    x: np.ndarray, # (H, W)
+    radius: float, # of the lesion, in short sides
+    room: np.ndarray, # (2,): how far its centre may be from the middle of the frame, in short sides
+    traits: Mapping[str, Any], # `lobes`, and what `radius_curve` looks at
+) -> np.ndarray: # float32 (H, W), in short sides
     "The depth inside the union of one to three overlapping lobes."
-    (cy, cx), n = np.clip(r.normal(size=2) * 0.08, -room, room), 1 << math.ceil(math.log2(4 * max(y.shape)))
-    main = R if t['lobes'] < 2 else 0.75 * R
-    f = _lobe(y, x, (cy, cx), main * _radius(r, t, n))
-    for _ in range(int(t['lobes']) - 1):
-        a, far, part = r.uniform(0, 2 * np.pi), r.uniform(.65, .95) * main, r.uniform(.45, .75) * main
-        f = np.maximum(f, _lobe(y, x, (cy + far * np.sin(a), cx + far * np.cos(a)), part * _radius(r, t, n)))
-    return f
+    cy, cx = np.clip(rng.normal(size=2) * 0.08, -room, room)
+    angles = 1 << math.ceil(math.log2(4 * max(y.shape)))
+    main = radius if traits['lobes'] < 2 else 0.75 * radius
+    depth = lobe_depth(y, x, (cy, cx), main * radius_curve(rng, traits, angles))
+    for _ in range(int(traits['lobes']) - 1):
+        a = rng.uniform(0, 2 * np.pi)
+        far = rng.uniform(.65, .95) * main
+        part = rng.uniform(.45, .75) * main
+        centre = (cy + far * np.sin(a), cx + far * np.cos(a))
+        depth = np.maximum(depth, lobe_depth(y, x, centre, part * radius_curve(rng, traits, angles)))
+    return depth
 
 # %% ../nbs/03_phantom.ipynb #8932d594
-def _depth(seed: int, shape: tuple[int, int], t: Mapping[str, Any]) -> tuple[np.ndarray, float]:
-    "How far inside the lesion each pixel is, in short sides (zero on its border), and the lesion's radius."
-    r, (y, x) = _rng(seed, 'border'), _axes(shape)
-    R = 0.06 + 0.42 * t['size'] ** 1.3
-    bend = R * (0.06 + 0.10 * t['spiky'])
-    y, x = (a + bend * _noise(r, shape, max(0.6 * R, .06)) for a in (y, x))
-    room = np.maximum(np.array(shape) / min(shape) / 2 - 1.1 * R, 0.02)
-    ragged = (0.012 + 0.05 * t['spiky']) * min(R, .25)
-    return (_lobes(r, y, x, R, room, t) + ragged * _clouds(r, shape, 0.045, 2)).astype(np.float32), R
+def lesion_depth(
+    seed: int, # of the image
+    shape: tuple[int, int], # (height, width) in pixels
+    traits: Mapping[str, Any], # all of `TRAITS`
+) -> tuple[np.ndarray, float]: # float32 (H, W) in short sides, zero on the border, and the lesion's radius
+    "How far inside the lesion each pixel is."
+    r = rng_for(seed, 'border')
+    radius = 0.06 + 0.42 * traits['size'] ** 1.3
+    bend = radius * (0.06 + 0.10 * traits['spiky'])
+    y, x = (a + bend * clouds(r, shape, max(0.6 * radius, .06), 1) for a in axes(shape))
+    room = np.maximum(np.array(shape) / min(shape) / 2 - 1.1 * radius, 0.02)
+    ragged = (0.012 + 0.05 * traits['spiky']) * min(radius, .25)
+    depth = lobes_depth(r, y, x, radius, room, traits) + ragged * clouds(r, shape, 0.045, 2)
+    return depth.astype(np.float32), radius
 
 # %% ../nbs/03_phantom.ipynb #469435c9
-def _one_region(pigment: np.ndarray) -> np.ndarray:
-    "Mirror stray islands and holes at one half: what is left is one region without holes."
+def one_region(
+    pigment: np.ndarray, # float32 (H, W), in [0, 1]
+) -> np.ndarray: # float32 (H, W): at one half, one region without holes
+    "Mirror stray islands and holes at one half."
     parts, n = ndimage.label(pigment >= 0.5)
     if n > 1:
-        stray = (parts > 0) & (parts != 1 + np.bincount(parts.ravel())[1:].argmax())
-        pigment = np.where(stray, np.minimum(1 - pigment, np.nextafter(np.float32(.5), np.float32(0))), pigment)
+        largest = 1 + np.bincount(parts.ravel())[1:].argmax()
+        below = np.nextafter(np.float32(.5), np.float32(0))
+        pigment = np.where((parts > 0) & (parts != largest), np.minimum(1 - pigment, below), pigment)
     gaps, n = ndimage.label(pigment < 0.5)
     if n > 1:
         rim = np.concatenate([gaps[0], gaps[-1], gaps[:, 0], gaps[:, -1]])
-        pigment = np.where((gaps > 0) & ~np.isin(np.arange(n + 1), rim)[gaps], 1 - pigment, pigment)
+        inner = ~np.isin(np.arange(n + 1), rim)
+        pigment = np.where((gaps > 0) & inner[gaps], 1 - pigment, pigment)
     return pigment
 
 # %% ../nbs/03_phantom.ipynb #9eec8844
-def _pigment(seed: int, shape: tuple[int, int], t: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    "The pigment's profile in [0, 1], and the depth as a fraction of the lesion's radius."
-    f, R = _depth(seed, shape, t)
-    wide = (0.004 + 0.05 * t['edge'] ** 1.5 * min(1.0, 0.25 + 2 * R)) * np.exp(0.45 * _noise(_rng(seed, 'edge'), shape, .3))
-    return _one_region(expit(f / np.maximum(wide, 0.3 / min(shape)))), f / R
+def pigment_profile(
+    seed: int, # of the image
+    shape: tuple[int, int], # (height, width) in pixels
+    traits: Mapping[str, Any], # all of `TRAITS`
+) -> tuple[np.ndarray, np.ndarray]: # float32 (H, W): the profile in [0, 1], and the depth in radii of the lesion
+    "How much of its contrast the lesion has reached."
+    depth, radius = lesion_depth(seed, shape, traits)
+    mean_width = 0.004 + 0.05 * traits['edge'] ** 1.5 * min(1.0, 0.25 + 2 * radius)
+    width = mean_width * np.exp(0.45 * clouds(rng_for(seed, 'edge'), shape, .3, 1))
+    return one_region(expit(depth / np.maximum(width, 0.3 / min(shape)))), depth / radius
 
 # %% ../nbs/03_phantom.ipynb #529bb362
-def _network(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+def network(
+    rng: np.random.Generator, # draws pitch, direction and bends
+    shape: tuple[int, int], # (height, width) in pixels
+) -> np.ndarray: # float32 (H, W) in [-1, 1]
     "A honeycomb of dark lines (1) around light holes (-1)."
-    pitch, turn = rng.uniform(.022, .036), rng.uniform(0, np.pi)
-    y, x = (a + 0.5 * pitch * _noise(rng, shape, 2.5 * pitch) for a in _axes(shape))
+    pitch = rng.uniform(.022, .036)
+    turn = rng.uniform(0, np.pi)
+    y, x = (a + 0.5 * pitch * clouds(rng, shape, 2.5 * pitch, 1) for a in axes(shape))
     k = 2 * np.pi / pitch * np.exp(1j * (turn + np.arange(3) * np.pi / 3))
     waves = [np.cos(np.float32(c.real) * x + np.float32(c.imag) * y) for c in k]
-    return 1 - 2 * _ramp(waves[0] + waves[1] + waves[2], -1.5, 1.8)
+    return 1 - 2 * ramp(waves[0] + waves[1] + waves[2], -1.5, 1.8)
 
 # %% ../nbs/03_phantom.ipynb #b714edfc
-_TURNS = np.linspace(0, 2 * np.pi, 24, endpoint=False)
-_CIRCLE = np.stack([np.cos(_TURNS), np.sin(_TURNS)], -1)
+TURNS = np.linspace(0, 2 * np.pi, 24, endpoint=False)
 
-def _paint(shape: tuple[int, int], polygons: Sequence[np.ndarray] | np.ndarray, levels: Any) -> np.ndarray:
-    "Antialiased coverage in [0, 1] of polygons given as (n, 2) arrays of x, y; the strongest level wins."
-    m = min(shape)
-    k = 3 if m <= 512 else 2 if m <= 1024 else 1
+CIRCLE = np.stack([np.cos(TURNS), np.sin(TURNS)], -1) # 24 points (x, y)
+
+def paint_polygons(
+    shape: tuple[int, int], # (height, width) in pixels
+    polygons: Sequence[np.ndarray] | np.ndarray, # each (n, 2): x and y in short sides from the centre
+    levels: Any, # one in [0, 1] for each polygon; where they overlap the strongest wins
+) -> np.ndarray: # float32 (H, W) in [0, 1]
+    "Antialiased coverage of polygons."
+    short = min(shape)
+    k = 3 if short <= 512 else 2 if short <= 1024 else 1
     canvas = Image.new('L', (shape[1] * k, shape[0] * k))
-    draw, half = ImageDraw.Draw(canvas), np.array(shape[::-1]) / 2
+    draw = ImageDraw.Draw(canvas)
+    half = np.array(shape[::-1]) / 2
     for i in np.argsort(levels, kind='stable'):
-        draw.polygon(((polygons[i] * m + half) * k).ravel().tolist(), fill=round(255 * float(levels[i])))
+        draw.polygon(((polygons[i] * short + half) * k).ravel().tolist(), fill=round(255 * float(levels[i])))
     return np.asarray(canvas.reduce(k), np.float32) / 255
 
 # %% ../nbs/03_phantom.ipynb #86844d86
-def _globules(rng: np.random.Generator, depth: np.ndarray, n: int, radius: float) -> np.ndarray:
+def globules(
+    rng: np.random.Generator, # draws places, sizes and levels
+    depth: np.ndarray, # float32 (H, W), as a fraction of the lesion's radius
+    n: int, # a third of the dots that are tried
+    radius: float, # of a typical dot, in short sides
+) -> np.ndarray: # float32 (H, W) in [0, 1]
     "Coverage of round dots inside the lesion: two in three anywhere, one in three in clusters."
-    shape, m = depth.shape, min(depth.shape)
-    span = np.array(shape[::-1]) / m
+    shape = depth.shape
+    short = min(shape)
+    span = np.array(shape[::-1]) / short
     spots = (rng.random((3 * n, 2)) - .5) * span
     spots[:n] = spots[rng.integers(n, n + 4, n)] + rng.normal(size=(n, 2)) * .06
-    r, squash = radius * np.exp(.35 * rng.normal(size=3 * n)), np.exp(.2 * rng.normal(size=3 * n))
+    r = radius * np.exp(.35 * rng.normal(size=3 * n))
+    squash = np.exp(.2 * rng.normal(size=3 * n))
     level = rng.uniform(.45, 1, 3 * n)
-    x, y = np.clip(((spots + span / 2) * m).astype(int), 0, np.array(shape[::-1]) - 1).T
+    x, y = np.clip(((spots + span / 2) * short).astype(int), 0, np.array(shape[::-1]) - 1).T
     keep = np.flatnonzero(depth[y, x] > 0.06)
-    return _paint(shape, [spots[j] + r[j] * _CIRCLE[::2] * [squash[j], 1 / squash[j]] for j in keep], level[keep])
+    dots = [spots[j] + r[j] * CIRCLE[::2] * [squash[j], 1 / squash[j]] for j in keep]
+    return paint_polygons(shape, dots, level[keep])
 
 # %% ../nbs/03_phantom.ipynb #8b2c5d3e
-def _thickness(seed: int, t: Mapping[str, Any], depth: np.ndarray) -> np.ndarray:
-    "The pigment's thickness relative to its mean: clouds, centre, network, globules, grain, blotches."
-    def r(name: str) -> np.random.Generator: return _rng(seed, name)
+def thickness(
+    seed: int, # of the image
+    traits: Mapping[str, Any], # all of `TRAITS`
+    depth: np.ndarray, # float32 (H, W), as a fraction of the lesion's radius
+) -> np.ndarray: # float32 (H, W), relative to its mean, in [0.18, 2.6]
+    "The pigment's thickness: clouds, centre, network, globules, grain, blotches."
+    def r(name: str) -> np.random.Generator: return rng_for(seed, name)
     s = depth.shape
-    out = np.exp(t['colours'] * (0.38 * _clouds(r('colours'), s, .16, 4) + 0.2 * _clouds(r('fine'), s, .03, 2)))
-    out += 0.9 * t['centre'] * (np.clip(depth, 0, .9) - 0.4)
-    if t['network']: out += 0.38 * t['network'] * _network(r('network'), s) * _ramp(_noise(r('where'), s, .2), -1.2, .8)
-    if t['globules']:
-        dark, radius = (1 if r('dark').random() < .75 else -.7), r('dots').uniform(.005, .012)
-        out += 0.75 * dark * t['globules'] * _globules(r('globules'), depth, int(45 + 110 * t['globules']), radius)
-    if t['grain']: out += 0.25 * t['grain'] * (1 - 2.2 * np.exp(-(_clouds(r('grain'), s, .04, 3) / .5) ** 2))
-    if t['blotches']: out += 1.1 * t['blotches'] * _ramp(_clouds(r('blotches'), s, .17, 3), .1, 1.6) * _ramp(depth, 0, .3)
+    out = np.exp(traits['colours'] * (0.38 * clouds(r('colours'), s, .16, 4) + 0.2 * clouds(r('fine'), s, .03, 2)))
+    out += 0.9 * traits['centre'] * (np.clip(depth, 0, .9) - 0.4)
+    if traits['network']:
+        out += 0.38 * traits['network'] * network(r('network'), s) * ramp(clouds(r('where'), s, .2, 1), -1.2, .8)
+    if traits['globules']:
+        dark = 1 if r('dark').random() < .75 else -.7
+        radius = r('dots').uniform(.005, .012)
+        dots = globules(r('globules'), depth, int(45 + 110 * traits['globules']), radius)
+        out += 0.75 * dark * traits['globules'] * dots
+    if traits['grain']:
+        out += 0.25 * traits['grain'] * (1 - 2.2 * np.exp(-(clouds(r('grain'), s, .04, 3) / .5) ** 2))
+    if traits['blotches']:
+        out += 1.1 * traits['blotches'] * ramp(clouds(r('blotches'), s, .17, 3), .1, 1.6) * ramp(depth, 0, .3)
     return np.clip(out, 0.18, 2.6)
 
 # %% ../nbs/03_phantom.ipynb #41632e42
-_TONES = np.array([[238, 216, 204], [230, 198, 174], [214, 172, 140], [186, 140, 106], [142, 100, 74], [98, 68, 54]], np.float32)
-_FLOOR, _BLOOD = np.array([40, 25, 22], np.float32), np.array([0.10, 0.80, 0.62], np.float32)
+TONES = np.array([
+    [238, 216, 204], [230, 198, 174], [214, 172, 140], [186, 140, 106], [142, 100, 74], [98, 68, 54]], np.float32)
 
-def _tone(skin: float) -> np.ndarray:
-    "The colour of skin between Fitzpatrick types I (1) and VI (6)."
-    return np.array([np.interp(skin, np.arange(1, 7), c) for c in _TONES.T], np.float32)
+FLOOR = np.array([40, 25, 22], np.float32)
+
+BLOOD = np.array([0.10, 0.80, 0.62], np.float32)
+
+def skin_tone(
+    skin: float, # Fitzpatrick type, from 1 to 6
+) -> np.ndarray: # float32 (3,), RGB from 0 to 255
+    "The colour of skin."
+    return np.array([np.interp(skin, np.arange(1, 7), c) for c in TONES.T], np.float32)
 
 # %% ../nbs/03_phantom.ipynb #2ff2901c
-def _absorb(base: np.ndarray, hue: float, melanin: np.ndarray, blood: np.ndarray) -> np.ndarray:
-    "The colour of skin `base` behind melanin (of a hue) and blood, float32 (3, H, W)."
-    floor, absorbs = np.minimum(_FLOOR, 0.3 * base), np.array([hue, .33 + .8 * hue, 1], np.float32)
-    return np.stack([f + (b - f) * np.exp(-(m * melanin + h * blood)) for f, b, m, h in zip(floor, base, absorbs, _BLOOD, strict=True)])
+def absorb(
+    base: np.ndarray, # float32 (3,), the colour of the skin
+    hue: float, # how much red the melanin takes, relative to blue
+    melanin: np.ndarray, # float32 (H, W), optical density
+    blood: np.ndarray, # float32 (H, W), optical density
+) -> np.ndarray: # float32 (3, H, W)
+    "The colour of skin behind melanin and blood."
+    floor = np.minimum(FLOOR, 0.3 * base)
+    absorbs = np.array([hue, .33 + .8 * hue, 1], np.float32)
+    channels = zip(floor, base, absorbs, BLOOD, strict=True)
+    return np.stack([f + (b - f) * np.exp(-(m * melanin + h * blood)) for f, b, m, h in channels])
 
 # %% ../nbs/03_phantom.ipynb #7c486878
-def _skin(seed: int, shape: tuple[int, int], t: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+def skin_density(
+    seed: int, # of the image
+    shape: tuple[int, int], # (height, width) in pixels
+    traits: Mapping[str, Any], # those of `SKIN_TRAITS` count
+) -> tuple[np.ndarray, np.ndarray]: # float32 (H, W) each
     "Optical density of melanin and of blood in skin without a lesion."
-    r = _rng(seed, 'skin')
-    furrows = np.exp(-(_noise(r, shape, .022) / .3) ** 2)
-    pores = _ramp(_noise(r, shape, .013), 1.3, 2.6)
-    mottle, fine = _clouds(r, shape, .3, 2), _clouds(r, shape, .05, 2)
-    melanin = 0.03 * mottle + t['texture'] * (0.10 * (furrows - .5) + 0.12 * pores + 0.02 * fine)
-    if t['freckles'] > .1: melanin += 0.7 * t['freckles'] * _ramp(_noise(_rng(seed, 'freckles'), shape, .035), 0.9, 3.6)
+    r = rng_for(seed, 'skin')
+    furrows = np.exp(-(clouds(r, shape, .022, 1) / .3) ** 2)
+    pores = ramp(clouds(r, shape, .013, 1), 1.3, 2.6)
+    mottle = clouds(r, shape, .3, 2)
+    fine = clouds(r, shape, .05, 2)
+    melanin = 0.03 * mottle + traits['texture'] * (0.10 * (furrows - .5) + 0.12 * pores + 0.02 * fine)
+    if traits['freckles'] > .1:
+        melanin += 0.7 * traits['freckles'] * ramp(clouds(rng_for(seed, 'freckles'), shape, .035, 1), 0.9, 3.6)
     blood = 0.04 + 0.015 * mottle
-    if t['redness']: blood += t['redness'] * (0.15 + 0.035 * _clouds(r, shape, .12, 2) + 0.03 * fine)
+    if traits['redness']: blood += traits['redness'] * (0.15 + 0.035 * clouds(r, shape, .12, 2) + 0.03 * fine)
     return melanin, blood
 
 # %% ../nbs/03_phantom.ipynb #c84b072a
-def _photograph(seed: int, planes: np.ndarray) -> np.ndarray:
-    "Uneven light and the sensor's noise: planes (3, H, W) become an image, uint8 (H, W, 3)."
-    r, shape = _rng(seed, 'camera'), planes.shape[1:]
-    y, x = _axes(shape)
-    fall, (gy, gx), grain = r.uniform(.05, .4), r.normal(size=2) * .08, r.uniform(.8, 2.2)
+def expose(
+    seed: int, # of the image
+    planes: np.ndarray, # float32 (3, H, W), from 0 to 255
+) -> np.ndarray: # uint8 (H, W, 3)
+    "Take the photograph: uneven light and the sensor's noise."
+    r = rng_for(seed, 'camera')
+    shape = planes.shape[1:]
+    y, x = axes(shape)
+    fall = r.uniform(.05, .4)
+    gy, gx = r.normal(size=2) * .08
+    grain = r.uniform(.8, 2.2)
     light = 1.03 - fall * (x * x + y * y) + gy * y + gx * x
-    grey = grain * _noise(r, shape, 1.4 / min(shape))
+    grey = grain * clouds(r, shape, 1.4 / min(shape), 1)
     tint = 0.6 * grey[::-1, ::-1]
     noise = grey + tint, grey, grey - tint
     return np.stack([np.clip(p * light + n, 0, 255).astype(np.uint8) for p, n in zip(planes, noise, strict=True)], -1)
 
 # %% ../nbs/03_phantom.ipynb #ab06eef2
-def _towards(planes: np.ndarray, colour: Sequence[float] | np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    "Blend planes (3, H, W) towards a colour."
+def blend(
+    planes: np.ndarray, # float32 (3, H, W)
+    colour: Sequence[float] | np.ndarray, # (3,), RGB from 0 to 255
+    alpha: np.ndarray, # (H, W) in [0, 1]: where the colour is
+) -> np.ndarray: # float32 (3, H, W)
+    "Move planes towards a colour."
     return planes + (np.asarray(colour, np.float32)[:, None, None] - planes) * alpha
 
-# %% ../nbs/03_phantom.ipynb #5938bdab
-def _render(seed: int, t: Mapping[str, Any], pigment: np.ndarray, depth: np.ndarray) -> np.ndarray:
-    "The picture without artefacts, uint8 (H, W, 3)."
-    r, shape, tone = _rng(seed, 'render'), pigment.shape, _tone(t['skin'])
-    melanin, blood = _skin(seed, shape, t)
-    hue, flush = r.uniform(.24, .46), 0.3 * t['redness'] * r.random() ** 2
-    thick = 2 * t['contrast'] ** 1.2 * (.8 + .2 * t['skin']) * pigment * _thickness(seed, t, depth)
-    inner, patch = _ramp(depth, 0.05, 0.5), _clouds(r, shape, .2, 4) if t['regression'] or t['veil'] else depth
-    scar = 0.6 * t['regression'] * inner * _ramp(patch, 0, 1.6)
-    blood += flush * np.exp(-7 * np.clip(-depth, 0, 9)) * (1 - pigment) + .08 * pigment + .7 * t['pink'] * thick
-    planes = _absorb(tone, hue, melanin + thick * (1 - scar) * (1 - .85 * t['pink']), blood)
-    if t['regression']: planes = _towards(planes, tone * [.88, .9, 1.0], 0.4 * scar)
-    if t['veil']: planes = _towards(planes, (92, 100, 122), 0.6 * t['veil'] * inner * _ramp(-patch, -.1, 1.7))
-    return _photograph(seed, planes)
+def render(
+    seed: int, # of the image
+    traits: Mapping[str, Any], # all of `TRAITS`
+    pigment: np.ndarray, # float32 (H, W), in [0, 1]
+    depth: np.ndarray, # float32 (H, W), as a fraction of the lesion's radius
+) -> np.ndarray: # uint8 (H, W, 3)
+    "The picture without artefacts."
+    r = rng_for(seed, 'render')
+    shape = pigment.shape
+    tone = skin_tone(traits['skin'])
+    melanin, blood = skin_density(seed, shape, traits)
+    hue = r.uniform(.24, .46)
+    flush = 0.3 * traits['redness'] * r.random() ** 2
+    amount = 2 * traits['contrast'] ** 1.2 * (.8 + .2 * traits['skin'])
+    thick = amount * pigment * thickness(seed, traits, depth)
+    inner = ramp(depth, 0.05, 0.5)
+    patch = clouds(r, shape, .2, 4) if traits['regression'] or traits['veil'] else depth
+    scar = 0.6 * traits['regression'] * inner * ramp(patch, 0, 1.6)
+    around = np.exp(-7 * np.clip(-depth, 0, 9)) * (1 - pigment)
+    blood += flush * around + .08 * pigment + .7 * traits['pink'] * thick
+    planes = absorb(tone, hue, melanin + thick * (1 - scar) * (1 - .85 * traits['pink']), blood)
+    if traits['regression']: planes = blend(planes, tone * [.88, .9, 1.0], 0.4 * scar)
+    if traits['veil']: planes = blend(planes, (92, 100, 122), 0.6 * traits['veil'] * inner * ramp(-patch, -.1, 1.7))
+    return expose(seed, planes)
 
 # %% ../nbs/03_phantom.ipynb #2078eed6
-ARTEFACTS = ('hair', 'ruler', 'gel', 'dark_corners', 'glare', 'ink', 'colour_cast', 'blur', 'jpeg')
-
-def _mix(img: np.ndarray, colour: Any, alpha: np.ndarray) -> np.ndarray:
-    "Blend an image towards a colour, where alpha in [0, 1] says so."
-    out = Image.fromarray(img)
+def mix(
+    image: np.ndarray, # uint8 (H, W, 3)
+    colour: Any, # three numbers, RGB from 0 to 255
+    alpha: np.ndarray, # float (H, W) in [0, 1]: where the colour is
+) -> np.ndarray: # uint8 (H, W, 3), a copy
+    "Lay a colour over an image."
+    out = Image.fromarray(image)
     cover = Image.fromarray((np.clip(alpha, 0, 1) * 255 + .5).astype(np.uint8))
     out.paste(tuple(round(float(c)) for c in colour), (0, 0, *out.size), cover)
     return np.array(out)
 
 # %% ../nbs/03_phantom.ipynb #be03ef3a
-def _curves(rng: np.random.Generator, length: np.ndarray, bend: float, start: np.ndarray, angle: np.ndarray) -> np.ndarray:
-    "Bent lines of 24 points, (n, 24, 2)."
-    n, s = len(length), np.linspace(0, 1, 24)
+def curves_from(
+    rng: np.random.Generator, # draws the bends
+    length: np.ndarray, # (n,) in short sides
+    bend: float, # how much they turn, in radians
+    start: np.ndarray, # (n, 2): x and y where they begin
+    angle: np.ndarray, # (n,) direction in which they begin, in radians
+) -> np.ndarray: # float (n, 24, 2)
+    "Bent lines of 24 points."
+    n = len(length)
+    s = np.linspace(0, 1, 24)
     turn = angle[:, None] + bend * (rng.normal(size=(n, 1)) * s + 0.5 * rng.normal(size=(n, 1)) * np.sin(2 * np.pi * s))
-    return start[:, None] + np.cumsum(np.stack([np.cos(turn), np.sin(turn)], -1) * (length / 24)[:, None, None], 1)
+    steps = np.stack([np.cos(turn), np.sin(turn)], -1) * (length / 24)[:, None, None]
+    return start[:, None] + np.cumsum(steps, 1)
 
-def _ribbons(lines: np.ndarray, widths: np.ndarray) -> np.ndarray:
-    "The outlines (n, 2p, 2) of n lines (n, p, 2) with a width at each point."
+def ribbons(
+    lines: np.ndarray, # (n, p, 2): lines of p points (x, y)
+    widths: np.ndarray, # (n, p) or (n, 1), in short sides
+) -> np.ndarray: # float (n, 2p, 2): their outlines
+    "Lines with a width, as polygons."
     d = np.gradient(lines, axis=1)
-    normal = d[..., ::-1] * [-1, 1] / (np.linalg.norm(d, axis=-1, keepdims=True) + 1e-9) * np.asarray(widths)[..., None] / 2
-    return np.concatenate([lines + normal, (lines - normal)[:, ::-1]], 1)
+    unit = d[..., ::-1] * [-1, 1] / (np.linalg.norm(d, axis=-1, keepdims=True) + 1e-9)
+    side = unit * np.asarray(widths)[..., None] / 2
+    return np.concatenate([lines + side, (lines - side)[:, ::-1]], 1)
 
 # %% ../nbs/03_phantom.ipynb #4696cdad
-def _hair(img: np.ndarray, mask: np.ndarray, r: np.random.Generator, g: float) -> np.ndarray:
-    "Up to 70 tapered hairs with a faint shadow."
-    shape, n = img.shape[:2], 70
-    stubble = r.random() < .25
-    length = r.uniform(.04, .14, n) if stubble else r.uniform(.25, 1.1, n)
-    angle = r.uniform(0, 2 * np.pi) + r.normal(size=n) * r.uniform(.3, 1.0) + np.pi * (r.random(n) < .3)
-    root = (r.random((n, 2)) - .5) * np.array(shape[::-1]) / min(shape) * 1.25
-    lines = _curves(r, length, r.uniform(.15, .6), root, angle)
+def add_hair(
+    image: np.ndarray, # uint8 (H, W, 3)
+    mask: np.ndarray, # bool (H, W), not looked at
+    rng: np.random.Generator, # draws places and colours
+    severity: float, # in (0, 1]
+) -> np.ndarray: # uint8 (H, W, 3)
+    "Up to 70 tapered hairs with a faint shadow; one patient in four is shaved."
+    shape, n = image.shape[:2], 70
+    stubble = rng.random() < .25
+    length = rng.uniform(.04, .14, n) if stubble else rng.uniform(.25, 1.1, n)
+    angle = rng.uniform(0, 2 * np.pi) + rng.normal(size=n) * rng.uniform(.3, 1.0) + np.pi * (rng.random(n) < .3)
+    root = (rng.random((n, 2)) - .5) * np.array(shape[::-1]) / min(shape) * 1.25
+    lines = curves_from(rng, length, rng.uniform(.15, .6), root, angle)
     if not stubble: lines -= lines[:, 11:12] - lines[:, :1]
-    width = r.uniform(.003, .0062) * np.exp(.3 * r.normal(size=(n, 1))) * np.sin(np.linspace(.12, 1, 24) ** .7 * np.pi * .93) ** .6
-    level, colour, m = r.uniform(.55, .95, n), np.array([48, 34, 28]) * r.uniform(.4, 2.2), math.ceil(g * n)
-    cover, d = _paint(shape, _ribbons(lines, width)[:m], level[:m]), max(1, round(.006 * min(shape)))
+    taper = np.sin(np.linspace(.12, 1, 24) ** .7 * np.pi * .93) ** .6
+    width = rng.uniform(.003, .0062) * np.exp(.3 * rng.normal(size=(n, 1))) * taper
+    level = rng.uniform(.55, .95, n)
+    colour = np.array([48, 34, 28]) * rng.uniform(.4, 2.2)
+    used = math.ceil(severity * n)
+    cover = paint_polygons(shape, ribbons(lines, width)[:used], level[:used])
+    d = max(1, round(.006 * min(shape)))
     shadow = ndimage.uniform_filter(np.roll(cover, (d, d), (0, 1)), 2 * d + 1)
-    return _mix(_mix(img, (0, 0, 0), .3 * shadow), colour, cover)
+    return mix(mix(image, (0, 0, 0), .3 * shadow), colour, cover)
 
 # %% ../nbs/03_phantom.ipynb #4947a32f
-_MM = np.array([[0, 0], [0, -.02], [.01, -.02], [.01, 0], [.01, -.02], [.02, -.02], [.02, 0]]) + [0, .03]
+LETTERS_MM = np.array([[0, 0], [0, -.02], [.01, -.02], [.01, 0], [.01, -.02], [.02, -.02], [.02, 0]]) + [0, .03] # an m
 
-def _turned(points: np.ndarray, angle: float) -> np.ndarray:
-    "Points (n, 2) turned about the centre."
+def rotated(
+    points: np.ndarray, # (n, 2): x and y
+    angle: float, # radians
+) -> np.ndarray: # (n, 2)
+    "Points turned about the centre."
     c, s = math.cos(angle), math.sin(angle)
     return points @ np.array([[c, s], [-s, c]])
 
-def _ticks(n: int, pitch: float, every: int) -> np.ndarray:
-    "n + 1 tick marks around the origin, each `every`-th longer."
-    x, tall = (np.arange(n + 1) - n / 2) * pitch, np.where(np.arange(n + 1) % every == 0, .035, .02)
-    return _ribbons(np.stack([np.stack([x, 0 * x], -1), np.stack([x, -tall], -1)], 1), np.full((n + 1, 2), .004))
+def ruler_ticks(
+    n: int, # marks less one
+    pitch: float, # between two marks, in short sides
+    every: int, # after how many marks one is longer
+) -> np.ndarray: # float (n + 1, 4, 2): outlines around the origin
+    "Tick marks of a ruler."
+    x = (np.arange(n + 1) - n / 2) * pitch
+    tall = np.where(np.arange(n + 1) % every == 0, .035, .02)
+    return ribbons(np.stack([np.stack([x, 0 * x], -1), np.stack([x, -tall], -1)], 1), np.full((n + 1, 2), .004))
 
 # %% ../nbs/03_phantom.ipynb #d8b52d9a
-def _ruler(img: np.ndarray, mask: np.ndarray, r: np.random.Generator, g: float) -> np.ndarray:
+def add_ruler(
+    image: np.ndarray, # uint8 (H, W, 3)
+    mask: np.ndarray, # bool (H, W), not looked at
+    rng: np.random.Generator, # draws places and colours
+    severity: float, # in (0, 1]
+) -> np.ndarray: # uint8 (H, W, 3)
     "A millimetre scale near an edge, or ticks along the rim of the frame."
-    shape, pitch, tilt = img.shape[:2], r.uniform(.02, .035), r.normal() * .07
-    rim, side, n = r.random() < .4, int(r.integers(4)), int(r.integers(10, 22))
-    if rim: bars, place = list(_ticks(int(.7 / pitch), 1.4 * pitch, 5)), np.zeros(2)
+    shape = image.shape[:2]
+    pitch = rng.uniform(.02, .035)
+    tilt = rng.normal() * .07
+    rim = rng.random() < .4
+    side = int(rng.integers(4))
+    n = int(rng.integers(10, 22))
+    if rim:
+        bars = list(ruler_ticks(int(.7 / pitch), 1.4 * pitch, 5))
+        place = np.zeros(2)
     else:
-        left, side = np.array([-n / 2 * pitch, 0]), side // 3
-        base = _ribbons(np.array([[left, -left]]), np.full((1, 2), .004))
-        letters = _ribbons(_MM + left + [[[0, 0]], [[.027, 0]]], np.full((2, 7), .003))
-        bars = [_turned(b, tilt) for b in [*_ticks(n, pitch, 10), *base, *letters]]
-        place = np.array([r.normal() * .08, -r.uniform(.07, .14)])
+        side = side // 3
+        left = np.array([-n / 2 * pitch, 0])
+        base = ribbons(np.array([[left, -left]]), np.full((1, 2), .004))
+        letters = ribbons(LETTERS_MM + left + [[[0, 0]], [[.027, 0]]], np.full((2, 7), .003))
+        bars = [rotated(b, tilt) for b in [*ruler_ticks(n, pitch, 10), *base, *letters]]
+        place = np.array([rng.normal() * .08, -rng.uniform(.07, .14)])
     place[1] += shape[side % 2] / min(shape) / 2
-    cover = _paint(shape, [_turned(b + place, side * np.pi / 2) for b in bars], np.ones(len(bars)))
-    return _mix(img, (28, 26, 30), cover * (.15 + .75 * g))
+    cover = paint_polygons(shape, [rotated(b + place, side * np.pi / 2) for b in bars], np.ones(len(bars)))
+    return mix(image, (28, 26, 30), cover * (.15 + .75 * severity))
 
 # %% ../nbs/03_phantom.ipynb #10768d3f
-def _gel(img: np.ndarray, mask: np.ndarray, r: np.random.Generator, g: float) -> np.ndarray:
+def add_gel(
+    image: np.ndarray, # uint8 (H, W, 3)
+    mask: np.ndarray, # bool (H, W), not looked at
+    rng: np.random.Generator, # draws places and sizes
+    severity: float, # in (0, 1]
+) -> np.ndarray: # uint8 (H, W, 3)
     "Up to 90 bubbles in the immersion gel."
-    shape, n = img.shape[:2], 90
-    groups = (r.random((5, 2)) - .5) * np.array(shape[::-1]) / min(shape) * 1.05
-    at = groups[r.integers(0, 5, n)] + r.normal(size=(n, 2)) * .09
-    size, level, m = .0065 * np.exp(.7 * r.normal(size=(n, 1, 1))), r.uniform(.35, .85, n), math.ceil(g * n)
-    rings = [at[:m, None] + size[:m] * part for part in (_CIRCLE, .72 * _CIRCLE, .3 * _CIRCLE - [.3, .35])]
-    outer, inner, shine = (_paint(shape, p, level[:m]) for p in rings)
-    return _mix(_mix(img, (0, 0, 0), .22 * inner), (250, 246, 244), np.maximum(.75 * (outer - inner), .9 * shine))
+    shape, n = image.shape[:2], 90
+    clusters = (rng.random((5, 2)) - .5) * np.array(shape[::-1]) / min(shape) * 1.05
+    at = clusters[rng.integers(0, 5, n)] + rng.normal(size=(n, 2)) * .09
+    size = .0065 * np.exp(.7 * rng.normal(size=(n, 1, 1)))
+    level = rng.uniform(.35, .85, n)
+    used = math.ceil(severity * n)
+    rings = [at[:used, None] + size[:used] * part for part in (CIRCLE, .72 * CIRCLE, .3 * CIRCLE - [.3, .35])]
+    outer, inner, shine = (paint_polygons(shape, ring, level[:used]) for ring in rings)
+    return mix(mix(image, (0, 0, 0), .22 * inner), (250, 246, 244), np.maximum(.75 * (outer - inner), .9 * shine))
 
 # %% ../nbs/03_phantom.ipynb #e6538979
-def _dark_corners(img: np.ndarray, mask: np.ndarray, r: np.random.Generator, g: float) -> np.ndarray:
-    "Black outside an ellipse, which shrinks as the grade grows."
-    (y, x), (h, w) = _axes(img.shape[:2]), np.array(img.shape[:2]) / min(img.shape[:2]) / 2
-    p, (oy, ox), soft, black = r.uniform(2, 2.6), r.normal(size=2) * .04, r.uniform(.01, .12), r.uniform(0, 14, 3)
+def add_dark_corners(
+    image: np.ndarray, # uint8 (H, W, 3)
+    mask: np.ndarray, # bool (H, W), not looked at
+    rng: np.random.Generator, # draws the ellipse
+    severity: float, # in (0, 1]
+) -> np.ndarray: # uint8 (H, W, 3)
+    "Black outside an ellipse, which shrinks as the severity grows."
+    shape = image.shape[:2]
+    y, x = axes(shape)
+    h, w = np.array(shape) / min(shape) / 2
+    p = rng.uniform(2, 2.6)
+    oy, ox = rng.normal(size=2) * .04
+    soft = rng.uniform(.01, .12)
+    black = rng.uniform(0, 14, 3)
     d = (np.abs(x / w - ox) ** p + np.abs(y / h - oy) ** p) ** (1 / p)
     far = 2 ** (1 / p) + .12
-    edge = far + (0.93 - far) * g
-    return _mix(_mix(img, (0, 0, 0), .25 * g * _ramp(d, edge - .5, edge)), black, _ramp(d, edge, edge + soft))
+    edge = far + (0.93 - far) * severity
+    return mix(mix(image, (0, 0, 0), .25 * severity * ramp(d, edge - .5, edge)), black, ramp(d, edge, edge + soft))
 
 # %% ../nbs/03_phantom.ipynb #a30bfda8
-def _glare(img: np.ndarray, mask: np.ndarray, r: np.random.Generator, g: float) -> np.ndarray:
+def add_glare(
+    image: np.ndarray, # uint8 (H, W, 3)
+    mask: np.ndarray, # bool (H, W), not looked at
+    rng: np.random.Generator, # draws places
+    severity: float, # in (0, 1]
+) -> np.ndarray: # uint8 (H, W, 3)
     "Specular highlights: small white flecks around one wide sheen."
-    shape, (y, x) = img.shape[:2], _axes(img.shape[:2])
-    cy, cx = r.uniform(-.45, .45, 2) * np.array(shape) / min(shape)
-    a, wide, long = r.uniform(0, np.pi), r.uniform(.03, .08), r.uniform(.1, .3)
-    u, v = (x - cx) * math.cos(a) + (y - cy) * math.sin(a), (y - cy) * math.cos(a) - (x - cx) * math.sin(a)
-    spots = _clouds(r, shape, .013, 2) + 2.6 * np.exp(-(u / long) ** 2 / 4 - (v / wide) ** 2 / 6)
-    flecks = _ramp(spots, 5.2 - 1.8 * g, 6.6 - 1.8 * g)
-    return _mix(img, (252, 250, 250), .45 * g * np.exp(-(u / long) ** 2 - (v / wide) ** 2) + .9 * flecks * min(1.0, 4 * g))
+    shape = image.shape[:2]
+    y, x = axes(shape)
+    cy, cx = rng.uniform(-.45, .45, 2) * np.array(shape) / min(shape)
+    a = rng.uniform(0, np.pi)
+    wide = rng.uniform(.03, .08)
+    long = rng.uniform(.1, .3)
+    u = (x - cx) * math.cos(a) + (y - cy) * math.sin(a)
+    v = (y - cy) * math.cos(a) - (x - cx) * math.sin(a)
+    spots = clouds(rng, shape, .013, 2) + 2.6 * np.exp(-(u / long) ** 2 / 4 - (v / wide) ** 2 / 6)
+    flecks = ramp(spots, 5.2 - 1.8 * severity, 6.6 - 1.8 * severity)
+    sheen = .45 * severity * np.exp(-(u / long) ** 2 - (v / wide) ** 2)
+    return mix(image, (252, 250, 250), sheen + .9 * flecks * min(1.0, 4 * severity))
 
 # %% ../nbs/03_phantom.ipynb #9fff5574
-def _ink(img: np.ndarray, mask: np.ndarray, r: np.random.Generator, g: float) -> np.ndarray:
+def add_ink(
+    image: np.ndarray, # uint8 (H, W, 3)
+    mask: np.ndarray, # bool (H, W), the lesion
+    rng: np.random.Generator, # draws places and colours
+    severity: float, # in (0, 1]
+) -> np.ndarray: # uint8 (H, W, 3)
     "Up to six strokes of a surgical marker that begin outside the mask."
-    shape, n, m = img.shape[:2], 6, math.ceil(6 * g)
-    at = r.random((200, 2))
+    shape, n = image.shape[:2], 6
+    at = rng.random((200, 2))
     free = ~mask[tuple((at * shape).astype(int).T)]
     start = (at[np.argsort(~free, kind='stable')[:n]] - .5)[:, ::-1] * np.array(shape[::-1]) / min(shape)
-    lines = _curves(r, r.uniform(.12, .4, n), .5, start, r.uniform(0, 2 * np.pi) + .4 * r.normal(size=n))
-    width = r.uniform(.006, .014) * np.exp(.2 * r.normal(size=(n, 24)))
-    cover = _paint(shape, _ribbons(lines, width)[:m], np.ones(m))
-    tint = [(88, 60, 140), (60, 70, 150), (70, 40, 90), (40, 90, 130)][int(r.integers(4))]
-    return _mix(img, tint, cover * np.clip(.65 + .4 * _clouds(r, shape, .03, 2), 0, 1) * (.3 + .55 * g))
+    lines = curves_from(rng, rng.uniform(.12, .4, n), .5, start, rng.uniform(0, 2 * np.pi) + .4 * rng.normal(size=n))
+    width = rng.uniform(.006, .014) * np.exp(.2 * rng.normal(size=(n, 24)))
+    used = math.ceil(severity * n)
+    cover = paint_polygons(shape, ribbons(lines, width)[:used], np.ones(used))
+    tint = [(88, 60, 140), (60, 70, 150), (70, 40, 90), (40, 90, 130)][int(rng.integers(4))]
+    faded = np.clip(.65 + .4 * clouds(rng, shape, .03, 2), 0, 1)
+    return mix(image, tint, cover * faded * (.3 + .55 * severity))
 
 # %% ../nbs/03_phantom.ipynb #d38ac1e3
-def _colour_cast(img: np.ndarray, mask: np.ndarray, r: np.random.Generator, g: float) -> np.ndarray:
+def add_colour_cast(
+    image: np.ndarray, # uint8 (H, W, 3)
+    mask: np.ndarray, # bool (H, W), not looked at
+    rng: np.random.Generator, # draws the gains
+    severity: float, # in (0, 1]
+) -> np.ndarray: # uint8 (H, W, 3)
     "White balance and exposure of another camera: a gain for each channel."
-    warm, tint, bright = r.normal(size=3) * [.08, .05, .08]
-    gain = np.exp(g * np.array([warm + bright, bright - tint, bright + tint / 2 - warm]))
+    warm, tint, bright = rng.normal(size=3) * [.08, .05, .08]
+    gain = np.exp(severity * np.array([warm + bright, bright - tint, bright + tint / 2 - warm]))
     table = np.clip(np.arange(256) * gain[:, None] + .5, 0, 255).astype(np.uint8)
-    return np.array(Image.fromarray(img).point(table.ravel().tolist()))
+    return np.array(Image.fromarray(image).point(table.ravel().tolist()))
 
-def _blur(img: np.ndarray, mask: np.ndarray, r: np.random.Generator, g: float) -> np.ndarray:
+def add_blur(
+    image: np.ndarray, # uint8 (H, W, 3)
+    mask: np.ndarray, # bool (H, W), not looked at
+    rng: np.random.Generator, # not used
+    severity: float, # in (0, 1]
+) -> np.ndarray: # uint8 (H, W, 3)
     "A camera out of focus: Gaussian, up to 0.02 short sides."
-    return np.array(Image.fromarray(img).filter(ImageFilter.GaussianBlur(g * .02 * min(img.shape[:2]))))
+    return np.array(Image.fromarray(image).filter(ImageFilter.GaussianBlur(severity * .02 * min(image.shape[:2]))))
 
-def _jpeg(img: np.ndarray, mask: np.ndarray, r: np.random.Generator, g: float) -> np.ndarray:
+def add_jpeg(
+    image: np.ndarray, # uint8 (H, W, 3)
+    mask: np.ndarray, # bool (H, W), not looked at
+    rng: np.random.Generator, # not used
+    severity: float, # in (0, 1]
+) -> np.ndarray: # uint8 (H, W, 3)
     "Saved as JPEG, from quality 95 down to 5."
     f = io.BytesIO()
-    Image.fromarray(img).save(f, 'JPEG', quality=round(95 - 90 * g))
+    Image.fromarray(image).save(f, 'JPEG', quality=round(95 - 90 * severity))
     return np.array(Image.open(f))
 
 # %% ../nbs/03_phantom.ipynb #f01ad7cb
-_APPLY: dict[str, Callable[[np.ndarray, np.ndarray, np.random.Generator, float], np.ndarray]] = dict(
-    ink=_ink, hair=_hair, gel=_gel, glare=_glare, ruler=_ruler, dark_corners=_dark_corners,
-    colour_cast=_colour_cast, blur=_blur, jpeg=_jpeg)
+class Artefact(NamedTuple):
+    "Something in a photograph that is not skin."
+    function: Callable[[np.ndarray, np.ndarray, np.random.Generator, float], np.ndarray] # such as `add_hair`
+    odds: float # fraction of patients who usually have it
+    worst: float # its highest severity in a realistic mix, in (0, 1]
 
-def _grades(grades: Mapping[str, float]) -> dict[str, float]:
-    "The grades above 0 by name, checked."
-    for k, g in grades.items():
-        if k not in ARTEFACTS: raise InputError(f'there is no artefact {k!r}: use one of {", ".join(ARTEFACTS)}')
-        if not 0 <= g <= 1: raise InputError(f'the grade of {k} is {g}: give a number from 0 (none) to 1 (worst)')
-    return {k: float(grades[k]) for k in ARTEFACTS if grades.get(k)}
+ARTEFACTS = {
+    'ink': Artefact(add_ink, .08, .9),
+    'hair': Artefact(add_hair, .45, .55),
+    'gel': Artefact(add_gel, .25, .5),
+    'glare': Artefact(add_glare, .12, .5),
+    'ruler': Artefact(add_ruler, .3, 1),
+    'dark_corners': Artefact(add_dark_corners, .35, 1),
+    'colour_cast': Artefact(add_colour_cast, .7, 1),
+    'blur': Artefact(add_blur, .2, .35),
+    'jpeg': Artefact(add_jpeg, .6, .5)}
+
+# %% ../nbs/03_phantom.ipynb #2f7f3189
+def check_severities(
+    severities: Mapping[str, float], # by name of an artefact
+) -> dict[str, float]: # those above 0, in the order of `ARTEFACTS`; raises `InputError`
+    "Artefacts that exist, with severities from 0 to 1."
+    for name, s in severities.items():
+        if name not in ARTEFACTS:
+            raise InputError(f'artefact {name!r}', 'does not exist', f'use one of {", ".join(ARTEFACTS)}')
+        if not 0 <= s <= 1:
+            raise InputError(f'severity of {name} {s}', 'is out of range', 'give a number from 0 (none) to 1 (worst)')
+    return {name: float(severities[name]) for name in ARTEFACTS if severities.get(name)}
 
 # %% ../nbs/03_phantom.ipynb #77aefbd0
 def add_artefacts(
     image: np.ndarray, # uint8 (H, W, 3), a phantom or a photograph
     mask: np.ndarray | None, # bool (H, W); ink begins outside of it
-    seed: int, # places and colours; what one artefact draws doesn't depend on the others
-    **grades: float, # grade in [0, 1] by name (`ARTEFACTS`); 0 changes nothing
+    seed: int, # places and colours; what one artefact draws does not depend on the others
+    **severities: float, # in [0, 1] by name (`ARTEFACTS`); 0 changes nothing
 ) -> np.ndarray: # uint8 (H, W, 3), a copy
-    "Lay artefacts over an image, in this order: skin, plate, lens, file."
+    "Lay artefacts over an image, in the order of `ARTEFACTS`."
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise InputError(f'the image is {image.dtype} {image.shape}: give uint8 (height, width, 3), as read_image does')
+        remedy = 'give uint8 (height, width, 3), as read_image does'
+        raise InputError(f'the image of shape {image.shape}', f'holds {image.dtype}', remedy)
     mask = np.zeros(image.shape[:2], bool) if mask is None else np.asarray(mask, bool)
-    if mask.shape != image.shape[:2]: raise InputError(f'the mask is {mask.shape}, the image {image.shape[:2]}: resize one of them')
-    if seed < 0: raise InputError(f'the seed is {seed}: give 0 or more')
-    on, out = _grades(grades), image.copy()
-    for name, apply in _APPLY.items():
-        if name in on: out = apply(out, mask, _rng(seed, name), on[name])
+    if mask.shape != image.shape[:2]:
+        problem = f'does not fit the image {image.shape[:2]}'
+        raise InputError(f'the mask of shape {mask.shape}', problem, 'resize one of them')
+    if seed < 0: raise InputError(f'seed {seed}', 'is negative', 'give 0 or more')
+    out = image.copy()
+    for name, severity in check_severities(severities).items():
+        out = ARTEFACTS[name].function(out, mask, rng_for(seed, name), severity)
     return out
 
 # %% ../nbs/03_phantom.ipynb #3f11ece8
-_USUAL = dict(hair=(.45, .55), ruler=(.3, 1), gel=(.25, .5), dark_corners=(.35, 1), glare=(.12, .5), ink=(.08, .9),
-              colour_cast=(.7, 1), blur=(.2, .35), jpeg=(.6, .5))
-
-def _usual_artefacts(seed: int, patient: str) -> dict[str, float]:
-    "A realistic mix; in `_USUAL` stand how many patients have an artefact, and its worst grade."
-    p, r = _rng('camera', patient), _rng(seed, 'shot')
-    has = {k: p.random() < often for k, (often, _) in _USUAL.items()}
-    drawn = {k: float(worst * r.beta(1.5, 2)) for k, (_, worst) in _USUAL.items()}
-    return {k: round(drawn[k], 3) for k in ARTEFACTS if has[k] != (r.random() < .08)}
+def usual_artefacts(
+    seed: int, # of the image
+    patient: str, # name
+) -> dict[str, float]: # severity by name
+    "A realistic mix of artefacts."
+    mixture = {}
+    for name, a in ARTEFACTS.items():
+        usual = rng_for('camera', patient, name).random() < a.odds
+        this_time = rng_for(seed, 'shot', name)
+        otherwise = this_time.random() < .08
+        severity = round(float(a.worst * this_time.beta(1.5, 2)), 3)
+        if usual != otherwise: mixture[name] = severity
+    return mixture
 
 # %% ../nbs/03_phantom.ipynb #65c39fff
 @dataclass(frozen=True, eq=False)
@@ -465,70 +742,73 @@ class Phantom:
     image: np.ndarray # uint8 (H, W, 3), with its artefacts
     mask: np.ndarray # bool (H, W), the lesion: `pigment >= 0.5`
     patient: str # for instance 'P0003'
-    meta: dict[str, Any] # seed, area (fraction of the image), artefacts (grades), family and traits
+    meta: dict[str, Any] # seed, area (fraction of the image), artefacts (severities), family and traits
     clean: np.ndarray # uint8 (H, W, 3), before the artefacts
     pigment: np.ndarray # float32 (H, W), how much of its contrast the lesion has reached, in [0, 1]
     def __repr__(self):
-        (h, w), m = self.mask.shape, self.meta
-        return f"Phantom {m['seed']} of {self.patient}, {h}x{w}: {m['family']}, skin {m['skin']:.1f}, area {m['area']:.1%}"
-
-# %% ../nbs/03_phantom.ipynb #084962c3
-def _shape(size: int | tuple[int, int]) -> tuple[int, int]:
-    "A size as (height, width), checked."
-    h, w = (size, size) if isinstance(size, (int, np.integer)) else size
-    if min(h, w) < 32 or max(h, w) > 8192: raise InputError(f'a phantom of {h}x{w} pixels cannot be drawn: give sides from 32 to 8192')
-    return int(h), int(w)
+        h, w = self.mask.shape
+        m = self.meta
+        what = f"{m['family']}, skin {m['skin']:.1f}, area {m['area']:.1%}"
+        return f"Phantom {m['seed']} of {self.patient}, {h}x{w}: {what}"
 
 # %% ../nbs/03_phantom.ipynb #42e1c693
 def make_phantom(
     seed: int, # another seed, another image; the same seed at another size is the same scene
     size: int | tuple[int, int] = 256, # side of a square, or (height, width), each from 32 to 8192 px
-    artefacts: Mapping[str, float] | None = None, # grade in [0, 1] by name (`ARTEFACTS`); None: a realistic mix, {}: none
+    artefacts: Mapping[str, float] | None = None, # severities in [0, 1] by name; None: a realistic mix, {}: none
     patient: str | None = None, # images of one patient share skin, camera and style; None: a patient of its own
     traits: Mapping[str, float] | None = None, # what to fix instead of drawing it (`TRAITS`)
-) -> Phantom:
+) -> Phantom: # image, mask, and all that is known about them
     "Draw one phantom."
-    if seed < 0: raise InputError(f'the seed is {seed}: give 0 or more')
-    shape, patient = _shape(size), patient or f'P{seed:04d}'
-    t = _lesion_traits(seed, patient) | _skin_traits(patient) | _given_traits(traits or {})
-    grades = _usual_artefacts(seed, patient) if artefacts is None else _grades(artefacts)
-    pigment, depth = _pigment(seed, shape, t)
-    clean, mask = _render(seed, t, pigment, depth), pigment >= 0.5
-    meta = dict(seed=int(seed), area=float(mask.mean()), artefacts=grades, **t)
-    return Phantom(add_artefacts(clean, mask, seed, **grades), mask, patient, meta, clean, pigment)
-
-# %% ../nbs/03_phantom.ipynb #f807aa5b
-def _one_size(size: int | tuple[int, int] | range, seed: int) -> int | tuple[int, int]:
-    "A size as it is, or a height and a width from a range."
-    if not isinstance(size, range): return size
-    h, w = _rng(seed, 'size').choice(size, 2)
-    return int(h), int(w)
-
-def _write(folder: Path, name: str, p: Phantom, quality: int) -> LesionPair:
-    "Save one phantom as JPEG and its mask as PNG."
-    image, mask = folder / 'images' / f'{name}.jpg', folder / 'masks' / f'{name}_segmentation.png'
-    with atomic_path(image) as f: Image.fromarray(p.image).save(f, quality=quality)
-    with atomic_path(mask) as f: Image.fromarray(p.mask).convert('L').save(f)
-    facts = {k: p.meta[k] for k in ('seed', 'family')} | {k: round(p.meta[k], 4) for k in ('skin', 'area')}
-    return LesionPair(image, mask, name, p.patient, meta=facts)
+    if seed < 0: raise InputError(f'seed {seed}', 'is negative', 'give 0 or more')
+    h, w = (size, size) if isinstance(size, (int, np.integer)) else size
+    if min(h, w) < 32 or max(h, w) > 8192:
+        raise InputError(f'a phantom of {h}x{w} pixels', 'cannot be drawn', 'give sides from 32 to 8192')
+    patient = patient or f'P{seed:04d}'
+    own = lesion_traits(seed, patient) | skin_traits(patient) | check_traits(traits or {})
+    severities = usual_artefacts(seed, patient) if artefacts is None else check_severities(artefacts)
+    pigment, depth = pigment_profile(seed, (int(h), int(w)), own)
+    clean = render(seed, own, pigment, depth)
+    mask = pigment >= 0.5
+    meta = dict(seed=int(seed), area=float(mask.mean()), artefacts=severities, **own)
+    return Phantom(add_artefacts(clean, mask, seed, **severities), mask, patient, meta, clean, pigment)
 
 # %% ../nbs/03_phantom.ipynb #20ad28b0
+def save_phantom(
+    phantom: Phantom, # what to save
+    folder: Path, # gets `images/` and `masks/`
+    name: str, # of both files, without suffix
+    quality: int = 92, # of the JPEG file, 1 to 95
+) -> LesionPair: # with seed, family, skin and area in `meta`
+    "Save a phantom as JPEG and its mask as PNG."
+    image = folder / 'images' / f'{name}.jpg'
+    mask = folder / 'masks' / f'{name}_segmentation.png'
+    with atomic_path(image) as f: Image.fromarray(phantom.image).save(f, quality=quality)
+    with atomic_path(mask) as f: Image.fromarray(phantom.mask).convert('L').save(f)
+    meta = {k: phantom.meta[k] for k in ('seed', 'family')} | {k: round(phantom.meta[k], 4) for k in ('skin', 'area')}
+    return LesionPair(image, mask, name, phantom.patient, meta=meta)
+
 def write_phantoms(
     folder: str | os.PathLike, # where to; made if need be
     n: int = 64, # images
-    size: int | tuple[int, int] | range = 256, # side, (height, width), or a range from which each height and width is drawn
+    size: int | tuple[int, int] | range = 256, # side, (height, width), or a range that sides are drawn from
     seed: int = 0, # another seed, other patients
     images_per_patient: int = 2, # the last patient may have fewer
-    artefacts: Mapping[str, float] | None = None, # as in `make_phantom`
-    quality: int = 92, # of the JPEG files
+    artefacts: Mapping[str, float] | None = None, # severities by name, {}: none, None: a realistic mix
+    quality: int = 92, # of the JPEG files, 1 to 95
     progress: Callable[[Iterable[int]], Iterable[int]] = iter, # wraps the loop, e.g. fastprogress' `progress_bar`
 ) -> Manifest: # the pairs, without a split
     "Write a phantom data set with its manifest."
-    if min(n, images_per_patient) < 1: raise InputError(f'{n} images, {images_per_patient} a patient: give 1 or more of each')
-    if seed < 0: raise InputError(f'the seed is {seed}: give 0 or more')
-    pairs, folder = [], Path(folder)
+    if min(n, images_per_patient) < 1:
+        raise InputError(f'{n} images, {images_per_patient} a patient', 'is not a data set', 'give 1 or more of each')
+    if seed < 0: raise InputError(f'seed {seed}', 'is negative', 'give 0 or more')
+    folder = Path(folder)
+    pairs = []
     for i in progress(range(n)):
-        k, (who, shot) = 1_000_000 * seed + i, divmod(i, images_per_patient)
-        p = make_phantom(k, _one_size(size, k), artefacts, f'P{10_000 * seed + who:04d}')
-        pairs.append(_write(folder, f'{p.patient}_{shot + 1}', p, quality))
+        own_seed = 1_000_000 * seed + i
+        who, shot = divmod(i, images_per_patient)
+        own_size: Any = size
+        if isinstance(size, range): own_size = tuple(int(s) for s in rng_for(own_seed, 'size').choice(size, 2))
+        p = make_phantom(own_seed, own_size, artefacts, f'P{10_000 * seed + who:04d}')
+        pairs.append(save_phantom(p, folder, f'{p.patient}_{shot + 1}', quality))
     return Manifest.load(Manifest(pairs, folder).save(folder / 'manifest.csv'))

@@ -5,378 +5,608 @@
 # %% ../nbs/25_predict.ipynb #086804f6
 from __future__ import annotations
 
-import io
 import json
 import math
+import os
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .bundle import ONNX, ONNX_INT8, Bundle
-from .core import InputError, Source, atomic_path, encode_png, safe_stem
-from .data import draw_contour, image_size, read_image, resize_image
-from .mc_dropout import Uncertainty, gather, lesion_scores, mc_samples
-from .onnx import OnnxSampler, open_session, run_session
-from .contours import (bounding_box, centre_of_area, clean_map, clean_mask, feret_diameter, find_polygons, keyhole,
-         perimeter, resize_probability, resize_threshold)
-
 # %% auto #0
-__all__ = ['ALL_KINDS', 'KINDS', 'RUNTIMES', 'DOUBT', 'Segmentation', 'square_maps', 'Segmenter']
+__all__ = ['KINDS', 'ALL_KINDS', 'RUNTIMES', 'REVIEW_SCORE', 'StoredMap', 'map_fault', 'ProbabilityMap', 'MeasuredMap',
+           'draw_lesion', 'DrawnMap', 'OutlinedMap', 'FileKind', 'json_bytes', 'Segmentation', 'Backend', 'OnnxBackend',
+           'TorchBackend', 'make_backend', 'turn', 'turn_back', 'd4_maps', 'review_scores', 'ModelInput', 'spacing_of',
+           'prepare_input', 'prepare_ahead', 'LoadedBundle', 'Segmenter']
+
+# %% ../nbs/25_predict.ipynb #b1000001
+from .bundle import ONNX, ONNX_INT8, Bundle
+from .contours import (bounding_box, centre_of_area, clean_map, clean_mask, find_polygons, keyhole,
+                                 measure_polygons, resize_probability, resize_threshold, touches_frame)
+from .core import (DICOM, HEAD, InputError, Source, atomic_path, encode_jpeg, encode_png, open_source,
+                             printable, safe_stem, sniff)
+from .data import draw_contour, image_size, implausible, read_image, resize_image
+from .mc_dropout import Uncertainty, lesion_scores, mc_samples
+from .onnx import OnnxSampler, open_session, run_session
 
 # %% ../nbs/25_predict.ipynb #8cda61e2
-ALL_KINDS = 'mask', 'overlay', 'json', 'geojson', 'coco', 'probability'
+_T = TypeVar('_T', bound='StoredMap')
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Segmentation:
-    "A lesion's border: probabilities, mask, measures, polygons and files."
+class StoredMap:
+    "What a network said about one photograph."
     small: np.ndarray # float32 (h, w) in [0, 1], as the model gave it
-    size: tuple[int, int] # (H, W) of the photograph
-    threshold: float = .5 # lesion from this probability on
+    size: tuple[int, int] # (H, W) of the photograph, pixels
+    threshold: float = .5 # lesion from this probability on, (0, 1)
     name: str = 'image' # of the photograph's file
     source: Source | None = None # where to read the photograph again, for pictures
     largest: bool = False # keep the largest region only
     fill_holes: bool = False # and fill its holes
-    spacing: tuple[float, float] | None = None # mm of a pixel: (row, column)
-    model: dict[str, Any] = field(default_factory=dict) # facts about the bundle
-    doubt: float | None = None # disagreement over the square's symmetries, where it was asked for
-    review_above: float | None = None # more doubt than this is for a person to look at
+    spacing: tuple[float, float] | None = None # millimetres of a pixel: (row, column)
+    model: dict[str, Any] = field(default_factory=dict) # what made the map: architecture, digest, calibration
+    disagreement: float | None = None # of the network with itself, where it was asked for
+    review_above: float | None = None # a larger disagreement is for a person to look at
+    warnings: list[str] = field(default_factory=list) # what is odd about the photograph, in plain words
 
-    def __post_init__(self) -> None: _check(self)
-    @property
-    def needs_review(self) -> bool | None: return None if self.doubt is None or self.review_above is None else self.doubt > self.review_above
-    @cached_property
-    def probability(self) -> np.ndarray: return resize_probability(self.small, self.size)
-    @cached_property
-    def cleaned(self) -> np.ndarray: return clean_map(self.small, self.threshold, self.largest, self.fill_holes)
-    @cached_property
-    def mask(self) -> np.ndarray: return _mask(self)
-    @cached_property
-    def polygons(self) -> list[list[np.ndarray]]: return find_polygons(self.cleaned, self.threshold, self.size)
-    @cached_property
-    def image(self) -> np.ndarray: return _photograph(self)
+    def __post_init__(self) -> None:
+        if reason := map_fault(self.small): raise InputError(f'the map for {self.name}', *reason)
+        if not 0 < self.threshold < 1:
+            raise InputError(f'threshold {self.threshold}', 'is not between 0 and 1', 'give a probability such as 0.5')
+        mm = self.spacing
+        if mm is not None and not (len(mm) == 2 and all(math.isfinite(s) and s > 0 for s in mm)):
+            raise InputError(f'spacing {mm}', 'is not two numbers of millimetres',
+                             'give those of a pixel as (row, column), such as (0.02, 0.02)')
 
-    def contour(self) -> list[np.ndarray]:
-        "Closed rings (N, 2) of (row, column), from the picture's corner, holes after their outer ring."
-        return [r[:, ::-1] for rings in self.polygons for r in rings]
-
-    def with_threshold(self, threshold: float) -> Segmentation: # lesion from this probability on, (0, 1)
-        "The same prediction cut at another probability; the network is not run again."
+    def with_threshold(self: _T,
+        threshold: float, # lesion from this probability on, (0, 1)
+    ) -> _T: # shares the photograph and the probability
+        "The same prediction at another threshold; the network is not run again."
         new = replace(self, threshold=threshold)
-        new.__dict__.update({k: self.__dict__[k] for k in ('probability', 'image') if k in self.__dict__})
+        kept = {k: v for k, v in self.__dict__.items() if k in ('probability', 'image')}
+        new.__dict__.update(kept)
         return new
 
-    def measure(self) -> dict[str, Any]: "Area, place, lengths and mean probability of the lesion, by name."; return _measure(self)
-    def geojson(self) -> dict[str, Any]: "The border as a GeoJSON Feature, in pixels."; return _geojson(self)
-    def coco(self, image_id: int = 1, annotation_id: int = 1) -> dict[str, Any]: # numbers in your own COCO file
-        "The border as a COCO annotation."; return _coco(self, image_id, annotation_id)
-    def overlay(self) -> np.ndarray: "The photograph with the border drawn."; return _overlay(self.image, self.mask)
-    def save(self, folder: str | Path, stem: str | None = None, kinds: Iterable[str] = ALL_KINDS) -> dict[str, Path]: # stem None: the photograph's
-        "Write files of the `kinds` wanted (see `KINDS`); returns their paths by kind."
-        return _save(self, Path(folder), stem, kinds)
-    def preview(self, side: int = 480) -> Image.Image: # longest side, pixels
-        "A thumbnail with the border and a line of numbers."; return _preview(self, side)
-    def _repr_jpeg_(self) -> bytes: return _jpeg(self.preview(), limit=40_000)
-    def __repr__(self) -> str: return _describe(self)
+# %% ../nbs/25_predict.ipynb #71d337b3
+def map_fault(
+    small: np.ndarray, # what a network gave
+) -> tuple[str, str] | None: # the problem and the remedy; None for a map of probabilities
+    "Why an array is not a map of probabilities."
+    if small.ndim != 2 or not small.size: return f'has the shape {small.shape}', 'give an array of rows and columns'
+    broken = np.count_nonzero(~np.isfinite(small))
+    if broken:
+        return f'holds NaN or infinity in {broken} of {small.size} pixels', 'use another model, this one is damaged'
+    low, high = float(small.min()), float(small.max())
+    if low < 0 or high > 1:
+        return f'holds values from {low:.3g} to {high:.3g}, which are not probabilities', 'give values in [0, 1]'
+    return None
 
-# %% ../nbs/25_predict.ipynb #3e9837d9
-def _check(seg: Segmentation) -> None:
-    if seg.small.ndim != 2 or not (seg.small.min() >= 0 and seg.small.max() <= 1):
-        raise InputError(f'the map for {seg.name} is no table of probabilities (NaN perhaps): the model is damaged, use another bundle')
-    if not 0 < seg.threshold < 1: raise InputError(f'the threshold is {seg.threshold}: give a probability between 0 and 1, such as 0.5')
-    if seg.spacing is not None and not (len(seg.spacing) == 2 and all(math.isfinite(s) and s > 0 for s in seg.spacing)):
-        raise InputError(f'the spacing is {seg.spacing}: give the millimetres of a pixel as (row, column), such as (0.02, 0.02)')
-
-# %% ../nbs/25_predict.ipynb #255a84d9
-def _mask(seg: Segmentation) -> np.ndarray:
-    mask = resize_threshold(seg.cleaned, seg.size, seg.threshold)
-    if (seg.largest or seg.fill_holes) and (box := bounding_box(mask)): mask[box] = clean_mask(mask[box], seg.largest, seg.fill_holes)
-    return mask
-
-def _photograph(seg: Segmentation, at_least: int | None = None) -> np.ndarray:
-    if seg.source is None:
-        raise InputError(f'{seg.name} came without its photograph, so nothing can be drawn: predict from a file or an array')
-    img = read_image(seg.source, at_least)
-    if at_least is None and img.shape[:2] != seg.size:
-        raise InputError(f'{seg.name} has changed since (from {seg.size} to {img.shape[:2]} pixels): predict it again')
-    return img
-
-def _describe(seg: Segmentation) -> str:
-    share = np.count_nonzero(seg.mask) / seg.mask.size
-    return f'Segmentation({seg.name}, {seg.size[1]} x {seg.size[0]} pixels, {share:.1%} lesion at threshold {seg.threshold:g})'
+# %% ../nbs/25_predict.ipynb #b1000040
+class ProbabilityMap(StoredMap):
+    "A map, and what follows from it: probability, mask and border."
+    @cached_property
+    def probability(self) -> np.ndarray: # float32 (H, W) in [0, 1]
+        "The probability of lesion at the photograph's size."
+        return resize_probability(self.small, self.size)
+    @cached_property
+    def cleaned(self) -> np.ndarray: # float32 (h, w) in [0, 1]
+        "The small map after `largest` and `fill_holes`."
+        return clean_map(self.small, self.threshold, self.largest, self.fill_holes)
+    @cached_property
+    def mask(self) -> np.ndarray: # bool (H, W)
+        "The lesion at the photograph's size."
+        mask = resize_threshold(self.cleaned, self.size, self.threshold)
+        box = bounding_box(mask)
+        if box and (self.largest or self.fill_holes): # a bridge thinner than a pixel of the map may break on its way up
+            mask[box] = clean_mask(mask[box], self.largest, self.fill_holes)
+        return mask
+    @cached_property
+    def polygons(self) -> list[list[np.ndarray]]: # each an outer ring and its holes, (N, 2) as x, y
+        "The border of the lesion, the largest region first."
+        return find_polygons(self.cleaned, self.threshold, self.size)
+    @property
+    def needs_review(self) -> bool | None: # None where nobody asked
+        "Should a person look at this one?"
+        if self.disagreement is None or self.review_above is None: return None
+        return self.disagreement > self.review_above
 
 # %% ../nbs/25_predict.ipynb #b199a6bb
-def _lengths(seg: Segmentation, unit: str, scale: tuple[float, float]) -> dict[str, float]:
-    "Perimeter and diameters in a unit; `scale` is (row, column)."
-    rings = [r * scale[::-1] for rings in seg.polygons for r in rings]
-    area = np.count_nonzero(seg.mask) * scale[0] * scale[1]
-    return {f'perimeter_{unit}': perimeter(rings), f'equivalent_diameter_{unit}': 2 * math.sqrt(area / math.pi),
-            f'major_diameter_{unit}': feret_diameter(np.concatenate(rings)) if rings else 0.}
+class MeasuredMap(ProbabilityMap):
+    "A map, its border and its measures."
+    def contour(self) -> list[np.ndarray]: # closed rings, each (N, 2)
+        "The border as (row, column) from the picture's corner, holes after their outer ring."
+        return [ring[:, ::-1] for polygon in self.polygons for ring in polygon]
 
-# %% ../nbs/25_predict.ipynb #e404659d
-def _measure(seg: Segmentation) -> dict[str, Any]:
-    "Area, place, lengths and mean probability of a lesion; an empty mask has zeros, and None where there is nothing to say."
-    area, box = int(np.count_nonzero(seg.mask)), bounding_box(seg.mask)
-    inside = seg.small[seg.cleaned >= np.float32(seg.threshold)]
-    found = dict(area_px=area, area_fraction=area / seg.mask.size, centre=centre_of_area(seg.mask) if box else None,
-                 bbox=[box[0].start, box[1].start, box[0].stop, box[1].stop] if box else None, **_lengths(seg, 'px', (1., 1.)),
-                 mean_probability=float(inside.mean()) if box and len(inside) else None)
-    if seg.spacing is None: return found
-    rows, cols = map(float, seg.spacing)
-    return {**found, 'area_mm2': area * rows * cols, **_lengths(seg, 'mm', (rows, cols)), 'spacing_mm': [rows, cols]}
+    def measure(self) -> dict[str, Any]: # zeros for an empty mask, and None where there is nothing to say
+        "Area, place, lengths and mean probability of the lesion; `touches_frame`: they are lower bounds."
+        mask, box = self.mask, bounding_box(self.mask)
+        area = int(np.count_nonzero(mask))
+        inside = self.small[self.cleaned >= np.float32(self.threshold)]
+        measures: dict[str, Any] = dict(
+            area_px=area, area_fraction=area / mask.size,
+            centre=centre_of_area(mask) if box else None,
+            bbox=[box[0].start, box[1].start, box[0].stop, box[1].stop] if box else None,
+            touches_frame=touches_frame(mask),
+            mean_probability=float(inside.mean()) if box and len(inside) else None)
+        measures |= self.lengths('px', (1., 1.))
+        if self.spacing is None: return measures
+        rows, columns = map(float, self.spacing)
+        measures |= dict(area_mm2=area * rows * columns, spacing_mm=[rows, columns])
+        return measures | self.lengths('mm', (rows, columns))
 
-# %% ../nbs/25_predict.ipynb #752060b5
-def _points(ring: np.ndarray) -> list[list[float]]: return ring.round(3).tolist()
+    def lengths(self,
+        unit: str, # the end of the names, such as 'mm'
+        scale: tuple[float, float], # (row, column): height and width of a pixel in that unit
+    ) -> dict[str, float]: # perimeter_UNIT, equivalent_diameter_UNIT and major_diameter_UNIT
+        "Perimeter and diameters in a unit."
+        polygons = measure_polygons(self.polygons, scale)
+        area = np.count_nonzero(self.mask) * scale[0] * scale[1]
+        return {f'perimeter_{unit}': polygons['perimeter'],
+                f'equivalent_diameter_{unit}': 2 * math.sqrt(area / math.pi),
+                f'major_diameter_{unit}': polygons['major_diameter']}
 
-def _geojson(seg: Segmentation) -> dict[str, Any]:
-    "A GeoJSON Feature in image coordinates: x to the right, y down, from the picture's corner."
-    polygons = [[_points(r) for r in rings] for rings in seg.polygons]
-    geometry = None if not polygons else dict(type='Polygon', coordinates=polygons[0]) if len(polygons) == 1 else dict(
-        type='MultiPolygon', coordinates=polygons)
-    return dict(type='Feature', geometry=geometry, properties=dict(
-        name=seg.name, coordinates='pixels of the image: x to the right, y down, (0, 0) at the upper left corner',
-        height=seg.size[0], width=seg.size[1], threshold=seg.threshold, measures=seg.measure()))
-
-# %% ../nbs/25_predict.ipynb #e72957eb
-def _coco(seg: Segmentation, image_id: int, annotation_id: int) -> dict[str, Any]:
-    "A COCO annotation; `bbox` is [x, y, width, height] in pixels."
-    box, rings = bounding_box(seg.mask), [keyhole(r)[:-1] for r in seg.polygons]
-    xywh = [box[1].start, box[0].start, box[1].stop - box[1].start, box[0].stop - box[0].start] if box else [0, 0, 0, 0]
-    return dict(id=annotation_id, image_id=image_id, category_id=1, iscrowd=0, area=int(np.count_nonzero(seg.mask)), bbox=xywh,
-                segmentation=[[round(float(v), 3) for v in r.ravel()] for r in rings])
+    def notes(self) -> list[str]: # sentences without a full stop
+        "What a reader of the measures has to know."
+        leaves = 'the lesion reaches the edge of the photograph, so its measures are lower bounds'
+        return [leaves] * touches_frame(self.mask) + self.warnings
+    def __repr__(self) -> str:
+        fraction = np.count_nonzero(self.mask) / self.mask.size
+        H, W = self.size
+        line = f'{self.name}, {W} x {H} pixels, {fraction:.1%} lesion at threshold {self.threshold:g}'
+        text = printable('; '.join([line, *self.notes()]).replace('\n', '?'), most=1000)
+        return f'{type(self).__name__}({text})'
 
 # %% ../nbs/25_predict.ipynb #8725f306
-def _overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    "The photograph with the border drawn."
-    out, box, width = image.copy(), bounding_box(mask), max(1.5, max(mask.shape) / 200)
+def draw_lesion(
+    image: np.ndarray, # uint8 RGB (H, W, 3)
+    mask: np.ndarray, # bool (H, W)
+) -> np.ndarray: # uint8 RGB (H, W, 3), a copy
+    "The photograph with the border of a mask drawn."
+    out = image.copy()
+    box = bounding_box(mask)
     if box is None: return out
+    width = max(1.5, max(mask.shape) / 200)
     margin = int(4 * width) + 2
     part = tuple(slice(max(0, s.start - margin), s.stop + margin) for s in box)
     out[part] = draw_contour(image[part], mask[part], width=width)
     return out
 
-# %% ../nbs/25_predict.ipynb #f382907f
-def _json(content: dict) -> bytes:
-    return (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + '\n').encode(errors='backslashreplace') # names that are no UTF-8
-
-def _record(seg: Segmentation) -> dict[str, Any]:
-    "What the JSON file says."
-    return dict(name=seg.name, height=seg.size[0], width=seg.size[1], threshold=seg.threshold,
-                largest=seg.largest, fill_holes=seg.fill_holes, measures=seg.measure(), model=seg.model,
-                coordinates='(row, column) in pixels of the image, (0, 0) at the upper left corner',
-                **({} if seg.doubt is None else dict(doubt=seg.doubt, needs_review=seg.needs_review)))
-
-def _coco_file(seg: Segmentation) -> dict[str, Any]:
-    image = dict(id=1, file_name=seg.name, height=seg.size[0], width=seg.size[1])
-    return dict(images=[image], categories=[dict(id=1, name='lesion')], annotations=[seg.coco()])
-
-def _jpeg(im: Image.Image, quality: int = 90, limit: int | None = None) -> bytes:
-    "JPEG bytes, at lower and lower quality until they fit."
-    f = io.BytesIO()
-    im.save(f, 'JPEG', quality=quality)
-    return _jpeg(im, quality - 15, limit) if limit and f.tell() > limit and quality > 20 else f.getvalue()
-
-# %% ../nbs/25_predict.ipynb #1f214b85
-KINDS: dict[str, tuple[str, Callable[[Segmentation], bytes]]] = {
-    'mask': ('_mask.png', lambda s: encode_png(s.mask.view(np.uint8) * np.uint8(255))),
-    'overlay': ('_overlay.jpg', lambda s: _jpeg(Image.fromarray(s.overlay()))),
-    'json': ('.json', lambda s: _json(_record(s))),
-    'geojson': ('.geojson', lambda s: _json(s.geojson())),
-    'coco': ('_coco.json', lambda s: _json(_coco_file(s))),
-    'probability': ('_probability.png', lambda s: encode_png((s.probability * 255 + .5).astype(np.uint8)))}
-
-# %% ../nbs/25_predict.ipynb #1b7f2ae8
-def _save(seg: Segmentation, folder: Path, stem: str | None, kinds: Iterable[str]) -> dict[str, Path]:
-    kinds = [kinds] if isinstance(kinds, str) else list(kinds)
-    if wrong := [k for k in kinds if k not in KINDS]:
-        raise InputError(f'no kind of file is called {wrong[0]!r}: choose from {", ".join(KINDS)}')
-    stem = safe_stem(seg.name if stem is None else f'{stem}.x')
-    paths = {k: folder / f'{stem}{KINDS[k][0]}' for k in kinds}
-    for p in paths.values():
-        if isinstance(seg.source, (str, Path)) and p.exists() and p.samefile(seg.source):
-            raise InputError(f'{p} is the photograph itself and is not overwritten: choose another folder or stem')
-    for k, p in paths.items():
-        with atomic_path(p) as tmp: tmp.write_bytes(KINDS[k][1](seg))
-    return paths
-
 # %% ../nbs/25_predict.ipynb #f9658664
-def _backdrop(seg: Segmentation, size: tuple[int, int]) -> np.ndarray:
-    "The photograph at a small size; the probability as grey where there is no photograph."
-    if seg.source is not None: return resize_image(_photograph(seg, max(size)), size)
-    return np.repeat((255 * resize_probability(seg.small, size)).astype(np.uint8)[..., None], 3, 2)
+class DrawnMap(MeasuredMap):
+    "A map, its measures, and pictures of it."
+    def read_photograph(self,
+        at_least: int | None = None, # a JPEG may come back smaller, as in `read_image`; None: whole
+    ) -> np.ndarray: # uint8 RGB (H, W, 3)
+        "The photograph, read again; raises `InputError` when it is gone or has changed."
+        if self.source is None:
+            raise InputError(self.name, 'came without its photograph, so nothing can be drawn',
+                             'predict from a file or an array')
+        image = read_image(self.source, at_least)
+        if at_least is None and image.shape[:2] != self.size:
+            change = f'from {self.size} to {image.shape[:2]} pixels'
+            raise InputError(self.name, f'has changed since ({change})', 'predict it again')
+        return image
+    @cached_property
+    def image(self) -> np.ndarray: # uint8 RGB (H, W, 3)
+        "The photograph."
+        return self.read_photograph()
+    def overlay(self) -> np.ndarray: # uint8 RGB (H, W, 3)
+        "The photograph with the border drawn."
+        return draw_lesion(self.image, self.mask)
 
-# %% ../nbs/25_predict.ipynb #9fb88f43
-def _preview(seg: Segmentation, side: int) -> Image.Image:
-    "A thumbnail with the border and a line of numbers."
-    H, W = seg.size
-    size = max(1, round(H * side / max(H, W))), max(1, round(W * side / max(H, W)))
-    pic = _overlay(_backdrop(seg, size), resize_threshold(seg.cleaned, size, seg.threshold))
-    m = seg.measure()
-    text = f'{seg.name}: {m["area_fraction"]:.1%} of {W} x {H} px, diameter ' + (
-        f'{m["major_diameter_mm"]:.1f} mm' if seg.spacing else f'{m["major_diameter_px"]:.0f} px')
-    sheet = Image.new('RGB', (max(side, size[1]), size[0] + 20), 'white')
-    sheet.paste(Image.fromarray(pic), ((sheet.width - size[1]) // 2, 0))
-    ImageDraw.Draw(sheet).text((4, size[0] + 3), text, 'black', ImageFont.load_default(12))
-    return sheet
+    def preview(self,
+        side: int = 480, # of the picture, its longer one, pixels
+    ) -> Image.Image: # with a line of numbers below, and one for each note
+        "A thumbnail with the border and the first numbers."
+        H, W = self.size
+        size = max(1, round(H * side / max(H, W))), max(1, round(W * side / max(H, W)))
+        if self.source is None: # then the probability has to do, as grey
+            grey = (255 * resize_probability(self.small, size)).astype(np.uint8)
+            small = np.repeat(grey[..., None], 3, 2)
+        else: small = resize_image(self.read_photograph(max(size)), size)
+        picture = draw_lesion(small, resize_threshold(self.cleaned, size, self.threshold))
+        lines = [self.headline(), *self.notes()]
+        sheet = Image.new('RGB', (max(side, size[1]), size[0] + 20 * len(lines)), 'white')
+        sheet.paste(Image.fromarray(picture), ((sheet.width - size[1]) // 2, 0))
+        for i, line in enumerate(lines):
+            ImageDraw.Draw(sheet).text((4, size[0] + 3 + 20 * i), printable(line.replace('\n', '?')), 'black', ImageFont.load_default(12))
+        return sheet
+
+    def headline(self) -> str: # such as 'mole.jpg: 12.3% of 640 x 480 px, diameter at least 3.1 mm'
+        "The numbers that one wants first, on one line."
+        m = self.measure()
+        diameter = f'{m["major_diameter_mm"]:.1f} mm' if self.spacing else f'{m["major_diameter_px"]:.0f} px'
+        bound = 'at least ' if m['touches_frame'] else ''
+        H, W = self.size
+        return f'{self.name}: {m["area_fraction"]:.1%} of {W} x {H} px, diameter {bound}{diameter}'
+    def _repr_jpeg_(self) -> bytes: return encode_jpeg(self.preview(), limit=40_000)
+
+# %% ../nbs/25_predict.ipynb #b1000015
+class OutlinedMap(DrawnMap):
+    "A map, its measures, its pictures, and its border in the formats of others."
+    def points(self,
+        ring: np.ndarray, # (N, 2)
+    ) -> list[list[float]]: # rounded so finely that they stay distinct
+        "The points of a ring, for JSON."
+        (h, w), (H, W) = self.small.shape, self.size
+        finer = max(0, math.ceil(math.log10(max(h / H, w / W))))
+        return ring.round(3 + finer).tolist()
+
+    def geojson(self) -> dict[str, Any]: # a Feature; x to the right, y down, from the picture's corner
+        "The border as a GeoJSON Feature, in pixels."
+        polygons = [[self.points(ring) for ring in polygon] for polygon in self.polygons]
+        geometry: dict[str, Any] | None = None
+        if len(polygons) == 1: geometry = dict(type='Polygon', coordinates=polygons[0])
+        elif polygons: geometry = dict(type='MultiPolygon', coordinates=polygons)
+        return dict(type='Feature', geometry=geometry, properties=dict(
+            name=self.name, coordinates='pixels of the image: x to the right, y down, (0, 0) at the upper left corner',
+            height=self.size[0], width=self.size[1], threshold=self.threshold, measures=self.measure()))
+
+    def coco(self,
+        image_id: int = 1, # of the photograph in your COCO file
+        annotation_id: int = 1, # of the annotation there
+    ) -> dict[str, Any]: # `bbox` is [x, y, width, height] in pixels
+        "The border as a COCO annotation."
+        box = bounding_box(self.mask)
+        xywh = [0, 0, 0, 0]
+        if box:
+            rows, columns = box
+            xywh = [columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start]
+        rings = [sum(self.points(keyhole(polygon)[:-1]), []) for polygon in self.polygons]
+        return dict(id=annotation_id, image_id=image_id, category_id=1, iscrowd=0,
+                    area=int(np.count_nonzero(self.mask)), bbox=xywh, segmentation=rings)
+    def coco_dataset(self) -> dict[str, Any]: # images, categories and annotations
+        "A whole COCO data set of this one photograph."
+        image = dict(id=1, file_name=self.name, height=self.size[0], width=self.size[1])
+        return dict(images=[image], categories=[dict(id=1, name='lesion')], annotations=[self.coco()])
+
+# %% ../nbs/25_predict.ipynb #f382907f
+class FileKind(NamedTuple):
+    "A kind of output file."
+    ending: str # of its name, behind the stem
+    content: Callable[[Segmentation], bytes] # what the file holds
+
+def json_bytes(
+    content: dict[str, Any], # numbers have to be finite
+) -> bytes: # UTF-8, also for file names that are not
+    "A dictionary as a JSON file."
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + '\n'
+    return text.encode(errors='backslashreplace')
+
+KINDS = {
+    'mask': FileKind('_mask.png', lambda s: encode_png(s.mask.view(np.uint8) * np.uint8(255))),
+    'overlay': FileKind('_overlay.jpg', lambda s: encode_jpeg(s.overlay())),
+    'json': FileKind('.json', lambda s: json_bytes(s.record())),
+    'geojson': FileKind('.geojson', lambda s: json_bytes(s.geojson())),
+    'coco': FileKind('_coco.json', lambda s: json_bytes(s.coco_dataset())),
+    'probability': FileKind('_probability.png', lambda s: encode_png((s.probability * 255 + .5).astype(np.uint8)))}
+
+ALL_KINDS = tuple(KINDS)
+
+# %% ../nbs/25_predict.ipynb #b1000042
+class Segmentation(OutlinedMap):
+    "A lesion's border: probabilities, mask, measures, polygons and files."
+    def record(self) -> dict[str, Any]: # what the JSON file says
+        "All that is known about the result, as JSON."
+        path = str(self.source) if isinstance(self.source, (str, os.PathLike)) else None
+        record: dict[str, Any] = dict(
+            name=self.name, source=path, height=self.size[0], width=self.size[1], threshold=self.threshold,
+            largest=self.largest, fill_holes=self.fill_holes, measures=self.measure(), warnings=self.warnings,
+            model=self.model, coordinates='(row, column) in pixels of the image, (0, 0) at the upper left corner')
+        if self.disagreement is None: return record
+        return record | dict(doubt=self.disagreement, needs_review=self.needs_review)
+
+    def save(self,
+        folder: str | Path, # where to; made when missing
+        stem: str | None = None, # how the names of the files begin; None: like the photograph's
+        kinds: Iterable[str] = ALL_KINDS, # which files, names of `KINDS`; one name alone will do
+    ) -> dict[str, Path]: # the file of each kind; raises `InputError` for a kind that is unknown
+        "Write files of the kinds wanted; the photograph itself is never overwritten."
+        kinds = [kinds] if isinstance(kinds, str) else list(kinds)
+        for kind in kinds:
+            if kind not in KINDS:
+                raise InputError(f'kind {kind!r}', 'is not a kind of file', f'choose from {", ".join(KINDS)}')
+        stem = safe_stem(self.name if stem is None else f'{stem}.x') # whose suffix is cut off
+        paths = {kind: Path(folder) / f'{stem}{KINDS[kind].ending}' for kind in kinds}
+        for path in paths.values():
+            if isinstance(self.source, (str, os.PathLike)) and path.exists() and path.samefile(self.source):
+                raise InputError(path, 'is the photograph itself and is not overwritten',
+                                 'choose another folder or stem')
+        for kind, path in paths.items():
+            with atomic_path(path) as tmp: tmp.write_bytes(KINDS[kind].content(self))
+        return paths
 
 # %% ../nbs/25_predict.ipynb #ab8f918c
-class _Backend(Protocol):
-    def probabilities(self, batch: np.ndarray) -> np.ndarray: ... # uint8 (N, H, W, 3) to float32 (N, H, W)
-    def samples(self, image: np.ndarray, n: int, seed: int) -> np.ndarray: ... # uint8 (S, S, 3) to float32 (n, S, S)
+class Backend(Protocol):
+    "What a runtime has to do."
+    def probabilities(self,
+        batch: np.ndarray, # uint8 RGB (N, H, W, 3)
+    ) -> np.ndarray: # float32 (N, H, W) in [0, 1]
+        "Calibrated probabilities of a batch."
+        ...
+    def samples(self,
+        image: np.ndarray, # uint8 RGB (S, S, 3), S the bundle's size
+        n: int, # how many
+        seed: int, # same seed, same samples
+    ) -> np.ndarray: # float32 (n, S, S) in [0, 1]
+        "Samples of MC dropout."
+        ...
 
-class _OnnxBackend:
+class OnnxBackend:
     "A bundle's exported files on onnxruntime; many threads may share it."
-    def __init__(self, bundle: Bundle, threads: int | None, file: str = ONNX):
-        self.bundle, self.threads, self.path = bundle, threads, bundle.file(file)
+    def __init__(self,
+        bundle: Bundle, # with exported files
+        threads: int | None = None, # of one prediction; None: all cores
+        file: str = ONNX, # or `ONNX_INT8`
+    ):
+        self.bundle, self.threads = bundle, threads
+        self.path = bundle.file(file)
         self.session = open_session(self.path, threads)
-
-    def probabilities(self, batch: np.ndarray) -> np.ndarray:
-        return run_session(self.session, ['probability'], {'image': batch}, self.path)[0]
     @cached_property
-    def sampler(self) -> OnnxSampler: return OnnxSampler(self.bundle, self.threads)
-    def samples(self, image: np.ndarray, n: int, seed: int) -> np.ndarray: return self.sampler(image, n, seed=seed)
+    def sampler(self) -> OnnxSampler:
+        "Encoder and decoder for MC dropout, opened when they are first wanted."
+        return OnnxSampler(self.bundle, self.threads)
 
-class _TorchBackend:
-    "A bundle's network on torch; many threads may share it."
-    def __init__(self, bundle: Bundle, threads: int | None):
+    def probabilities(self,
+        batch: np.ndarray, # uint8 RGB (N, H, W, 3)
+    ) -> np.ndarray: # float32 (N, H, W) in [0, 1]
+        "Calibrated probabilities of a batch."
+        return run_session(self.session, ['probability'], {'image': batch}, self.path)[0]
+    def samples(self,
+        image: np.ndarray, # uint8 RGB (S, S, 3), S the bundle's size
+        n: int, # how many
+        seed: int, # same seed, same samples
+    ) -> np.ndarray: # float32 (n, S, S) in [0, 1]
+        "Samples of MC dropout."
+        return self.sampler(image, n, seed=seed)
+
+# %% ../nbs/25_predict.ipynb #b100001d
+class TorchBackend:
+    "A bundle's network on PyTorch; many threads may share it."
+    process: int | None = None # the one in which a network first ran
+
+    def __init__(self,
+        bundle: Bundle, # with its weights
+        threads: int | None = None, # of the whole process; None: as they are
+    ):
         import torch
-        if threads: torch.set_num_threads(threads)
+        if TorchBackend.process is None: TorchBackend.process = os.getpid()
+        if threads and not self.is_forked: torch.set_num_threads(threads)
         self.torch, self.calibration = torch, bundle.calibration
         self.model = bundle.model().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.scale = 1 / (255 * torch.tensor(bundle.std).view(1, 3, 1, 1))
         self.shift = (torch.tensor(bundle.mean) / torch.tensor(bundle.std)).view(1, 3, 1, 1)
+    @property
+    def is_forked(self) -> bool:
+        "Is this a forked copy of the process in which a network first ran?"
+        return os.getpid() != TorchBackend.process
 
-    def probabilities(self, batch: np.ndarray) -> np.ndarray:
-        "uint8 (N, H, W, 3) to float32 (N, H, W)."
+    def normalised(self,
+        batch: np.ndarray, # uint8 RGB (N, H, W, 3)
+    ) -> Any: # Tensor float32 (N, 3, H, W)
+        "Pixels as the network wants them."
+        if self.is_forked: self.torch.set_num_threads(1)
+        return self.torch.from_numpy(batch).permute(0, 3, 1, 2) * self.scale - self.shift
+    def probabilities(self,
+        batch: np.ndarray, # uint8 RGB (N, H, W, 3)
+    ) -> np.ndarray: # float32 (N, H, W) in [0, 1]
+        "Calibrated probabilities of a batch."
         with self.torch.inference_mode():
-            x = self.torch.from_numpy(batch).permute(0, 3, 1, 2) * self.scale - self.shift
-            return self.calibration(self.model(x)[:, 0]).numpy()
-
-    def samples(self, image: np.ndarray, n: int, seed: int) -> np.ndarray:
-        x = self.torch.from_numpy(image[None]).permute(0, 3, 1, 2) * self.scale - self.shift
-        return mc_samples(self.model, x, n, seed=seed, calibration=self.calibration)
+            return self.calibration(self.model(self.normalised(batch))[:, 0]).numpy()
+    def samples(self,
+        image: np.ndarray, # uint8 RGB (S, S, 3), S the bundle's size
+        n: int, # how many
+        seed: int, # same seed, same samples
+    ) -> np.ndarray: # float32 (n, S, S) in [0, 1]
+        "Samples of MC dropout."
+        return mc_samples(self.model, self.normalised(image[None]), n, seed=seed, calibration=self.calibration)
 
 # %% ../nbs/25_predict.ipynb #cea8cf7e
-RUNTIMES: dict[tuple[str, str], Callable[[Bundle, int | None], _Backend]] = {
-    ('onnxruntime', 'float32'): _OnnxBackend, ('onnxruntime', 'int8'): partial(_OnnxBackend, file=ONNX_INT8), ('torch', 'float32'): _TorchBackend}
+RUNTIMES: dict[tuple[str, str], Callable[[Bundle, int | None], Backend]] = {
+    ('onnxruntime', 'float32'): OnnxBackend,
+    ('onnxruntime', 'int8'): partial(OnnxBackend, file=ONNX_INT8),
+    ('torch', 'float32'): TorchBackend}
 
-def _backend(bundle: Bundle, threads: int | None, runtime: str, precision: str = 'float32') -> _Backend:
+def make_backend(
+    bundle: Bundle, # the model
+    threads: int | None = None, # of the network; None: all cores
+    runtime: str = 'onnxruntime', # or 'torch'
+    precision: str = 'float32', # or 'int8', on onnxruntime
+) -> Backend: # raises `InputError` for a pair that is not in `RUNTIMES`
+    "A bundle's network on one of the runtimes."
     if (runtime, precision) not in RUNTIMES:
-        raise InputError(f'no runtime is called {runtime!r} with precision {precision!r}: choose from {", ".join(map(" ".join, RUNTIMES))}')
+        raise InputError(f'runtime {runtime} with precision {precision}', 'is not on offer',
+                         f'choose from {", ".join(map(" ".join, RUNTIMES))}')
     return RUNTIMES[runtime, precision](bundle, threads)
 
 # %% ../nbs/25_predict.ipynb #b549b88b
-def _turn(a: np.ndarray, k: int, flip: bool) -> np.ndarray:
-    "Rotate (N, H, W, ...) by k quarter turns, then mirror."
-    return np.rot90(a, k, axes=(1, 2))[:, :, ::-1 if flip else 1]
+def turn(
+    a: np.ndarray, # (N, H, W, ...)
+    k: int, # quarter turns
+    flip: bool, # mirror afterwards?
+) -> np.ndarray: # a view
+    "Rotate pictures by quarter turns, then mirror them."
+    rotated = np.rot90(a, k, axes=(1, 2))
+    return rotated[:, :, ::-1] if flip else rotated
 
-def _turn_back(a: np.ndarray, k: int, flip: bool) -> np.ndarray: return np.rot90(a[:, :, ::-1 if flip else 1], -k, axes=(1, 2))
+def turn_back(
+    a: np.ndarray, # (N, H, W, ...), from `turn`
+    k: int, # the same as there
+    flip: bool, # the same as there
+) -> np.ndarray: # a view
+    "Undo `turn`."
+    return np.rot90(a[:, :, ::-1] if flip else a, -k, axes=(1, 2))
 
 # %% ../nbs/25_predict.ipynb #f93b0c44
-def square_maps(
+def d4_maps(
     probabilities: Callable[[np.ndarray], np.ndarray], # uint8 (N, S, S, 3) to float32 (N, S, S)
     batch: np.ndarray, # uint8 (N, S, S, 3)
 ) -> np.ndarray: # float32 (N, 8, S, S), the plain prediction first, its mirror image second
     "Predictions over the eight symmetries of the square, turned back; the network sees 2 N images at a time."
-    n, out = len(batch), np.empty((len(batch), 8, *batch.shape[1:3]), np.float32)
+    n = len(batch)
+    out = np.empty((n, 8, *batch.shape[1:3]), np.float32)
     for k in range(4):
-        both = probabilities(np.ascontiguousarray(np.concatenate([_turn(batch, k, False), _turn(batch, k, True)])))
-        out[:, 2 * k], out[:, 2 * k + 1] = _turn_back(both[:n], k, False), _turn_back(both[n:], k, True)
+        pair = np.concatenate([turn(batch, k, False), turn(batch, k, True)])
+        answers = probabilities(np.ascontiguousarray(pair))
+        out[:, 2 * k] = turn_back(answers[:n], k, False)
+        out[:, 2 * k + 1] = turn_back(answers[n:], k, True)
     return out
 
 # %% ../nbs/25_predict.ipynb #fb43e3bf
-DOUBT = 'disagreement' # which of `lesion_scores`
+REVIEW_SCORE = 'disagreement' # which of `lesion_scores` tells what a person should look at
 
-def _doubt(
-    square: np.ndarray, # float32 (8, S, S), from `square_maps`
-    bundle: Bundle,
-) -> dict[str, Any]: # fields of a `Segmentation`
-    "How much the symmetries disagree, and from where on that is for a person to look at."
+def review_scores(
+    maps: np.ndarray, # float32 (N, 8, S, S), from `d4_maps`
+    bundle: Bundle, # calibrated, so that it has a rule for review
+) -> list[float]: # one for each photograph; raises `InputError` for a bundle without a rule
+    "How much the symmetries disagree about each photograph."
     rule = bundle.info.get('review')
-    if not rule: raise InputError(f'{bundle.path}: no doubt to review was fitted for this bundle; run `lesion_seg calibrate` on it first')
-    scores = lesion_scores(gather(square, bundle.threshold), bundle.threshold)
-    if rule['score'] not in scores: raise InputError(f'{bundle.path}: {rule["score"]!r} is no score of doubt; run `lesion_seg calibrate` on it again')
-    return dict(doubt=scores[rule['score']], review_above=rule['threshold'])
+    if not rule: raise InputError(bundle.path, 'has no rule for review', 'run `lesion_seg calibrate` on it first')
+    scores = [lesion_scores(Uncertainty.from_samples(m, bundle.threshold), bundle.threshold) for m in maps]
+    if any(rule['score'] not in s for s in scores):
+        raise InputError(bundle.path, f'{rule["score"]!r} is not a score of uncertainty',
+                         'run `lesion_seg calibrate` on it again')
+    return [s[rule['score']] for s in scores]
 
 # %% ../nbs/25_predict.ipynb #dd42bf02
-class _Input(NamedTuple):
-    pixels: np.ndarray # uint8 (S, S, 3), what the model sees
-    size: tuple[int, int] # of the photograph
-    name: str
+class ModelInput(NamedTuple):
+    "One photograph, ready for the network."
+    pixels: np.ndarray # uint8 RGB (S, S, 3), what the model sees
+    size: tuple[int, int] # (H, W) of the photograph, pixels
+    name: str # of its file
     source: Any # what `read_image` takes, again and again
+    spacing: tuple[float, float] | None = None # millimetres of a pixel, where the file knows: (row, column)
+    warnings: tuple[str, ...] = () # what is odd about it
+
+# %% ../nbs/25_predict.ipynb #b1000025
+def spacing_of(
+    src: Source, # as in `read_image`
+) -> tuple[float, float] | None: # millimetres of a pixel: (row, column); None where the photograph does not say
+    "The size of a pixel, where a photograph knows it; only DICOM does."
+    if isinstance(src, (np.ndarray, Image.Image)): return None
+    if not hasattr(src, 'PixelData'): # a data set of pydicom is DICOM already
+        with open_source(src) as f:
+            if sniff(f.read(HEAD)) is not DICOM: return None
+    from lesion_seg.dicom import dicom_summary
+    spacing = dicom_summary(src).get('pixel_spacing')  # type: ignore[arg-type]
+    return tuple(spacing) if spacing else None
 
 # %% ../nbs/25_predict.ipynb #c288c8a8
-def _prepare(src: Source, side: int) -> _Input:
-    "Decode one source into model input."
-    path = src if isinstance(src, (str, Path)) else getattr(src, 'name', None) or getattr(src, 'filename', None)
+def prepare_input(
+    src: Source, # path, bytes, binary file, array, PIL image or data set of pydicom
+    side: int, # S: the side of the model's input, pixels
+) -> ModelInput: # raises `InputError` for what cannot be read
+    "Decode one photograph for the network."
+    path = src if isinstance(src, (str, os.PathLike)) else getattr(src, 'name', '') or getattr(src, 'filename', '')
     name = re.split(r'[/\\]', str(path))[-1] if path else 'image'
-    if not isinstance(src, (str, Path)) and hasattr(src, 'read'):
-        src = src.read()
-        if isinstance(src, str): raise InputError(f"{name} is open as text: open it with mode 'rb'")
+    if hasattr(src, 'read'): # an open file may be closed by the time that a picture is wanted
+        with open_source(src) as f: src = f.read()
     if isinstance(src, np.ndarray): src = read_image(src)
-    size = image_size(src)
-    return _Input(resize_image(read_image(src, at_least=side), side), size, name, src)
+    size, spacing = image_size(src), spacing_of(src)
+    image = read_image(src, at_least=side)
+    odd = implausible(image)
+    return ModelInput(resize_image(image, side), size, name, src, spacing, (f'the photograph {odd}',) if odd else ())
 
-# %% ../nbs/25_predict.ipynb #9f91205a
-def _answers(
-    s: Segmenter,
-    items: list[_Input],
-    tta: bool = False, review: bool = False, threshold: float | None = None, largest: bool | None = None, **options: Any, # see `Segmenter.predict`
-) -> list[Segmentation]:
-    "One pass of the network over prepared photographs, or eight."
-    if not items: return []
-    batch = np.stack([i.pixels for i in items])
-    square = square_maps(s.backend.probabilities, batch) if tta or review else None
-    maps = s.backend.probabilities(batch) if square is None else square.mean(1) if tta else square[:, 0]
-    doubts = [_doubt(q, s.bundle) for q in square] if review and square is not None else [{}] * len(items)
-    cut, one = s.bundle.threshold if threshold is None else threshold, s.bundle.largest if largest is None else largest
-    return [Segmentation(m.copy(), i.size, cut, i.name, i.source, one, model=s.facts, **options, **d) for m, i, d in zip(maps, items, doubts, strict=True)]
+# %% ../nbs/25_predict.ipynb #8c937b41
+def prepare_ahead(
+    prepare: Callable[[Any], ModelInput], # raises `InputError` for a broken file
+    srcs: Iterable[Any], # what `prepare` takes
+    batch_size: int, # at least 1
+    workers: int, # threads, at least 1
+) -> Iterator[list[ModelInput | InputError]]: # groups of `batch_size`, in order; the last may be smaller
+    "Prepare sources in threads, at most two groups ahead."
+    if batch_size < 1 or workers < 1:
+        raise InputError(f'batch_size {batch_size} with {workers} workers', 'cannot work', 'give at least 1 of both')
+    def outcome(future: Future) -> ModelInput | InputError:
+        error = future.exception()
+        return error if isinstance(error, InputError) else future.result()
+
+    remaining = iter(srcs)
+    waiting: deque[Future] = deque()
+    pool = ThreadPoolExecutor(workers)
+    try:
+        while True:
+            for src in islice(remaining, 2 * batch_size - len(waiting)): waiting.append(pool.submit(prepare, src))
+            if not waiting: return
+            group = [waiting.popleft() for _ in range(min(batch_size, len(waiting)))]
+            yield [outcome(future) for future in group]
+    finally: pool.shutdown(cancel_futures=True)
 
 # %% ../nbs/25_predict.ipynb #b23e7a6b
-class Segmenter:
-    "A bundle, ready to predict. Make one and keep it: it may be shared by threads."
+class LoadedBundle:
+    "A bundle on a runtime, ready for prepared photographs; threads may share it."
     def __init__(self,
-        bundle: str | Path | Bundle | None = None, # a bundle or its folder; None: the one that comes with the package
+        bundle: str | Path | Bundle | None = None, # a bundle, its folder, or a run's; None or 'shipped': the one in the package
         threads: int | None = None, # of the network; None: all cores. With torch this holds for the whole process
-        runtime: str | None = None, # 'onnxruntime' or 'torch'; None: onnxruntime where the bundle was exported, else torch
+        runtime: str | None = None, # 'onnxruntime' or 'torch'; None: the first where the bundle was exported
         precision: str = 'float32', # or 'int8', for a bundle that was quantized: faster, the border may move a little
     ):
-        self.bundle = Bundle.shipped() if bundle is None else bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
-        self.runtime = runtime or ('onnxruntime' if 'onnx' in self.bundle.info or precision == 'int8' else 'torch')
-        self.backend, self.precision = _backend(self.bundle, threads, self.runtime, precision), precision
-        keys = ('size', 'threshold', 'temperature', 'weights_sha256')
-        self.facts = {'architecture': self.bundle.architecture['name'], 'precision': precision,
-                      **{k: self.bundle.info[k] for k in keys}, 'calibration': self.bundle.info.get('calibration', {})}
+        self.bundle = Bundle.open(bundle)
+        exported = 'onnx' in self.bundle.info or precision == 'int8'
+        self.runtime = runtime or ('onnxruntime' if exported else 'torch')
+        self.threads, self.precision = threads, precision
+        self.backend = make_backend(self.bundle, threads, self.runtime, precision)
+        info = self.bundle.info
+        self.metadata = dict(
+            architecture=self.bundle.architecture['name'], precision=precision, size=info['size'],
+            threshold=info['threshold'], temperature=info['temperature'], weights_sha256=info['weights_sha256'],
+            calibration=info.get('calibration', {}))
 
+    def predict_inputs(self,
+        items: list[ModelInput], # photographs, from `prepare_input`
+        threshold: float | None = None, # as in `predict`
+        tta: bool = False, # as in `predict`
+        largest: bool | None = None, # as in `predict`
+        fill_holes: bool = False, # as in `predict`
+        spacing: tuple[float, float] | None = None, # as in `predict`
+        review: bool = False, # as in `predict`
+    ) -> list[Segmentation]: # one for each photograph
+        "The lesions in prepared photographs: one pass of the network, or eight."
+        if not items: return []
+        batch = np.stack([i.pixels for i in items])
+        scores: list[float | None] = [None] * len(items)
+        if tta or review:
+            eight = d4_maps(self.backend.probabilities, batch)
+            maps = eight.mean(1) if tta else eight[:, 0]
+            if review: scores = list(review_scores(eight, self.bundle))
+        else: maps = self.backend.probabilities(batch)
+        limit = self.bundle.info['review']['threshold'] if review else None
+        return [Segmentation(
+            m.copy(), i.size, self.bundle.threshold if threshold is None else threshold, i.name, i.source,
+            largest=self.bundle.largest if largest is None else largest, fill_holes=fill_holes,
+            spacing=i.spacing if spacing is None else spacing, model=self.metadata,
+            disagreement=s, review_above=limit, warnings=list(i.warnings))
+            for m, i, s in zip(maps, items, scores, strict=True)]
+
+    def __reduce__(self) -> tuple:
+        bundle = replace(self.bundle, path=self.bundle.path.absolute())
+        return type(self), (bundle, self.threads, self.runtime, self.precision)
+    def __repr__(self) -> str: return f'{type(self).__name__}({self.bundle!r})'
+
+# %% ../nbs/25_predict.ipynb #b1000044
+class Segmenter(LoadedBundle):
+    "A bundle, ready to predict. Make one and keep it: it may be shared by threads."
     def predict(self,
-        src: Source, # path, bytes, binary file, array or PIL image, of any size from 1 x 1
-        threshold: float | None = None, # None: the bundle's
+        src: Source, # path, bytes, binary file, array, PIL image or data set of pydicom, of any size from 1 x 1
+        threshold: float | None = None, # lesion from this probability on, (0, 1); None: the bundle's
         tta: bool = False, # mean over the square's eight symmetries: eight passes
         largest: bool | None = None, # keep the largest region only (4-connected); None: as the bundle was calibrated
         fill_holes: bool = False, # fill its holes
-        spacing: tuple[float, float] | None = None, # mm of a pixel of the photograph: (row, column)
-        review: bool = False, # say how doubtful the answer is and whether a person should look (`needs_review`): eight passes
+        spacing: tuple[float, float] | None = None, # mm of a pixel: (row, column); None: as a DICOM file says
+        review: bool = False, # say how far the symmetries disagree and whether a person should look: eight passes
     ) -> Segmentation: # raises `InputError` for a file that cannot be read
         "The lesion in one photograph."
-        item = _prepare(src, self.bundle.size)
-        return _answers(self, [item], tta, review, threshold=threshold, largest=largest, fill_holes=fill_holes, spacing=spacing)[0]
+        item = prepare_input(src, self.bundle.size)
+        return self.predict_inputs([item], threshold, tta, largest, fill_holes, spacing, review)[0]
 
     __call__ = predict
-
-    def uncertainty(self,
-        src: Source, # as in `predict`
-        n: int = 20, # samples
-        seed: int = 0, # same seed, same samples
-    ) -> Uncertainty: # maps of the model's size
-        "MC dropout: what the network says with channels of its decoder switched off at random."
-        return gather(self.backend.samples(_prepare(src, self.bundle.size).pixels, n, seed), self.bundle.threshold)
 
     def predict_many(self,
         srcs: Iterable[Source], # as in `predict`; read as it goes, may be endless
@@ -385,29 +615,17 @@ class Segmenter:
         **options: Any, # as in `predict`
     ) -> Iterator[Segmentation | InputError]: # in the order of `srcs`; the error stands where a file could not be read
         "The lesions in many photographs, one after the other; a broken file does not stop the others."
-        for group in _ahead(lambda s: _prepare(s, self.bundle.size), srcs, batch_size, workers):
-            done = iter(_answers(self, [i for i in group if isinstance(i, _Input)], **options))
-            yield from (i if isinstance(i, InputError) else next(done) for i in group)
+        for group in prepare_ahead(partial(prepare_input, side=self.bundle.size), srcs, batch_size, workers):
+            whole = [i for i in group if isinstance(i, ModelInput)]
+            results = iter(self.predict_inputs(whole, **options))
+            for item in group: yield item if isinstance(item, InputError) else next(results)
 
-    def __repr__(self) -> str: return f'Segmenter({self.bundle!r})'
-
-# %% ../nbs/25_predict.ipynb #8c937b41
-def _ahead(
-    prepare: Callable[[Any], _Input], # raises InputError for a broken file
-    srcs: Iterable[Any],
-    batch_size: int, # at least 1
-    workers: int, # at least 1
-) -> Iterator[list[_Input | InputError]]: # groups of `batch_size`, in order
-    "Prepare sources in threads, at most two groups ahead."
-    if batch_size < 1 or workers < 1: raise InputError(f'batch_size is {batch_size} and workers is {workers}: both must be at least 1')
-    todo, waiting, pool = iter(srcs), deque[Future](), ThreadPoolExecutor(workers)
-    try:
-        while True:
-            while len(waiting) < 2 * batch_size and (src := next(todo, todo)) is not todo: waiting.append(pool.submit(prepare, src))
-            if not waiting: return
-            yield [_outcome(waiting.popleft()) for _ in range(min(batch_size, len(waiting)))]
-    finally: pool.shutdown(cancel_futures=True)
-
-def _outcome(future: Future) -> Any:
-    try: return future.result()
-    except InputError as e: return e
+    def uncertainty(self,
+        src: Source, # as in `predict`
+        n: int = 20, # samples
+        seed: int = 0, # same seed, same samples
+    ) -> Uncertainty: # maps of the model's size
+        "MC dropout: what the network says with channels of its decoder switched off at random."
+        prepared = prepare_input(src, self.bundle.size)
+        samples = self.backend.samples(prepared.pixels, n, seed)
+        return Uncertainty.from_samples(samples, self.bundle.threshold, size=prepared.size)

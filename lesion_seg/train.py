@@ -4,206 +4,381 @@
 
 # %% ../nbs/15_train.ipynb #069906ae
 from __future__ import annotations
-
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
 import torch
 from fastai.callback.core import Callback
+from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.progress import ProgressCallback
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.optimizer import Adam
-from fastai.torch_core import num_distrib
+from fastai.torch_core import num_distrib, rank_distrib
 from torch import nn
-from torch.optim.swa_utils import update_bn
-
-from .bundle import Bundle, save_bundle
-from .callbacks import BEST, BUNDLE, CHECKPOINT, HISTORY, TENSORBOARD, load_best, precision_callbacks, read_state, schedule_callbacks
-from .callbacks import Checkpoint, CPUBFloat16, Distil, History, KeepBest, PerImage, Run, SeedEpoch, ThawEncoder, WeightAverage
-from .core import InputError, writing
+from .bundle import METADATA, Bundle, save_bundle
+from .callbacks import BEST, BUNDLE, CHECKPOINT, HISTORY, TENSORBOARD
+from .callbacks import Checkpoint, CPUBFloat16, Distil, History, KeepBest, PerImage
+from .callbacks import Run, SeedEpoch, ThawEncoder, WeightAverage
+from .callbacks import load_best, precision_callbacks, read_state, schedule_callbacks
+from .core import InputError, cores, sha256, writing
 from .loaders import MEAN, STD, lesion_dls
-from .loss import DiceBCELoss
-from .manifest import Manifest
+from .loss import make_loss
+from .manifest import LesionPair, Manifest
 from .records import RecordReader
-from .unet import UNet, lesion_unet, param_groups
+from .unet import OwnNetwork, build_model, param_groups
 
 if TYPE_CHECKING:
-    from lesion_seg.distributed import Together
+    from lesion_seg.distributed import DistributedTraining
 
 # %% auto #0
-__all__ = ['MODELS', 'lesion_learner', 'fit', 'make_model', 'train', 'mean_weights']
+__all__ = ['lesion_learner', 'differences', 'data_digests', 'check_data', 'best_row', 'open_run', 'headline', 'announce',
+           'architecture_of', 'run_settings', 'distributed_callback', 'distil_callback', 'train_rest',
+           'training_record', 'save_run', 'has_bundle', 'finish', 'fit', 'start_weights', 'train_model']
 
 # %% ../nbs/15_train.ipynb #affc1f67
 def lesion_learner(
-    dls: DataLoaders,  # from `lesion_dls`
-    model: nn.Module,  # one channel of logits, e.g. from `lesion_unet`
-    loss: nn.Module | None = None,  # None: `DiceBCELoss()`
-    precision: str = "auto",  # see `precision_callbacks`
-    wd: float = 0.01,  # decoupled weight decay
-) -> Learner:
+    dls: DataLoaders, # from `lesion_dls`
+    model: nn.Module, # images (N, 3, H, W) to one channel of logits, such as from `build_model`
+    loss: nn.Module | str | dict[str, Any] | None = None, # a module, a name in `LOSSES`, or a dict with it
+    precision: str = 'auto', # see `choose_precision`
+    wd: float = 0.01, # decoupled weight decay
+) -> Learner: # ready for `fit`
     "A fastai Learner with per-image Dice and Jaccard, mixed precision and an encoder/decoder splitter."
-    metrics = [PerImage("dice", 0), PerImage("jaccard", 1)]
-    return Learner(dls, model, loss_func=loss or DiceBCELoss(), opt_func=Adam, splitter=param_groups, metrics=metrics,
-                   wd=wd, cbs=precision_callbacks(precision, torch.device(dls.device)))
+    metrics = [PerImage('dice', 0), PerImage('jaccard', 1)]
+    cbs = precision_callbacks(precision, torch.device(dls.device))
+    if isinstance(loss, dict): loss = make_loss(**loss)
+    if loss is None or isinstance(loss, str): loss = make_loss(loss or 'dice_bce')
+    return Learner(dls, model, loss_func=loss, opt_func=Adam, splitter=param_groups, metrics=metrics, wd=wd, cbs=cbs)
 
-# %% ../nbs/15_train.ipynb #c0ffee05
-def _team() -> Together | None:
-    "The processes that `accelerate launch` or `torchrun` started; None for one alone."
-    if num_distrib() < 2: return None
-    from lesion_seg.distributed import Together
-    return Together()
+# %% ../nbs/15_train.ipynb #63ae76e1
+def differences(
+    old: dict[str, Any], # settings by name
+    new: dict[str, Any], # settings by name
+) -> str: # such as 'lr 0.005 -> 0.001, wd 0.01 -> (none)'; '' where there is none
+    "What differs between two sets of settings, as JSON knows them (which has no tuples)."
+    old, new = json.loads(json.dumps([old, new]))
+    def short(value: Any) -> str:
+        text = json.dumps(value)
+        return text if len(text) <= 40 else f'{text[:37]}...'
+    def side(settings: dict[str, Any], k: str) -> str: return short(settings[k]) if k in settings else '(none)'
+    differ = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)]
+    return ', '.join(f'{k} {side(old, k)} -> {side(new, k)}' for k in differ)
+
+# %% ../nbs/15_train.ipynb #63ae76e5
+def data_digests(
+    pairs: Iterable[LesionPair], # what a training learns and is judged from
+) -> dict[str, str]: # by id: 8 hexadecimal digits for the image, then 8 for the mask
+    "A short digest of each pair: name and size of the image, name and content of the mask."
+    def short(*parts: Any) -> str: return hashlib.sha256('\n'.join(map(str, parts)).encode()).hexdigest()[:8]
+    def digest(p: LesionPair) -> str:
+        image, mask = Path(p.image), p.mask and Path(p.mask) # records hold both in one shard, whose size is taken
+        return short(image.name, image.stat().st_size) + (short(mask.name, sha256(mask)) if mask else short())
+    pairs = list(pairs)
+    with ThreadPoolExecutor(cores()) as pool: digests = list(pool.map(digest, pairs))
+    return dict(zip((p.id for p in pairs), digests, strict=True))
+
+def check_data(
+    pairs: Iterable[LesionPair], # as they are now
+    before: dict[str, str], # from `data_digests`, when the training began
+    now: dict[str, str], # from `data_digests` of the pairs
+) -> None: # raises `InputError` that names the first file
+    "Refuse to go on with files that were changed in place."
+    changed = [p for p in pairs if now[p.id] != before.get(p.id, now[p.id])]
+    if not changed: return
+    p = changed[0]
+    same_image = now[p.id][:8] == before[p.id][:8]
+    about = p.mask if same_image and p.mask else p.image
+    others = f' (and {len(changed) - 1} more)' if len(changed) > 1 else ''
+    remedy = 'put the old one back, or start anew with `resume=False`'
+    raise InputError(about, f'is not the file that this training began with{others}', remedy)
+
+# %% ../nbs/15_train.ipynb #1e40d9f0
+def best_row(
+    run: Run, # with at least one finished epoch
+) -> dict[str, float]: # raises `InputError` for a history that a training did not write
+    "The row of the best validation Jaccard, the first of equals."
+    wanted = {'jaccard', 'valid_loss', 'dice', 'seconds'}
+    if all(wanted <= r.keys() for r in run.rows): return max(run.rows, key=lambda r: r['jaccard'])
+    raise InputError(run.folder / CHECKPOINT, 'has a history that lacks a column',
+                     'delete it to start again from the beginning')
 
 # %% ../nbs/15_train.ipynb #65b63254
-def _resume(run: Run, resume: bool, wait: Callable[[], None] = lambda: None) -> None:
-    "Set a run's start and history from its checkpoint, or clear the folder's old run."
+def open_run(
+    run: Run, # a new one; gets the start and the history of its folder's checkpoint
+    pairs: Iterable[LesionPair] = (), # what it learns and is judged from
+    resume: bool = True, # go on from the checkpoint; False: clear the old run away
+    wait: Callable[[], None] = lambda: None, # until all processes have come here
+) -> None: # raises `InputError` where the checkpoint is of other settings or data, or damaged
+    "Find out where a run stands."
     path = run.folder / CHECKPOINT
+    with writing(run.folder): run.folder.mkdir(parents=True, exist_ok=True)
     if not resume and run.writes:
         for name in (CHECKPOINT, BEST, HISTORY): (run.folder / name).unlink(missing_ok=True)
         shutil.rmtree(run.folder / TENSORBOARD, ignore_errors=True)
-    wait()  # nobody looks before the old run is gone
+    wait() # nobody looks before the old run is gone
     if not path.exists(): return
     state = read_state(path)
-    if state["settings"] != json.loads(json.dumps(run.settings)):
-        theirs, ours = state["settings"], json.loads(json.dumps(run.settings))
-        differ = [k for k in sorted(theirs.keys() | ours.keys()) if theirs.get(k) != ours.get(k)]
-        raise InputError(f"{run.folder}: holds a run with other settings ({', '.join(differ)}); choose another folder, or start anew with resume off.")
-    run.start, run.rows = state["epoch"], state["rows"]
+    if differ := differences(state['settings'], run.settings):
+        remedy = 'choose another folder, or start anew with `resume=False`'
+        raise InputError(run.folder, f'holds a run with other settings ({differ})', remedy)
+    check_data(pairs, state['data'], run.data)
+    run.start, run.rows, run.stopped = state['epoch'], state['rows'], bool(state.get('stopped'))
+    best_row(run) # or the end of the training would find that something is missing
 
 # %% ../nbs/15_train.ipynb #89e313e1
-def _best_row(run: Run) -> dict[str, float]:
-    "The row of the best validation Jaccard, the first of equals; `InputError` for a history that a training did not write."
-    wanted = {"jaccard", "valid_loss", "dice", "seconds"}
-    if all(wanted <= r.keys() for r in run.rows): return max(run.rows, key=lambda r: r["jaccard"])
-    raise InputError(f"{run.folder / CHECKPOINT}: its history lacks a column; delete it to start again from the beginning.")
+def headline(
+    learn: Learner, # from `lesion_learner`
+    weights: str, # where its weights come from
+) -> str: # one line
+    "What a training is going to do: device, data, network."
+    device = torch.device(learn.dls.device)
+    place = torch.cuda.get_device_name(device) if device.type == 'cuda' else device.type.upper()
+    precision = 'fp32'
+    for cb in learn.cbs:
+        if isinstance(cb, CPUBFloat16): precision = 'bf16'
+        if isinstance(cb, MixedPrecision): precision = cb.amp_mode.value
+    n = sum(p.numel() for p in learn.model.parameters())
+    parameters = f'{n / 1e6:.1f} million parameters' if n >= 1e6 else f'{n:,} parameters'
+    ds = learn.dls.train_ds
+    data = f'{len(ds)} photographs, {len(learn.dls.valid_ds)} for validation, {ds.size} x {ds.size} pixels'
+    return f'training on {place} in {precision}: {data}; {parameters}, {weights}'
 
-# %% ../nbs/15_train.ipynb #63ae76e2
-def _distil(learn: Learner, teachers: list[Bundle], weight: float) -> Distil:
-    "Teachers on the learner's device."
-    if not 0 <= weight <= 1: raise InputError(f"teacher_weight is {weight}: give the teachers' share of the target, between 0 and 1.")
+# %% ../nbs/15_train.ipynb #89e313e4
+def announce(
+    learn: Learner, # that is going to train
+    run: Run, # opened by `open_run`
+    weights: str, # where the learner's weights come from
+) -> None:
+    "Say what is going to happen, and which settings will have no effect."
+    if run.done: return # `finish` will say so
+    run.tell(headline(learn, weights))
+    if run.start: run.tell(f'going on at epoch {run.start + 1} of {run.epochs}')
+    idle = ', '.join(sorted({'patience', 'min_delta', 'lr_patience', 'lr_factor', 'min_lr'} & run.settings.keys()))
+    if run.settings['schedule'] == 'one_cycle' and idle:
+        run.tell(f"without effect under the schedule 'one_cycle': {idle}")
+
+def architecture_of(
+    model: nn.Module, # of `lesion_seg.unet`, or any other
+) -> dict[str, Any]: # what `build_model` takes; of another network its name
+    "What a bundle says about a network."
+    return getattr(model, 'architecture', None) or OwnNetwork(model).architecture
+
+def run_settings(
+    learn: Learner, # that is going to train
+    teachers: Sequence[Bundle] = (), # that help
+    cbs: Sequence[Callback] = (), # of the user's own
+) -> dict[str, Any]: # JSON-able
+    "What a Learner brings to a run, and what must be equal for a resume to be exact."
+    ds = learn.dls.train_ds
+    settings = dict(architecture=architecture_of(learn.model), bs=learn.dls.train.bs, wd=learn.wd,
+                    n_train=len(ds), n_valid=len(learn.dls.valid_ds), size=ds.size, loss=repr(learn.loss_func))
+    if teachers: settings['teachers'] = [b.info['weights_sha256'] for b in teachers]
+    if cbs: settings['callbacks'] = [type(cb).__name__ for cb in cbs]
+    return settings
+
+# %% ../nbs/15_train.ipynb #c0ffee05
+def distributed_callback() -> DistributedTraining | None: # None for one process alone
+    "The callback for the processes that `accelerate launch` or `torchrun` started."
+    if num_distrib() < 2: return None
+    from lesion_seg.distributed import DistributedTraining
+    return DistributedTraining()
+
+def distil_callback(
+    teachers: Sequence[Bundle], # trained models, for images of the same normalisation
+    weight: float, # their fraction of the target, [0, 1]
+    device: torch.device, # of the student
+) -> Distil: # raises `InputError` for teachers that see other images
+    "Trained models as teachers."
+    if not 0 <= weight <= 1:
+        raise InputError(f'teacher_weight {weight}', 'is not a fraction of the target', 'give a number from 0 to 1')
     for b in teachers:
         if (list(b.mean), list(b.std)) != (list(MEAN), list(STD)):
-            raise InputError(f"{b.path} was trained on images of another normalisation: choose teachers with mean {list(MEAN)} and std {list(STD)}.")
-    device = learn.dls.device
-    return Distil([(b.model().to(device, memory_format=torch.channels_last).requires_grad_(False), b.calibration) for b in teachers], weight)  # type: ignore
+            remedy = f'choose teachers with mean {list(MEAN)} and std {list(STD)}'
+            raise InputError(b.path, 'was trained on images of another normalisation', remedy)
+    def network(b: Bundle) -> nn.Module:
+        return b.model().to(device).to(memory_format=torch.channels_last).requires_grad_(False)
+    return Distil([(network(b), b.calibration) for b in teachers], weight)
 
-# %% ../nbs/15_train.ipynb #8735d899
-def fit(
-    learn: Learner,  # from `lesion_learner`
-    epochs: int,  # planned length
-    folder: str | Path,  # for checkpoint, history and bundle
-    lr: float = 1e-3,  # highest learning rate
-    schedule: str = "plateau",  # 'plateau' or 'one_cycle'
-    encoder_lr: float = 1.0,  # the encoder learns at this share of `lr`
-    freeze_epochs: int = 0,  # first epochs with the encoder frozen
-    average: float = 0.0,  # decay of the moving average of the weights, e.g. 0.995; 0: none
-    teachers: Sequence[str | Path] = (),  # folders of bundles that help to teach, see `Distil`
-    teacher_weight: float = 0.5,  # their share in the target, [0, 1]
-    seed: int = 42,  # of dropout, order and augmentation
-    resume: bool = True,  # go on from the folder's checkpoint
-    tensorboard: bool = False,  # write event files as well
-    report: Callable[[dict], None] | None = None,  # called with each epoch's row
-    facts: dict[str, Any] | None = None,  # further facts for the bundle and for the check of a resume
-    **patience: Any,  # passed to `schedule_callbacks`
-) -> Bundle:  # the best epoch's weights, in `folder`/bundle
-    "Train, resuming if there is something to resume, and save the best epoch as a bundle."
-    learn.dls.train_ds.seed = seed
-    settings = dict(architecture=learn.model.architecture, epochs=epochs, lr=lr, schedule=schedule, encoder_lr=encoder_lr,
-                    freeze_epochs=freeze_epochs, average=average, seed=seed, bs=learn.dls.train.bs, wd=learn.wd, n_train=len(learn.dls.train_ds),
-                    n_valid=len(learn.dls.valid_ds), size=learn.dls.train_ds.size, loss=repr(learn.loss_func), **patience, **(facts or {}))
-    known = [Bundle.load(t) for t in teachers]
-    if known: settings |= dict(teachers=[b.info["weights_sha256"] for b in known], teacher_weight=teacher_weight)
-    team = _team()
-    wait = team.wait if team else lambda: None
-    run = Run(Path(folder), epochs, seed, settings, writes=not (team and team.rank))
-    with writing(run.folder): run.folder.mkdir(parents=True, exist_ok=True)
-    _resume(run, resume, wait)
-    if not 0 <= average < 1: raise InputError(f"The average's decay is {average}: give 0 for none, or e.g. 0.995.")
-    cbs = [*([team] if team else []), SeedEpoch(run), History(run, tensorboard, report), KeepBest(run), Checkpoint(run), ThawEncoder(run, freeze_epochs),
-           *([WeightAverage(run, average)] if average else []), *([_distil(learn, known, teacher_weight)] if known else []),
-           *schedule_callbacks(schedule, run, **patience)]
-    if run.start < epochs: _fit(learn, run, lr, encoder_lr, run.start < freeze_epochs, cbs)
-    else: load_best(learn.model, run.folder)
-    best = _best_row(run)
-    training = settings | dict(best_epoch=int(best["epoch"]), epochs_done=len(run.rows), seconds=sum(r["seconds"] for r in run.rows))
-    valid = {k: best[k] for k in ("valid_loss", "dice", "jaccard")} | dict(n=len(learn.dls.valid_ds))
-    if run.writes: save_bundle(run.folder / BUNDLE, learn.model, learn.dls.train_ds.size, MEAN, STD, training=training, metrics={"valid": valid})
-    wait()
-    return Bundle.load(run.folder / BUNDLE)
-
-# %% ../nbs/15_train.ipynb #87da8dd5
-def _fit(learn: Learner, run: Run, lr: float, encoder_lr: float, frozen: bool, cbs: list[Callback]) -> None:
-    "Run what is left of a run with its callbacks."
+# %% ../nbs/15_train.ipynb #d31e5bf2
+def train_rest(
+    learn: Learner, # from `lesion_learner`
+    run: Run, # opened by `open_run`
+    lr: float, # highest learning rate
+    encoder_lr: float, # the encoder's, as a fraction of `lr`
+    frozen: bool, # begin with the encoder frozen
+    cbs: Sequence[Callback], # of this run
+) -> None: # raises `InputError` where the loss is not finite or a batch too small
+    "Train the epochs that a run still has to do."
     learn.create_opt()
     if frozen: learn.freeze()
     try: learn.fit(run.epochs - run.start, lr=slice(lr * encoder_lr, lr), cbs=cbs)
+    except ValueError as e:
+        if 'more than 1 value per channel' not in str(e): raise
+        size, about = learn.dls.train_ds.size, f'batch size {learn.dls.train.bs}'
+        problem = f'leaves batch norm a single value to normalise, at {size} x {size} pixels'
+        raise InputError(about, problem, 'use a larger batch or a larger size') from e
     finally:
         for cb in learn.cbs:
             if isinstance(cb, CPUBFloat16): cb.close()
-    if run.failure: raise InputError(run.failure)  # not raised inside, where fastai would wrap the sentence
+    if run.failure: raise run.failure
+
+def training_record(
+    run: Run, # with all its rows
+) -> dict[str, Any]: # JSON-able; `best_epoch` counts from 0, as the history does
+    "What a bundle says about its training."
+    best, seconds = int(best_row(run)['epoch']), sum(r['seconds'] for r in run.rows)
+    return json.loads(json.dumps(run.settings | dict(best_epoch=best, epochs_done=len(run.rows), seconds=seconds)))
+
+def save_run(
+    learn: Learner, # with the best epoch's weights
+    run: Run, # with all its rows
+) -> Bundle: # in the run's folder
+    "Save the best epoch as a bundle."
+    best = best_row(run)
+    valid = {k: best[k] for k in ('valid_loss', 'dice', 'jaccard')} | dict(n=len(learn.dls.valid_ds))
+    return save_bundle(run.folder / BUNDLE, learn.model, learn.dls.train_ds.size, MEAN, STD,
+                       training=training_record(run), metrics={'valid': valid})
+
+# %% ../nbs/15_train.ipynb #87da8dd5
+def has_bundle(
+    run: Run, # with all its rows
+) -> bool: # whatever was done to the bundle since: calibration and export do not change how it was trained
+    "Whether the folder holds the bundle of this very run."
+    path = run.folder / BUNDLE
+    if not (path / METADATA).is_file(): return False
+    try: stored = Bundle.load(path).info['training']
+    except InputError as e:
+        raise InputError(path, f'is damaged ({e.problem})', 'delete it; the same command writes it again') from e
+    return all(stored.get(k) == v for k, v in training_record(run).items())
+
+def finish(
+    learn: Learner, # that trained the run, or a new one
+    run: Run, # that is done
+    wait: Callable[[], None] = lambda: None, # until all processes have come here
+) -> Bundle: # as it stands on disk
+    "The bundle of a run that has ended, written only where it is not there."
+    idle = len(run.rows) == run.start # nothing was trained just now
+    there = idle and has_bundle(run)
+    wait() # all have looked before one writes
+    if idle: run.tell('finished; nothing to do' if there else 'finished; only its bundle was missing')
+    if not there and run.writes:
+        load_best(learn.model, run.folder)
+        save_run(learn, run)
+    wait()
+    own = None if hasattr(learn.model, 'architecture') else learn.model
+    return Bundle.open(run.folder / BUNDLE, own)
+
+# %% ../nbs/15_train.ipynb #8735d899
+def fit(
+    learn: Learner, # from `lesion_learner`
+    epochs: int, # planned length
+    folder: str | Path, # for checkpoint, history and bundle
+    lr: float = 1e-3, # highest learning rate
+    schedule: str = 'plateau', # 'plateau' or 'one_cycle'
+    encoder_lr: float = 1.0, # the encoder's learning rate, as a fraction of `lr`
+    freeze_epochs: int = 0, # first epochs with the encoder frozen
+    average: float = 0.0, # decay of the moving average of the weights, such as 0.995; 0: none
+    teachers: Sequence[Bundle | str | Path] = (), # trained models that help to teach, see `Distil`
+    teacher_weight: float = 0.5, # their fraction of the target, [0, 1]
+    seed: int = 42, # of dropout, order and augmentation
+    resume: bool = True, # go on from the folder's checkpoint
+    tensorboard: bool = False, # write event files as well
+    report: Callable[[dict[str, float]], None] | None = None, # called with each epoch's row ('epoch' from 0)
+    say: Callable[[str], None] = print, # gets the sentences about where the training stands
+    cbs: Sequence[Callback] = (), # your own fastai callbacks
+    metadata: dict[str, Any] | None = None, # more to write into the bundle, and to compare when a run is resumed
+    weights: str = 'weights as given', # for the first line: where the weights come from
+    **patience: Any, # passed to `schedule_callbacks`
+) -> Bundle: # the best epoch's weights, in `folder`/bundle
+    "Train, resuming if there is something to resume, and save the best epoch as a bundle."
+    if not 0 <= average < 1:
+        raise InputError(f'average {average}', 'is not the decay of an average',
+                         'give 0 for none, or a number such as 0.995')
+    learn.dls.train_ds.seed = seed
+    known, team = [Bundle.open(t) for t in teachers], distributed_callback()
+    given = dict(epochs=epochs, lr=lr, schedule=schedule, encoder_lr=encoder_lr, freeze_epochs=freeze_epochs,
+                 average=average, seed=seed, **patience, **(metadata or {}))
+    if known: given['teacher_weight'] = teacher_weight
+    pairs = [*learn.dls.train_ds.pairs, *learn.dls.valid_ds.pairs]
+    run = Run(Path(folder), epochs, seed, run_settings(learn, known, cbs) | given, data_digests(pairs),
+              writes=not (team and team.rank), say=say)
+    own = [*schedule_callbacks(schedule, run, **patience), SeedEpoch(run), History(run, tensorboard, report),
+           KeepBest(run), Checkpoint(run), ThawEncoder(run, freeze_epochs)]
+    if team: own.append(team)
+    if average: own.append(WeightAverage(run, average))
+    if known: own.append(distil_callback(known, teacher_weight, learn.dls.device))
+    wait = team.wait if team else lambda: None
+    open_run(run, pairs, resume, wait)
+    announce(learn, run, weights)
+    if not run.done: train_rest(learn, run, lr, encoder_lr, run.start < freeze_epochs, [*own, *cbs])
+    return finish(learn, run, wait)
 
 # %% ../nbs/15_train.ipynb #9d84713a
-MODELS = ("lesion_unet", "unet")
-
-def make_model(
-    name: str = "lesion_unet",  # one of `MODELS`
-    seed: int = 42,  # of the initial weights
-    **kwargs: Any,  # e.g. encoder, pretrained, dropout for 'lesion_unet'; channels, bottleneck, dropout for 'unet'
-) -> nn.Module:
-    "A network with seeded initial weights; raises InputError for an unknown name."
-    if name not in MODELS: raise InputError(f"model {name!r} is unknown; choose one of {', '.join(MODELS)}.")
-    torch.manual_seed(seed)
-    return (lesion_unet if name == "lesion_unet" else UNet)(**kwargs)
-
-# %% ../nbs/15_train.ipynb #a7ec8f30
-def _start(model: nn.Module, bundle: Bundle) -> str:
-    "Fill a network with a bundle's weights; returns their digest."
-    if model.architecture != bundle.architecture:
-        raise InputError(f"{bundle.path} holds another architecture ({bundle.architecture}): start from a bundle of {model.architecture}.")
+def start_weights(
+    model: nn.Module, # gets the weights
+    bundle: Bundle, # of the same architecture
+) -> None: # raises `InputError` where a setting of the architecture differs
+    "Fill a network with a bundle's weights."
+    about = f'start {bundle.path}'
+    if differ := differences(bundle.architecture, architecture_of(model)):
+        remedy = 'leave the model out, or start from one like it'
+        raise InputError(about, f'is of another architecture ({differ})', remedy)
+    if (list(bundle.mean), list(bundle.std)) != (list(MEAN), list(STD)):
+        remedy = f'choose one with mean {list(MEAN)} and std {list(STD)}'
+        raise InputError(about, 'was trained on images of another normalisation', remedy)
     model.load_state_dict(bundle.model().state_dict())
-    return bundle.info["weights_sha256"]
 
 # %% ../nbs/15_train.ipynb #d959cdae
-def train(
-    manifest: Manifest | RecordReader,  # with splits 'train' and 'valid'
-    folder: str | Path,  # for checkpoint, history and bundle
-    model: dict[str, Any] | None = None,  # arguments of `make_model`
-    size: int = 256,  # side of the square model input, pixels
-    bs: int = 16,  # images in a batch
-    epochs: int = 100,  # planned length
-    augs: str | dict[str, Any] = "strong",  # augmentation preset, or the arguments of `train_augs`
-    loss: nn.Module | None = None,  # None: `DiceBCELoss()`
-    precision: str = "auto",  # see `precision_callbacks`
-    seed: int = 42,  # of everything random
-    num_workers: int | None = None,  # loading processes
-    licence: str = "unknown",  # of the training images, for the bundle
-    start: str | Path | None = None,  # a bundle of the same architecture to start from
-    progress: bool = True,  # show fastai's bars
-    **fit_args: Any,  # passed to `fit`: lr, schedule, freeze_epochs, resume, ...
-) -> Bundle:
-    "Train a segmenter on a manifest; the same call again resumes or returns what is finished."
-    _team()  # before the loaders, so that each process has its own GPU
+def train_model(
+    manifest: Manifest | RecordReader, # with splits 'train' and 'valid'
+    folder: str | Path, # for checkpoint, history and bundle
+    model: dict[str, Any] | None = None, # architecture, see `build_model`; None: that of `start`, else a `LesionUNet`
+    size: int | None = None, # side of the square model input, pixels; None: that of `start`, else 256
+    bs: int = 16, # images in a batch
+    epochs: int = 100, # planned length
+    augs: str | dict[str, Any] | None = None, # preset, or arguments of `train_augs`; None: as `start`, else 'strong'
+    loss: nn.Module | str | dict[str, Any] | None = None, # a module, a name in `LOSSES`, or a dict with it
+    precision: str = 'auto', # see `choose_precision`
+    seed: int = 42, # of everything random
+    num_workers: int | None = None, # loading processes; None: `default_workers()`, 0: none
+    licence: str | None = None, # of the training images, for the bundle; None: that of `start`, else 'unknown'
+    start: Bundle | str | Path | None = None, # a trained model to start from: 'shipped', a bundle, a run
+    progress: bool = True, # show fastai's bars
+    say: Callable[[str], None] = print, # gets the sentences about where the training stands
+    **fit_args: Any, # passed to `fit`: lr, schedule, freeze_epochs, resume, cbs, report, ...
+) -> Bundle: # the best epoch's weights, in `folder`/bundle
+    "Train a segmenter on a manifest; the same call again goes on, or returns what is finished."
+    distributed_callback() # before the loaders, so that each process has its own GPU
+    origin = None if start is None else Bundle.open(start)
+    before = origin.info['training'] if origin else {}
+    architecture = dict(model or (origin.architecture if origin else {}))
+    pretrained, without_effect = architecture.get('pretrained', False), []
+    if pretrained and architecture.get('name') == 'unet':
+        raise InputError('pretrained', "is not for the model 'unet', which has no such encoder",
+                         "leave it out, or choose 'lesion_unet'")
+    if pretrained and origin:
+        architecture['pretrained'] = pretrained = False
+        without_effect.append('without effect, since the training starts from a trained model: pretrained')
+    size, augs = size or (origin.size if origin else 256), augs or before.get('augs', 'strong')
     dls = lesion_dls(manifest, size, bs, augs, seed, num_workers)
-    learn = lesion_learner(dls, make_model(**{"seed": seed, **(model or {})}), loss, precision)
-    pretrained = (model or {}).get("pretrained", False)
-    facts = dict(split_digest=manifest.digest, augs=augs, precision=precision, licence=licence, pretrained=str(pretrained))
-    if start: facts["start"] = _start(learn.model, Bundle.load(start))
+    learn = lesion_learner(dls, build_model(architecture, seed), loss, precision)
+    licence = licence or before.get('licence', 'unknown')
+    metadata = dict(split_digest=manifest.digest, augs=augs, precision=precision, licence=licence,
+                    pretrained=str(pretrained))
+    weights = 'pretrained encoder' if pretrained else 'random weights'
+    if origin:
+        start_weights(learn.model, origin)
+        metadata['start'] = origin.info['weights_sha256']
+        weights = f'weights of {"the shipped model" if start == "shipped" else origin.path}'
+    if bs > dls.train.bs:
+        one = f'the {dls.train.bs} training photographs, which are one batch'
+        without_effect.append(f'the batch size {bs} is larger than {one}')
+    for sentence in without_effect if not rank_distrib() else []: say(sentence)
     if not progress: learn.remove_cbs(learn.cbs.filter(lambda cb: isinstance(cb, ProgressCallback)))
-    with learn.no_logging() if not progress else learn.added_cbs([]): return fit(learn, epochs, folder, seed=seed, facts=facts, **fit_args)
-
-# %% ../nbs/15_train.ipynb #3734cc16
-def mean_weights(
-    bundles: Sequence[Bundle],  # of one architecture
-    batches: Iterable[tuple[torch.Tensor, Any]] | None = None,  # images (N, C, H, W) first, for batch norm's statistics; None: their mean as well
-) -> nn.Module:  # in evaluation mode
-    "The network whose weights are the mean of several."
-    if not bundles: raise InputError("No bundle was given to take the mean of: give at least one.")
-    if odd := [b for b in bundles if b.architecture != bundles[0].architecture]:
-        raise InputError(f"{odd[0].path} holds another architecture than {bundles[0].path}: only networks of one kind have a mean.")
-    model, states = bundles[0].model(), [b.model().state_dict() for b in bundles]
-    model.load_state_dict({k: torch.stack([s[k] for s in states]).mean(0) if v.is_floating_point() else v for k, v in states[0].items()})
-    if batches is not None: update_bn(batches, model)
-    return model.eval()
+    with learn.no_logging() if not progress else learn.added_cbs([]):
+        return fit(learn, epochs, folder, seed=seed, metadata=metadata, weights=weights, say=say, **fit_args)

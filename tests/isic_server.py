@@ -9,7 +9,6 @@ import threading
 import time
 import zipfile
 from collections import Counter
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
@@ -69,7 +68,6 @@ class IsicServer:
         self.redirect = {} # {path: location}
         self.retry_after = '0'
         self.log, self.asked, self.faults, self.lock = [], Counter(), Counter(), threading.Lock()
-        self.active = self.most_active = 0
 
     def __enter__(self):
         self.http = _Server(('127.0.0.1', 0), type('H', (_Handler,), {'isic': self}))
@@ -112,15 +110,6 @@ class IsicServer:
         page = dict(results=[self.record(i) for i in range(at, end)], count=len(self.images) if not at else None, next=more, previous=None)
         return 200, self.page(page) if self.page else page
 
-    @contextmanager
-    def counted(self):
-        with self.lock:
-            self.active += 1
-            self.most_active = max(self.active, self.most_active)
-        try: yield
-        finally:
-            with self.lock: self.active -= 1
-
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
@@ -154,9 +143,8 @@ class _Handler(BaseHTTPRequestHandler):
         else: self.wfile.write(body)
 
     def do_GET(self):
-        with self.isic.counted():
-            try: self.reply()
-            except (BrokenPipeError, ConnectionResetError): self.close_connection = True
+        try: self.reply()
+        except (BrokenPipeError, ConnectionResetError): self.close_connection = True
 
     do_HEAD = do_GET
 

@@ -7,16 +7,20 @@ import os
 import re
 import shutil
 import signal
+import urllib.error
+import urllib.request
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 from app_server import ARGS, chromium, has_torch, memory, serving
 from PIL import Image
 
+from lesion_seg.app import WEB
 from lesion_seg.bundle import SHIPPED, Bundle, revise
 from lesion_seg.data import read_mask
-from lesion_seg.dicom import photo_to_dicom
+from lesion_seg.dicom_seg import photo_to_dicom
 from lesion_seg.phantom import make_phantom
 from lesion_seg.predict import Segmenter
 
@@ -32,6 +36,8 @@ SLOW = "[anywidget] Failed to initialize model."  # it gives a page two seconds,
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("server")
+    (folder / "voila.py").write_text("open('executed', 'w')")  # Voilà itself would run this, and obey that
+    (folder / "voila.json").write_text(json.dumps(dict(Voila=dict(ip="0.0.0.0"))))
     shutil.copytree(SHIPPED, folder / "models" / "stricter")
     revise(Bundle.load(folder / "models" / "stricter"), threshold=0.8)
     with serving(folder, "-b", "shipped", "-b", "models",
@@ -142,6 +148,53 @@ def test_a_photograph_and_its_threshold(page, photos, name):
     assert Image.open(io.BytesIO(saved(page, "Overlay (JPEG)"))).size == (640, 480)
 
 
+def test_settings_that_lie_in_the_folder_are_not_ours(server):
+    assert not (server.log.parent / "executed").exists()
+    listening = [line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines()[1:] if line.split()[3] == "0A"]
+    port = f"{int(server.url.rstrip('/').rpartition(':')[2]):04X}"
+    assert [a for a in listening if a.endswith(f":{port}")] == [f"0100007F:{port}"]
+
+
+FOREIGN = [{"Host": "evil.example"}, {"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"},
+           {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"}]
+
+
+@pytest.mark.parametrize("headers", FOREIGN, ids=str)
+def test_foreign_pages_start_no_kernel(server, headers):
+    before = server.kernels()
+    with pytest.raises(urllib.error.HTTPError) as e: urllib.request.urlopen(urllib.request.Request(server.url, headers=headers), timeout=60)
+    assert e.value.code == 403 and server.kernels() == before
+
+
+def numbers(text: str) -> list[float]:
+    "All numbers in a text, as a person reads them; thousands have commas."
+    return [float(n.replace(",", "")) for n in re.findall(r"\d[\d,]*(?:\.\d+)?", text)]
+
+
+def test_numbers_read_as_what_they_are(page):
+    "499.956 was once shown as 5, and 999.6 as 1.00e+3."
+    source = re.search(r"function three\(x\) \{.*?\n\}\n", (WEB / "app.js").read_text(encoding="utf-8"), re.S)[0]
+    values = [499.956, 510, 999.6, 99.96, 100, 9.999, 1000, 0, *np.geomspace(0.05, 5e6, 3000)]
+    texts = page.evaluate(f"values => {{ {source}; return values.map(three); }}", [float(v) for v in values])
+    wrong = [(v, t) for v, t in zip(values, texts, strict=True) if len(numbers(t)) != 1 or abs(numbers(t)[0] - v) > 0.005 * v + 5e-4]
+    assert wrong == [] and texts[:5] == ["500", "510", "1,000", "100", "100"]
+
+
+@pytest.mark.parametrize("name", ["photo.jpg", pytest.param("scan.dcm", marks=pytest.mark.slow)])
+def test_every_number_on_the_page_is_the_one_in_the_file(page, photos, name):
+    choose(page, photos / name)
+    settled(page)
+    record = json.loads(saved(page, "Measures (JSON)"))
+    measures = record["measures"]
+    diameter, unit = (measures["major_diameter_mm"], "mm") if "major_diameter_mm" in measures else (measures["major_diameter_px"], "px")
+    assert numbers(fact(page, "Largest diameter")) == [pytest.approx(diameter, rel=0.01)] and fact(page, "Largest diameter").endswith(unit)
+    *area, percent = numbers(fact(page, "Area").replace("mm²", ""))
+    assert percent == pytest.approx(100 * measures["area_fraction"], abs=0.5)
+    assert area == ([pytest.approx(measures["area_mm2"], rel=0.01)] if "area_mm2" in measures else [])
+    assert numbers(fact(page, "Mean probability")) == [pytest.approx(measures["mean_probability"], abs=0.006)]
+    assert numbers(fact(page, "Uncertainty score"))[0] == pytest.approx(record["doubt"], abs=6e-4)
+
+
 @pytest.mark.slow
 def test_dicom_in_and_out_and_the_patient_stays_hidden(page, photos, server):
     pydicom = pytest.importorskip("pydicom")
@@ -245,7 +298,7 @@ def test_a_batch_with_broken_files_and_its_archive(page, photos, tmp_path):
     flagged = [r.needs_review or not r.mask.any() for r in found.values()]
     assert page.locator(".card .chip.look").count() == sum(flagged)
     shown = page.locator(".card .name").all_inner_texts()
-    assert shown == sorted(found, key=lambda n: (not (found[n].needs_review or not found[n].mask.any()), -found[n].doubt))
+    assert shown == sorted(found, key=lambda n: (not (found[n].needs_review or not found[n].mask.any()), -found[n].disagreement))
     assert "Dice" in page.locator(".card", has_text="p00.jpg").inner_text()
 
     rows = list(csv.DictReader(io.StringIO(saved(page, "Summary (CSV)").decode())))

@@ -1,10 +1,12 @@
 "lesion_seg.data against values by hand, Pillow, scipy and properties."
+import base64
 import io
 import os
 import struct
 import subprocess
 import sys
 import threading
+import time
 import warnings
 import zlib
 from pathlib import Path
@@ -13,8 +15,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, features
 
+from lesion_seg import core
 from lesion_seg import data as d
 
 ISIC = Path(__file__).parents[2] / 'shared/data'
@@ -69,29 +72,6 @@ class TestLight:
         code = ('from PIL import Image, ImageFile; a = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES; import lesion_seg.data; '
                 'print(a == (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES))')
         assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == 'True'
-
-
-class TestAtomic:
-    def test_replaces_and_keeps_suffix(self, tmp_path):
-        p = tmp_path / 'a.png'
-        p.write_text('old')
-        with d.atomic_path(p) as t:
-            assert t.parent == tmp_path and t.suffix == '.png' and t != p
-            t.write_text('new')
-            assert p.read_text() == 'old'
-        assert p.read_text() == 'new' and os.listdir(tmp_path) == ['a.png']
-
-    def test_failure_keeps_old_and_leaves_nothing(self, tmp_path):
-        p = tmp_path / 'a.png'
-        p.write_text('old')
-        with pytest.raises(KeyboardInterrupt), d.atomic_path(p) as t:
-            t.write_text('half')
-            raise KeyboardInterrupt
-        assert p.read_text() == 'old' and os.listdir(tmp_path) == ['a.png']
-
-    def test_folder_that_cannot_be_made(self, tmp_path):
-        (tmp_path / 'file').touch()
-        with pytest.raises(d.InputError, match='file is not a folder that can be made'), d.atomic_path(tmp_path / 'file' / 'a.png'): pass
 
 
 class TestOrientation:
@@ -167,15 +147,23 @@ class TestDepth:
         np.testing.assert_array_equal(d.read_image(skin.astype(np.uint16) * 257), skin)
         np.testing.assert_array_equal(d.read_image(skin / 255), skin)
 
-    def test_float_tiff_is_refused(self):
-        with pytest.raises(d.InputError, match='8 or 16 bits'): d.read_image(enc(Image.new('F', (3, 3)), 'TIFF'))
+    def test_float_tiff(self, photo):
+        "In [0, 1], in [0, 255] with a word about it; what has no scale is refused."
+        grey = photo[..., 0].astype(np.float32)
+        for scale in (255, 1):
+            with warnings.catch_warnings(record=True) as heard:
+                got = d.read_image(enc(Image.fromarray(grey / scale), 'TIFF'))
+            assert np.abs(got[..., 1].astype(int) - photo[..., 0]).max() <= 1
+            assert [str(w.message).endswith('white is taken as 255') for w in heard] == [True] * (scale == 1)
+        for bad in (grey - 9, np.where(grey > 100, np.nan, grey), grey * 1e4):
+            with pytest.raises(d.InputError, match='give uint8, uint16, or float'): d.read_image(enc(Image.fromarray(bad), 'TIFF'))
 
 
 class TestColour:
     def test_modes(self):
         assert d.read_image(enc(Image.new('1', (1, 1), 1)))[0, 0].tolist() == [255] * 3
         assert d.read_image(enc(Image.new('L', (1, 1), 99)))[0, 0].tolist() == [99] * 3
-        assert d.read_image(enc(Image.new('LA', (1, 1), (100, 0))))[0, 0].tolist() == [255] * 3
+        assert d.read_image(enc(np.uint8([[[100, 0], [100, 255]]])))[0, :, 0].tolist() == [255, 100]
         half = d.read_image(enc(Image.new('RGBA', (1, 1), (0, 100, 200, 51))))[0, 0]
         np.testing.assert_allclose(half, [204, 224, 244], atol=1)  # 0.2 colour + 0.8 white
         assert d.read_image(enc(Image.new('CMYK', (1, 1), (0, 0, 0, 0)), 'TIFF'))[0, 0].tolist() == [255] * 3
@@ -293,7 +281,8 @@ class TestSources:
     @pytest.mark.parametrize('content,says', [
         (b'', r'is empty \(0 bytes\)'), (b'hello, I am a note', 'is a text file'), (b'\n <!doctype HTML><p>404', 'is a web page'),
             (b'<html>', 'is a web page'),
-        (b'%PDF-1.7', 'is a PDF'), (b'PK\x03\x04...', 'is a ZIP'), (b'\0\0\0\x18ftypheic', 'is a HEIC'), (b'GIF89a', 'is a GIF'),
+        (b'%PDF-1.7', 'is a PDF'), (b'PK\x03\x04...', 'is a ZIP'), (b'GIF89a', 'is damaged'), (b'\0\0\0\x18ftypmp42', 'is a film; save one picture'),
+        (b'version https://git-lfs.github.com/spec/v1\noid sha256:0', 'is a pointer of Git LFS.*; run git lfs pull'),
         (b'\0' * 128 + b'DICM', 'holds no picture'), (b'<svg xmlns=""/>', 'is an SVG'), (bytes(range(50)), 'of an unknown format'),
         (b'\xff\xd8\xff\xe0', 'is damaged'), (b'\x89PNG\r\n\x1a\n', 'is damaged'), (b'II*\0\x08\0\0\0', 'is damaged'),
             (b'RIFF\x04\0\0\0WEBP', 'is damaged')])
@@ -311,7 +300,7 @@ class TestSources:
         noise = np.random.default_rng(0).integers(0, 255, photo.shape).astype(np.uint8)
         b = enc(noise, fmt)
         (tmp_path / 'cut').write_bytes(b[:int(len(b) * keep)])
-        with pytest.raises(d.InputError, match='cut is damaged or incomplete'): d.read_image(tmp_path / 'cut')
+        with pytest.raises(d.InputError, match='cut: is damaged or incomplete'): d.read_image(tmp_path / 'cut')
 
     def test_missing_folder_text_and_rubbish(self, tmp_path):
         with pytest.raises(d.InputError, match='does not exist'): d.read_image(tmp_path / 'no.jpg')
@@ -356,19 +345,19 @@ class TestSources:
         np.testing.assert_array_equal(d.read_image(b.getvalue()), photo)
 
     def test_registered_reader(self, monkeypatch, tmp_path):
-        monkeypatch.setattr(d, '_READERS', [])
+        monkeypatch.setattr(core, 'FORMATS', list(core.FORMATS))
         seen = []
         def read(src):
             seen.append(src)
             return np.full((2, 3), 7, np.uint8)
-        for _ in range(2): d.register_reader(lambda_sniff, read)
-        assert len(d._READERS) == 1
+        mine = core.FileFormat('a file of mine', b'MYFORMAT', ('.mine',), core.Reader(read))
+        for _ in range(2): core.register_format(mine)
+        assert core.FORMATS.count(mine) == 1
         (tmp_path / 'x').write_bytes(b'MYFORMAT')
         assert d.read_image(tmp_path / 'x').tolist() == [[[7] * 3] * 3] * 2 and seen == [tmp_path / 'x']
         assert d.read_image(b'MYFORMAT').shape == (2, 3, 3) and seen[1] == b'MYFORMAT'
         assert d.image_size(b'MYFORMAT') == (2, 3)
-        monkeypatch.setattr(d, '_READERS', [])
-        d.register_reader(lambda_sniff, read, lambda src: (20, 30))
+        core.FORMATS[0] = mine._replace(reader=core.Reader(read, lambda src: (20, 30)))
         assert d.image_size(b'MYFORMAT') == (20, 30)
 
     def test_threads(self, photo):
@@ -377,9 +366,6 @@ class TestSources:
         for t in ts: t.start()
         for t in ts: t.join()
         assert len(out) == 160 and all((o == out[0]).all() for o in out)
-
-
-def lambda_sniff(head): return head.startswith(b'MYFORMAT')
 
 
 class TestMask:
@@ -473,3 +459,172 @@ class TestPictures:
         white = np.asarray(titled)[4 + 45:4 + 45 + 16, :4]
         assert (white == 255).all()  # the cut title stays inside its tile
         assert d.contact_sheet([photo], [None]).width == 4 + 132
+
+
+# Formats that came later
+
+# A gradient of 56 x 40 pixels, as a HEIC encoder wrote it.
+HEIC = base64.b64decode(
+    'AAAAHGZ0eXBoZWljAAAAAG1pZjFoZWljbWlhZgAAAX1tZXRhAAAAAAAAACFoZGxyAAAAAAAAAABwaWN0AAAAAAAAAAAAAAAAAAAAACJpbG9jAAAAAERAAAEA'
+    'AQAAAAABoQABAAAAAAAAAecAAAAjaWluZgAAAAAAAQAAABVpbmZlAgAAAAABAABodmMxAAAAAA5waXRtAAAAAAABAAAA/WlwcnAAAADdaXBjbwAAAHZodmND'
+    'AQNwAAAAkAAAAAAAHvAA/P34+AAADwNgAAEAGEABDAH//wNwAAADAJAAAAMAAAMAHroCQGEAAQAqQgEBA3AAAAMAkAAAAwAAAwAeoCCBBZbq5Ka5uAhoMCAA'
+    'AAMDIAAAAwAhYgABAAZEAcFzwIkAAAATY29scm5jbHgAAQANAAaAAAAAFGlzcGUAAAAAAAAAQAAAAEAAAAAoY2xhcAAAADgAAAABAAAAKAAAAAH////4AAAA'
+    'Av///+gAAAACAAAAEHBpeGkAAAAAAwgICAAAABhpcG1hAAAAAAAAAAEAAQWBAgMFhAAAAe9tZGF0AAAB4ygBrwY46hOQXo9VUd53Kb0G+WC4f6tO0ieVCA6p'
+    'y6MfJg+hwxznu+CYmQalPuLDsb7y3/wT7f51rgFsgZwNuwp9u1GznKkHwE+nIi/6Nz2KS9QOWr4oRV8upjZN4o4AzFt45wXzU4EL5NymfnlnqQyT14nhpOAe'
+    '3bH0noGK6HCY3KqWWTSyLp/idH1dA5INjFHqHBxV0kvH2rMj+47IcBaKGcDAKGuSBaAXAWoLUFYHwx0PV9q/NtuoY7ZBXaHwMCjf60gA+iGH+olb20wYQVy2'
+    'Yy6ltSLvZMp8mbTCompPA1uIOxxC45Qy16vUqYk3X9H6u7NfvAVtX2Y92EUPpoLFFsx2WB85fuM89ciVRWRRKtU0Rsf6KdWN72QuDraLw8vdKmlLE11W2Pu6'
+    'UEd2vcVrUKS84dkw3LmJEuotJHTqkksG859PYkdYJGWPNcQd2URuunSI+cQy+ZsTBpIPbdYUiRL5sM0zm9DbHsfuNHo42yQOJSgCpMOpqm7jHfpUonmmcupq'
+    'fqwLrSVCDQfQEaFP3uvv4vKSwbm0PPk6GoNaKB+fIPhhqMYke5L7Yi7f/uK1hmw5QGabJJ5/Efoi1HgY5Xp8oBMAG4vDifMU7XrbpFpyvnP3sh33Fory9++K'
+    'jgGbgA==')
+
+
+def gradient():
+    "What went into it."
+    y, x = np.mgrid[0:40, 0:56]
+    return np.dstack([x * 3 + 60, y * 4 + 40, 120 + 0 * x]).astype(np.uint8)
+
+
+class TestMoreFormats:
+    def test_heic(self):
+        pytest.importorskip('pi_heif', reason='no extra heic')
+        assert np.abs(d.read_image(HEIC).astype(int) - gradient()).mean() < 2 and d.image_size(HEIC) == (40, 56)
+
+    def test_heic_where_it_is_not_installed(self, monkeypatch, tmp_path):
+        monkeypatch.setitem(sys.modules, 'pi_heif', None)
+        monkeypatch.setitem(sys.modules, 'pi_heif.as_plugin', None)
+        (tmp_path / 'IMG_1.HEIC').write_bytes(HEIC)
+        for f in (d.read_image, d.read_mask, d.image_size):
+            with pytest.raises(d.InputError, match=r"IMG_1.HEIC: is a HEIC file, .*run pip install 'lesion_seg\[heic\]'"): f(tmp_path / 'IMG_1.HEIC')
+
+    @pytest.mark.parametrize('fmt, kw, off', [('AVIF', dict(quality=95), 3), ('JPEG2000', {}, 0), ('JPEG2000', dict(no_jp2=True), 0), ('GIF', {}, 12)])
+    def test_others(self, fmt, kw, off):
+        if fmt == 'AVIF' and not features.check('avif'): pytest.skip('Pillow without AVIF')
+        content = enc(gradient(), fmt, **kw)
+        assert np.abs(d.read_image(content).astype(int) - gradient()).mean() <= off and d.image_size(content) == (40, 56)
+
+    def test_avif_is_turned(self):
+        if not features.check('avif'): pytest.skip('Pillow without AVIF')
+        exif = Image.Exif()
+        exif[274] = 6
+        content = enc(gradient(), 'AVIF', quality=95, exif=exif)
+        assert np.abs(d.read_image(content).astype(int) - np.rot90(gradient(), -1)).mean() < 3 and d.image_size(content) == (56, 40)
+
+    def test_masks_as_gif(self):
+        for mode in ('1', 'L', 'P', 'RGB'):
+            im = Image.fromarray(TestMask.M * np.uint8(255)).convert(mode)
+            np.testing.assert_array_equal(d.read_mask(enc(im, 'GIF')), TestMask.M)
+        b = io.BytesIO()
+        Image.new('L', (9, 9)).save(b, 'GIF', save_all=True, append_images=[Image.new('L', (9, 9), 255)])
+        with pytest.raises(d.InputError, match='holds several pictures; save the one'): d.read_mask(b.getvalue())
+
+    def test_a_format_that_this_pillow_lacks(self, monkeypatch):
+        monkeypatch.setattr(core.features, 'check', lambda feature: False)
+        with pytest.raises(d.InputError, match='is a JPEG 2000 file, and this Pillow was built without jpg_2000'): d.read_image(enc(gradient(), 'JPEG2000'))
+
+
+class TestUndecided:
+    "255 beside labels is not lesion."
+    LESION = np.zeros((40, 40), bool)
+    LESION[10:30, 10:30] = True
+    RING = np.zeros((40, 40), bool)
+    RING[7:33, 7:33] = True
+    RING &= ~LESION
+
+    def map(self, lesion, ring, ground=0):
+        return np.where(self.LESION, lesion, np.where(self.RING, ring, ground)).astype(np.uint8)
+
+    @pytest.mark.parametrize('values', [(1, 255), (2, 255), (1, 255, 2), (255, 128), (255, 127), (1, 255, 1)])
+    def test_refused(self, values):
+        a = self.map(*values)
+        palette = Image.fromarray(a).convert('P')
+        palette.putpalette([0, 0, 0, 128, 0, 0] + [0] * 756 + [224, 224, 192])
+        for src in (a, enc(a), enc(np.dstack([a] * 3)), enc(a, 'TIFF'), a.astype(np.uint16), a.astype(float), *([enc(palette)] if 1 in values else [])):
+            if values == (1, 255, 1):   # two values: lesion everywhere but for the ring
+                continue
+            with pytest.raises(d.InputError, match=r'holds the values .* and \d+, as a label map does; recode it to 0 and 255'): d.read_mask(src)
+
+    def test_what_stays(self):
+        "Soft, resized and compressed masks are no label maps."
+        mask = self.LESION * np.uint8(255)
+        for kw in (dict(quality=30), dict(quality=75), dict(quality=95), dict(quality=100)):
+            np.testing.assert_array_equal(d.read_mask(enc(mask, 'JPEG', **kw)), self.LESION)
+            again = np.asarray(Image.open(io.BytesIO(enc(mask, 'JPEG', **kw))))
+            np.testing.assert_array_equal(d.read_mask(enc(again)), self.LESION)
+        half = np.asarray(Image.fromarray(mask).resize((20, 20), Image.Resampling.BOX))
+        odd = np.asarray(Image.fromarray(mask[1:, 1:]).resize((20, 20), Image.Resampling.BILINEAR))
+        for soft in (half, odd): assert d.read_mask(soft).any() and not d.read_mask(soft).all()
+        np.testing.assert_array_equal(d.read_mask(mask), self.LESION)
+        np.testing.assert_array_equal(d.read_mask(np.where(self.RING, 127, mask)[20:21]), (mask > 128)[20:21])   # one row: no area
+
+
+class TestAlpha:
+    def test_an_alpha_that_hides_everything_is_none(self, photo):
+        layer = np.dstack([photo, np.zeros(photo.shape[:2], np.uint8)])
+        for src in (layer, enc(layer), enc(layer, 'TIFF'), enc(layer, 'WEBP', lossless=True, exact=True)):
+            np.testing.assert_array_equal(d.read_image(src), photo)
+        b = bytearray(enc(np.dstack([photo, np.full(photo.shape[:2], 255, np.uint8)]), 'BMP'))
+        start = int.from_bytes(b[10:14], 'little')
+        b[start + 3::4] = bytes(len(b[start + 3::4]))
+        np.testing.assert_array_equal(d.read_image(bytes(b)), photo)
+
+    def test_masks_with_such_an_alpha(self):
+        mask = TestMask.M
+        layer = np.dstack([*[mask * np.uint8(255)] * 3, mask * np.uint8(0)])
+        np.testing.assert_array_equal(d.read_mask(layer), mask)
+        assert not d.read_mask(np.zeros((5, 5, 4), np.uint8)).any()
+
+
+class TestImplausible:
+    @pytest.mark.parametrize('image, reason', [
+        (np.zeros((64, 64, 3), np.uint8), 'is black everywhere'), (np.full((64, 64, 3), 250, np.uint8), 'is white everywhere'),
+        (np.full((64, 64, 3), (200, 150, 130), np.uint8), 'has the same colour everywhere'), (np.zeros((8, 99, 3), np.uint8), 'has only 99 x 8 pixels')])
+    def test_named(self, image, reason): assert d.implausible(image) == reason
+
+    def test_photographs_are_plausible(self, photo):
+        from lesion_seg.phantom import make_phantom
+        assert d.implausible(photo) == '' and [d.implausible(make_phantom(i, 64).image) for i in range(40)] == [''] * 40
+        assert 'nearly black' in d.implausible(photo // 8)
+
+
+class TestSourcesAgain:
+    def test_a_file_that_was_read_before(self, photo, tmp_path):
+        (tmp_path / 'a.png').write_bytes(enc(photo))
+        with open(tmp_path / 'a.png', 'rb') as f:
+            for _ in range(3): np.testing.assert_array_equal(d.read_image(f), photo)
+            f.read()
+            assert d.image_size(f) == photo.shape[:2] and f.tell() == (tmp_path / 'a.png').stat().st_size
+
+    def test_a_closed_picture(self, photo):
+        im = Image.open(io.BytesIO(enc(photo)))
+        im.close()
+        for f in (d.read_image, d.read_mask):
+            with pytest.raises(d.InputError, match='has been closed; open it again'): f(im)
+
+    @pytest.mark.skipif(not hasattr(os, 'mkfifo'), reason='no pipes here')
+    def test_pipes_and_devices(self, tmp_path):
+        os.mkfifo(tmp_path / 'a.jpg')
+        for path in (tmp_path / 'a.jpg', '/dev/zero'):
+            for f in (d.read_image, d.read_mask, d.image_size):
+                with pytest.raises(d.InputError, match='is not a regular file'): f(path)
+
+
+class TestWorkIsBounded:
+    def soon(self, content, says):
+        start = time.process_time()
+        for f in (d.read_image, d.read_mask):
+            with pytest.raises(d.InputError, match=says): f(content)
+        assert time.process_time() - start < 1
+
+    def test_chunks_of_a_png(self, photo):
+        plain = enc(photo)
+        empty = bytes(4) + b'teXt' + zlib.crc32(b'teXt').to_bytes(4, 'big')
+        self.soon(plain[:33] + empty * 90_000 + plain[33:], 'very many chunks')
+        self.soon(plain[:33] + plain[33:-12] + empty * 90_000 + plain[-12:], 'very many chunks')
+        np.testing.assert_array_equal(d.read_image(plain[:33] + empty * 500 + plain[33:]), photo)
+
+    def test_scans_of_a_jpeg(self, photo):
+        b = enc(photo, 'JPEG', progressive=True)
+        assert d.read_image(b).shape == photo.shape
+        at = b.index(b'\xff\xda')
+        self.soon(b[:-2] + b[at:-2] * 1000, r'holds \d+ scans')
+        self.soon(b[:2] + b'\xff\xfe\0\x02' * 250_000 + b[2:], 'very many segments')

@@ -1,6 +1,6 @@
 "lesion_seg.isic against a real HTTP server on the loopback host."
+import csv
 import errno
-import hashlib
 import io
 import json
 import os
@@ -8,58 +8,29 @@ import random
 import re
 import subprocess
 import sys
-import threading
 import time
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from isic_server import FAULTS, IsicServer, challenge_files, phantom_files, zipped
+from isic_server import IsicServer, challenge_files, phantom_files, zipped
 
 from lesion_seg import isic
-from lesion_seg.core import InputError
+from lesion_seg.core import InputError, read_rows, refuses
+from lesion_seg.download import Checksums, Item, Network
 from lesion_seg.manifest import Manifest
 
 
 def quick(s, **kw): return isic.ISIC(s.api, (s.url,), **{'pause': .005, 'timeout': (2, 2), **kw})
 
 
-def sha(b): return hashlib.sha256(b).hexdigest()
-
-
 @pytest.fixture(scope='module')
 def phantoms(): return phantom_files(12)
 
 
-@pytest.fixture(scope='module')
-def blobs(): return {f'b/{i:03}.bin': random.Random(i).randbytes(40_000 + i) for i in range(60)}
-
-
-def items(s, blobs, **kw): return [isic.Item(k, (f'{s.url}/{k}',), **{a: f(v) for a, f in kw.items()} if kw else {}) for k, v in blobs.items()]
-
-
-def held(folder, blobs): return {k: (folder / k).read_bytes() for k in blobs if (folder / k).exists()}
-
-
-def leftovers(folder): return [p.name for p in folder.rglob('.*')]
-
-
 # ---- the promise: a fifth of the requests fail
-
-@pytest.mark.parametrize('seed', range(3))
-@pytest.mark.parametrize('known', [dict(sha256=sha), dict(size=len, md5=lambda b: hashlib.md5(b).hexdigest()), {}], ids=['sha256', 'size, md5', 'nothing'])
-def test_nothing_missing_and_nothing_corrupt_with_a_fifth_of_failures(tmp_path, blobs, seed, known):
-    with IsicServer(blobs, share=.2, seed=seed) as s:
-        isic.download(items(s, blobs, **known), tmp_path, quick(s))
-        assert s.most_active <= isic.ISIC.workers
-    assert held(tmp_path, blobs) == blobs
-    assert not leftovers(tmp_path)
-    assert len(s.faults) >= 5 and .1 < sum(s.faults.values()) / sum(s.asked.values()) < .3 # it did fail, in many ways
-    assert {k: v['sha256'] for k, v in json.loads((tmp_path / 'checksums.json').read_text()).items()} == {k: sha(v) for k, v in blobs.items()}
-
 
 def test_challenge_and_archive_with_a_fifth_of_failures(tmp_path, phantoms):
     photographs, masks = phantoms
@@ -75,156 +46,10 @@ def test_challenge_and_archive_with_a_fifth_of_failures(tmp_path, phantoms):
     assert [p.id for p in Manifest.from_folder(tmp_path / 'c')] == [p.id for p in m] and m.check(full=True, strict=False) == []
 
 
-@pytest.mark.parametrize('fault', [*FAULTS, '408', '425', '502', '504'])
-def test_every_kind_of_failure_passes(tmp_path, fault):
-    data = random.Random(1).randbytes(200_000)
-    with IsicServer({'a': data}, stall=1.5) as s:
-        s.plan['a'] = ['', fault, fault] if fault != 'corrupt' else ['', fault] # the first request is HEAD
-        isic.download([isic.Item('a', (f'{s.url}/a',))], tmp_path, quick(s, timeout=(2, .5)))
-        assert len(s.log) >= 3
-    assert (tmp_path / 'a').read_bytes() == data
-
-
-@pytest.mark.parametrize('code', ['400', '401', '403', '404', '405', '410', '451'])
-def test_answers_that_stay_are_not_repeated(tmp_path, code):
-    with IsicServer({'a': b'1'}) as s:
-        s.plan['a'] = [code] * 9
-        with pytest.raises(InputError, match=f'answer {code}'): isic.download([isic.Item('a', (f'{s.url}/a',), 1)], tmp_path, quick(s))
-        assert len(s.log) == 1
-
-
-# ---- resuming
-
-def test_an_interrupted_download_goes_on_from_its_last_byte(tmp_path):
-    data = random.Random(2).randbytes(1 << 20)
-    with IsicServer({'a': data}) as s:
-        s.plan['a'] = ['', 'cut', '500', '500']
-        item = isic.Item('a', (f'{s.url}/a',))
-        with pytest.raises(InputError, match='3 attempts in a row'): isic.download([item], tmp_path, quick(s, attempts=3))
-        assert sorted(leftovers(tmp_path)) == ['.a.etag', '.a.part'] and not (tmp_path / 'a').exists()
-        isic.download([item], tmp_path, quick(s))
-        assert s.log[-1][2:] == ('bytes=524288-', 206)
-    assert (tmp_path / 'a').read_bytes() == data and not leftovers(tmp_path)
-
-
-@pytest.mark.parametrize('server', [dict(ranges=False), dict(etag=''), dict(etag='W/"weak"')], ids=str)
-@pytest.mark.parametrize('change', [False, True], ids=['same', 'changed'])
-def test_versions_are_never_glued_together(tmp_path, server, change):
-    old, new = random.Random(3).randbytes(300_000), random.Random(4).randbytes(300_000)
-    with IsicServer({'a': old}, **server) as s:
-        s.plan['a'] = ['', 'cut', '500']
-        with pytest.raises(InputError): isic.download([isic.Item('a', (f'{s.url}/a',))], tmp_path, quick(s, attempts=2))
-        if change: s.files['a'] = new
-        isic.download([isic.Item('a', (f'{s.url}/a',))], tmp_path, quick(s))
-    assert (tmp_path / 'a').read_bytes() == (new if change else old)
-
-
-def test_a_part_longer_than_the_file_is_begun_anew(tmp_path):
-    (tmp_path / '.a.part').write_bytes(bytes(9))
-    (tmp_path / '.a.etag').write_text('"900150983cd24fb0d6963f7d28e17f72"')
-    with IsicServer({'a': b'abc'}) as s:
-        isic.download([isic.Item('a', (f'{s.url}/a',))], tmp_path, quick(s))
-        assert [c for *_, c in s.log] == [200, 416, 200]
-    assert (tmp_path / 'a').read_bytes() == b'abc'
-
-
-def test_a_whole_part_is_checked_and_taken_without_a_request(tmp_path):
-    (tmp_path / '.a.part').write_bytes(b'abc')
-    isic.download([isic.Item('a', ('http://127.0.0.1:9/a',), 3, sha(b'abc'))], tmp_path, isic.ISIC('http://127.0.0.1:9', ('http://127.0.0.1:9',)))
-    assert (tmp_path / 'a').read_bytes() == b'abc'
-
-
-# ---- waiting
-
-def test_retry_after_is_honoured_by_all_workers(tmp_path):
-    blobs = {k: k.encode() for k in 'abcdef'}
-    with IsicServer(blobs) as s:
-        s.plan['a'], s.retry_after = ['429'], '1'
-        t = time.monotonic()
-        isic.download(items(s, blobs, size=len), tmp_path, quick(s, workers=1))
-        assert time.monotonic() - t > .95
-    assert held(tmp_path, blobs) == blobs
-
-
-def test_a_server_that_wants_an_hour_is_left_alone(tmp_path):
-    with IsicServer({'a': b'1'}) as s:
-        s.plan['a'], s.retry_after = ['429'] * 9, '3600'
-        with pytest.raises(InputError, match='asks to wait 3600 s'): isic.download([isic.Item('a', (f'{s.url}/a',), 1)], tmp_path, quick(s))
-        assert len(s.log) == 1
-
-
 def test_no_server_at_all_is_one_sentence(tmp_path):
     with IsicServer() as s: pass
-    with pytest.raises(InputError, match='2 attempts in a row; try again later'):
+    with pytest.raises(InputError, match=r'2 attempts in a row\); try again later'):
         isic.search_archive(isic=quick(s, attempts=2))
-
-
-# ---- checks and failures
-
-def test_wrong_hash_is_not_accepted_and_every_failure_is_listed(tmp_path):
-    blobs = {k: k.encode() * 9 for k in 'abcd'}
-    with IsicServer(blobs) as s:
-        todo = items(s, blobs)
-        todo[1], todo[2] = replace(todo[1], sha256='f' * 64), replace(todo[2], urls=(f'{s.url}/gone',))
-        with pytest.raises(InputError) as e: isic.download(todo, tmp_path, quick(s))
-    assert [(p.id, p.kind) for p in e.value.problems] == [('b', 'not fetched'), ('c', 'not fetched')]
-    assert 'b has the sha256' in str(e.value) and 'gone cannot be had (answer 404)' in str(e.value) and str(e.value).startswith('2 of 4 files')
-    assert sorted(held(tmp_path, blobs)) == ['a', 'd'] and not leftovers(tmp_path)
-
-
-@pytest.mark.parametrize('size, most, match', [(2, 10, 'offers 3 bytes instead of 2'), (None, 2, 'offers 3 bytes instead of at most 2')])
-def test_more_bytes_than_promised_are_refused(tmp_path, size, most, match):
-    with IsicServer({'a': b'abc'}) as s, pytest.raises(InputError, match=match):
-        isic.download([isic.Item('a', (f'{s.url}/a',), size, most=most)], tmp_path, quick(s, attempts=2))
-    assert not (tmp_path / 'a').exists()
-
-
-def test_a_recorded_hash_is_checked_ever_after(tmp_path):
-    with IsicServer({'a': b'abc'}) as s:
-        todo = [isic.Item('a', (f'{s.url}/a',))]
-        isic.download(todo, tmp_path, quick(s))
-        (tmp_path / 'a').write_bytes(b'abX')
-        isic.download(todo, tmp_path, quick(s))
-        assert (tmp_path / 'a').read_bytes() == b'abc'
-        (tmp_path / 'a').unlink()
-        s.files['a'] = b'abd'
-        with pytest.raises(InputError, match='published file is another one'): isic.download(todo, tmp_path, quick(s))
-    assert not (tmp_path / 'a').exists()
-
-
-def test_a_full_disk_stops_everything_with_one_sentence(tmp_path, monkeypatch, blobs):
-    def full(*_): raise OSError(errno.ENOSPC, 'No space left on device')
-    with IsicServer(blobs) as s:
-        monkeypatch.setattr(isic.os, 'replace', full)
-        with pytest.raises(InputError, match='No space left'): isic.download(items(s, blobs, size=len), tmp_path, quick(s))
-        assert len(s.log) < len(blobs)
-
-
-def test_the_disk_is_asked_before_the_first_byte(tmp_path, monkeypatch):
-    usage = type(isic.shutil.disk_usage(tmp_path))
-    monkeypatch.setattr(isic.shutil, 'disk_usage', lambda _: usage(10**9, 10**9 - 10**8 - 10, 10**8 + 10))
-    with IsicServer({'a': bytes(11), 'b': bytes(10)}) as s:
-        with pytest.raises(InputError, match='1 files need'): isic.download([isic.Item('a', (f'{s.url}/a',))], tmp_path, quick(s))
-        assert [m for m, *_ in s.log] == ['HEAD']
-        isic.download([isic.Item('b', (f'{s.url}/b',))], tmp_path, quick(s))
-
-
-def test_an_interruption_ends_the_workers_and_keeps_the_notes(tmp_path, blobs):
-    def report(done, total):
-        if done: raise KeyboardInterrupt
-    before = threading.active_count()
-    with IsicServer(blobs, share=1, kinds=('cut',)) as s:
-        with pytest.raises(KeyboardInterrupt): isic.download(items(s, blobs, size=len), tmp_path, quick(s, workers=2), report)
-        time.sleep(.2)
-        n = len(s.log)
-        time.sleep(.2)
-        assert len(s.log) == n < len(blobs) * 3
-    assert threading.active_count() <= before + 1 and (tmp_path / 'checksums.json').exists()
-
-
-@pytest.mark.parametrize('path', ['../a', '/tmp/a', 'a/../../b', 'c:\\a', ''])
-def test_files_stay_in_the_folder(tmp_path, path):
-    with pytest.raises(InputError, match='no place in the folder'): isic.download([isic.Item(path, ('https://a.org/a',))], tmp_path)
 
 
 # ---- the archive
@@ -243,6 +68,92 @@ def test_a_limit_reads_no_more_pages_than_needed():
         assert len(found) == 70 and {i.licence for i in found} == {'CC-0', 'CC-BY'} and len(s.log) == 2
 
 
+def one_answer(**fields):
+    server = IsicServer(images={f'ISIC_{i:07d}': b'1' for i in range(5)})
+    server.url = 'https://a.org'
+    return {**server.record(4), **fields}
+
+
+def full(url, size): return dict(full=dict(url=url, size=size))
+
+
+@pytest.mark.parametrize('fields, says', [
+    (dict(isic_id='../../evil'), 'identifier'), (dict(isic_id=7), '(isic_id)'), (dict(attribution=None), '(attribution)'), (dict(metadata=[]), '(metadata)'),
+    (dict(files=[]), '(files.full.size)'), (dict(files=full('https://a.org/', True)), '(files.full.size)'),
+    (dict(files=full('http://evil.org/a.jpg', 9)), 'is not followed'), (dict(files=full('https://a.org/', 10**12)), 'instead of 1 to')])
+def test_an_answer_of_another_form_is_refused(fields, says):
+    assert says in refuses(isic.ArchiveImage.from_answer, one_answer(**fields), 'https://a.org')
+
+
+def test_metadata_of_an_image_fits_a_table():
+    clinical = {'age': 5, 'group': 'x', 'a b': 1, 'deep': {}, 'none': None, 'text': 'x' * 9999}
+    image = isic.ArchiveImage.from_answer(one_answer(metadata=dict(clinical=clinical)), 'https://a.org')
+    assert image.metadata == {'age': 5, 'clinical_group': 'x', 'text': 'x' * 2000}
+    assert isic.ArchiveImage.from_answer(one_answer(metadata=dict(clinical=[1])), 'https://a.org').metadata == {}
+
+
+@pytest.mark.parametrize('url, suffix', [('https://a.org/x.PNG?b=.jpg', '.png'), ('https://a.org/x.exe', '.jpg'), ('https://a.org/', '.jpg')])
+def test_where_the_file_of_an_image_belongs(url, suffix):
+    assert isic.ArchiveImage('ISIC_1', 'CC-0', 'A', url, 1).path == f'images/ISIC_1{suffix}'
+
+
+def first_page(change, plan=()):
+    "The first page, changed before it is sent."
+    with IsicServer(images={f'ISIC_{i:07d}': b'1' for i in range(24)}) as s, Network(quick(s, attempts=2)) as network:
+        s.page, s.plan['api/v2/images/search/'] = change, list(plan)
+        return isic.ArchivePages(network, s.api, most=10**5).read(f'{s.api}/images/search/')
+
+
+def test_a_page_is_json_and_not_endless():
+    assert len(first_page(None, ['500'])['results']) == 24
+    assert 'sends no JSON (2 attempts' in refuses(first_page, lambda p: b'<html>')
+    assert 'another form' in refuses(first_page, lambda p: [p])
+    assert 'more than 100000 bytes' in refuses(first_page, lambda p: b'[' * 10**6)
+
+
+@pytest.mark.parametrize('place, says', [('https://b.org/api/v2', 'continues at https://b.org'), ('http://a.org/api', 'is not followed'), (7, '(next)'),
+                                         ('SAME', 'where it should not')])
+def test_pages_lead_on_in_the_archive_and_never_back(place, says):
+    with IsicServer(images={'ISIC_0000000': b'1'}) as s:
+        s.page = lambda p: p | dict(next=f'{s.api}/images/search/?query=&collections=&limit=100' if place == 'SAME' else place)
+        assert says in refuses(isic.search_archive, isic=quick(s))
+
+
+@pytest.mark.parametrize('wanted', [dict(collections=['nevi']), dict(limit=0), dict(licence='mit')])
+def test_a_search_that_cannot_be_is_refused_before_anybody_is_asked(wanted):
+    with IsicServer() as s:
+        assert re.search('is not a number|give 1 or more|choose from CC-0', refuses(isic.search_archive, **wanted, isic=quick(s)))
+        assert not s.log
+
+
+def test_a_search_that_the_archive_does_not_understand():
+    with IsicServer() as s: assert 'does not understand the search (answer 400)' in refuses(isic.search_archive, 'bad:', isic=quick(s))
+
+
+def test_what_is_missing_of_a_challenge_and_nothing_else_is_fetched_again(tmp_path, phantoms):
+    files, rows = challenge_files(2018, *phantoms)
+    (tmp_path / 'c.json').write_text(json.dumps({'isic2018': dict(licence='CC-0', attribution='Me', page='p', files=rows)}))
+    def fetch(**kw): return isic.fetch_challenge('isic2018', tmp_path / 'c', isic=quick(s), catalogue=tmp_path / 'c.json', **kw)
+    with IsicServer(files) as s: fetch()
+    with IsicServer(files) as s:
+        fetch()
+        assert s.log == []
+        (tmp_path / 'c' / 'ISIC2018_Task1_Training_GroundTruth' / 'ISIC_0000000_segmentation.png').unlink()
+        assert fetch(keep_zips=True)[0].mask.exists()
+        assert {path for _, path, *_ in s.log} == {'/2018/ISIC2018_Task1_Training_GroundTruth.zip'}
+    assert [p.name for p in (tmp_path / 'c').glob('*.zip')] == ['ISIC2018_Task1_Training_GroundTruth.zip']
+
+
+def test_a_set_with_too_few_images_is_refused_and_not_kept(tmp_path, phantoms):
+    files, rows = challenge_files(2018, *phantoms)
+    short = dict(licence='CC-0', attribution='Me', page='p', files=[dict(row, files=25) for row in rows])
+    (tmp_path / 'c.json').write_text(json.dumps({'isic2018': short}))
+    with IsicServer(files) as s:
+        sentence = refuses(isic.fetch_challenge, 'isic2018', tmp_path / 'c', isic=quick(s), catalogue=tmp_path / 'c.json')
+    assert 'holds 12 images instead of 25; download it again' in sentence
+    assert not list((tmp_path / 'c').glob('*.zip')) and Checksums(tmp_path / 'c').rows == {}
+
+
 json_values = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
                            lambda x: st.lists(x, max_size=3) | st.dictionaries(st.text(max_size=9), x, max_size=3), max_leaves=6)
 
@@ -256,11 +167,11 @@ def test_any_other_form_of_an_image_is_a_sentence_or_harmless(value, where):
     target = d['files']['full'] if where in ('url', 'size') else d['metadata'] if where == 'clinical' else d
     if where == 'all': d = value
     else: target[where] = value
-    try: image = isic._image(d, 'https://a.org')
+    try: image = isic.ArchiveImage.from_answer(d, 'https://a.org')
     except InputError as e: assert len(str(e)) < 500
     else:
-        assert re.fullmatch('ISIC_[0-9]+', image.id) and image.url.startswith('https://') and 0 < image.size <= isic.Item.most
-        assert all(re.fullmatch(r'\w+', k) and isinstance(v, (str, int, float)) for k, v in image.facts.items())
+        assert re.fullmatch('ISIC_[0-9]+', image.id) and image.url.startswith('https://') and 0 < image.size <= Item.most
+        assert all(re.fullmatch(r'\w+', k) and isinstance(v, (str, int, float)) for k, v in image.metadata.items())
 
 
 def test_two_downloads_into_one_folder_add_up(tmp_path, phantoms):
@@ -293,6 +204,31 @@ def test_a_bomb_with_overlapping_files_is_refused(tmp_path):
     (tmp_path / 'x.zip').write_bytes(whole[:at] + twice + end)
     assert zipfile.ZipFile(tmp_path / 'x.zip').namelist() == ['a.jpg', 'b.jpg']
     with pytest.raises(InputError, match='overlap'): isic.safe_unzip(tmp_path / 'x.zip', tmp_path / 'out')
+
+
+def link():
+    info = zipfile.ZipInfo('l.jpg')
+    info.external_attr = 0o120777 << 16
+    return [(info, b'/etc/passwd')]
+
+
+@pytest.mark.parametrize('files, limits, says', [
+    *[({name: b''}, {}, 'which leads out of the folder') for name in ('../a.jpg', '/a.jpg', 'a/../../b.jpg', '..\\a.jpg', 'C:a.jpg')],
+    (link(), {}, "'l.jpg', which is a link"), ({'a/1.jpg': b'', 'b/1.JPG': b''}, {}, "'1.JPG' twice"), ({'a/-rf.jpg': b''}, {}, 'an odd name'),
+    ({'a.jpg': bytes(2 * 10**6)}, {}, 'unfolds suspiciously far'), ({'a.jpg': b'12'}, dict(most=1), 'more than 1 bytes'),
+    ({'a.jpg': b'', 'b.jpg': b''}, dict(members=1), 'holds 2 files, more than 1')])
+def test_a_zip_with_what_has_no_business_there_is_refused(tmp_path, files, limits, says):
+    (tmp_path / 'x.zip').write_bytes(zipped(files))
+    assert says in refuses(isic.safe_unzip, tmp_path / 'x.zip', tmp_path / 'out', **limits)
+    assert not (tmp_path / 'out').exists()
+
+
+def test_a_zip_that_lies_about_a_length_leaves_nothing(tmp_path):
+    data = random.Random(1).randbytes(3000)
+    lying = zipped({'a.jpg': data}).replace((3000).to_bytes(4, 'little'), (2991).to_bytes(4, 'little'))
+    (tmp_path / 'x.zip').write_bytes(lying)
+    assert 'cannot be unpacked' in refuses(isic.safe_unzip, tmp_path / 'x.zip', tmp_path / 'out')
+    assert not list((tmp_path / 'out').iterdir())
 
 
 def test_an_encrypted_zip_is_refused(tmp_path):
@@ -350,7 +286,7 @@ def test_a_full_disk_does_not_cost_the_zip(tmp_path, phantoms, monkeypatch):
     def full(*_): raise OSError(errno.ENOSPC, 'No space left on device')
     with IsicServer(files) as s:
         with monkeypatch.context() as m, pytest.raises(InputError, match='free some space'):
-            m.setattr(isic, '_extract', full)
+            m.setattr(isic, 'atomic_path', full)
             isic.fetch_challenge('isic2018', tmp_path / 'c', isic=quick(s), catalogue=tmp_path / 'c.json')
         n = len(s.log)
         assert len(isic.fetch_challenge('isic2018', tmp_path / 'c', isic=quick(s), catalogue=tmp_path / 'c.json')) == 12
@@ -375,6 +311,68 @@ def test_the_module_is_light():
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout.strip() == '[]'
 
 
-def test_the_bar_takes_any_course(capsys):
-    report = isic.show_bar('MB')
-    for done, total in ((0, 0), (0, 10**7), (10**6, 10**7), (5 * 10**5, 2 * 10**7), (2 * 10**7, 2 * 10**7), (2 * 10**7, 2 * 10**7)): report(done, total)
+# ---- an archive that means harm
+
+def searched(change, **kw):
+    "The first images that a search finds where every page is changed, and how many pages were asked for."
+    with IsicServer(images={f'ISIC_{i:07d}': b'1' for i in range(5)}) as s, Network(quick(s, attempts=2)) as network:
+        count = iter(range(10**6))
+        s.page = lambda p: change(p, f'{s.api}/images/search/?cursor=MA==&n={next(count)}')
+        search = isic.Search(network, s.api, **kw)
+        try: return [i.id for i in search.images(f'{s.api}/images/search/')], len(s.log)
+        except InputError as e: return str(e), len(s.log)
+
+
+def test_empty_pages_that_always_name_a_next_one_end():
+    says, asked = searched(lambda p, place: p | dict(results=[], next=place))
+    assert says == 'the archive: sends page after page (10) without a new image; try again later' and asked == 10
+
+
+def test_pages_that_repeat_their_images_end():
+    says, asked = searched(lambda p, place: p | dict(next=place))
+    assert 'without a new image' in says and asked == 11 # the first was new
+
+
+def test_pages_without_end_end():
+    ids = iter(range(10**9))
+    def change(p, place): return p | dict(next=place, results=[r | dict(isic_id=f'ISIC_{next(ids):07d}') for r in p['results']])
+    says, asked = searched(change, pages=20)
+    assert 'names more than 20 pages; narrow the search, or give a limit such as `limit=100`' in says and asked == 20
+
+
+def test_a_few_empty_pages_are_nothing_unusual():
+    empty = iter([True] * 5)
+    found, asked = searched(lambda p, place: p | (dict(results=[], next=place) if next(empty, False) else {}))
+    assert (found, asked) == ([f'ISIC_{i:07d}' for i in range(5)], 6)
+
+
+HOSTILE = ['=cmd|"/c calc"!A1', '@SUM(A1)', '+1+1', '-1+1', '\t=1', '\x1b[31mred', 'a\u202egpj.exe', 'a\nb,c\r\n=1', '＝1']
+
+
+@pytest.mark.parametrize('text', HOSTILE)
+def test_no_formula_and_no_escape_reaches_a_table(tmp_path, phantoms, text):
+    "Attribution, licence and metadata are the server's words; they land in three tables."
+    images = {'ISIC_0000000': phantoms[0]['ISIC_0000000']}
+    with IsicServer(images=images) as s:
+        def change(p):
+            r = p['results'][0] | dict(attribution=text)
+            r['metadata']['clinical'] |= dict(sex=text, diagnosis=text)
+            return p | dict(results=[r])
+        s.page = change
+        m = isic.fetch_archive(isic.search_archive(isic=quick(s)), tmp_path, quick(s))
+    m.save(tmp_path / 'manifest.parquet')
+    tables = [list(csv.reader((tmp_path / name).read_text(encoding='utf-8').splitlines())) for name in ('manifest.csv', 'licences.csv')]
+    cells = [c for table in tables for row in table for c in row] + [str(v) for row in read_rows(tmp_path / 'manifest.parquet') for v in row.values()]
+    assert sum(text.strip()[-1] in c for c in cells) >= 4
+    for c in [*cells, *(tmp_path / 'ATTRIBUTION.txt').read_text().splitlines()]: assert c.isprintable() and not c.startswith(tuple('=+-@＝\t'))
+
+
+@pytest.mark.parametrize('value, stored', [(float('inf'), 'inf'), (float('nan'), 'nan'), (10**30, '1' + '0' * 30), (-5, -5), (2.5, 2.5), (True, True)])
+def test_numbers_that_no_table_holds_become_text(value, stored): assert isic.plain_metadata(dict(clinical=dict(age=value))) == dict(age=stored)
+
+
+def test_a_search_has_a_deadline():
+    with IsicServer(images={'ISIC_0000000': b'1'}) as s:
+        s.page = lambda p: time.sleep(.6) or p | dict(results=[], next=f'{s.api}/images/search/?n={time.time()}')
+        says = refuses(isic.search_archive, isic=quick(s, deadline=.3))
+    assert says.startswith('the download: has taken 0.3 s, its deadline')

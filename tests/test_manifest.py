@@ -121,8 +121,8 @@ class TestTables:
 
     @pytest.mark.skipif(os.name == 'nt', reason='POSIX paths')
     def test_only_the_root_shared_is_absolute(self):
-        assert d._relative(Path('/data/isic/a.jpg'), Path('/home/me')) == '/data/isic/a.jpg'
-        assert d._relative(Path('/data/isic/a.jpg'), Path('/data/runs')) == '../isic/a.jpg'
+        assert d.relative_path(Path('/data/isic/a.jpg'), Path('/home/me')) == '/data/isic/a.jpg'
+        assert d.relative_path(Path('/data/isic/a.jpg'), Path('/data/runs')) == '../isic/a.jpg'
 
     def test_table_moves_with_its_folder(self, tmp_path):
         d.Manifest.load(dataset(tmp_path / 'a', 4)).save(tmp_path / 'a' / 'manifest.csv')
@@ -145,7 +145,7 @@ class TestTables:
         assert m[0].group != m[1].group
 
     @pytest.mark.parametrize('text,says', [
-        ('', 'is empty'), ('image\n', 'has no rows'), ('file,mask\na,b\n', r'no column "image" \(it has file, mask\)'),
+        ('', 'is empty'), ('image\n', 'has no rows'), ('age,mask\na,b\n', r'no column "image" \(it has age, mask\)'),
         ('image,mask\na.jpg\n', '1 fields in line 2')])
     def test_bad_tables(self, tmp_path, text, says):
         (tmp_path / 'm.csv').write_text(text)
@@ -157,7 +157,7 @@ class TestTables:
         with pytest.raises(InputError, match='not UTF-8'): d.Manifest.load(tmp_path / 'l1.csv')
         (tmp_path / 'm.parquet').write_text('no')
         with pytest.raises(InputError, match='Parquet'): d.Manifest.load(tmp_path / 'm.parquet')
-        with pytest.raises(InputError, match='cannot be opened'): d.Manifest.load(tmp_path / 'none.csv')
+        with pytest.raises(InputError, match='does not exist'): d.Manifest.load(tmp_path / 'none.csv')
 
     @pytest.mark.parametrize('change', [lambda t: t[:-1], lambda t: [t[0], t[1].replace('train', 'test').replace('valid', 'test'), *t[2:]],
                                         lambda t: [t[0], t[1].replace(',i0,i0,', ',i0,other,'), *t[2:]]])
@@ -167,7 +167,7 @@ class TestTables:
         (tmp_path / 'm.csv').write_text('\n'.join([lines[0], *lines[:0:-1]]))
         assert d.Manifest.load(tmp_path / 'm.csv').digest == m.digest  # another order is the same split
         (tmp_path / 'm.csv').write_text('\n'.join(change(lines)))
-        with pytest.raises(InputError, match=r'm.csv was changed .* delete the column split_digest'): d.Manifest.load(tmp_path / 'm.csv')
+        with pytest.raises(InputError, match=r'm.csv: was changed .* delete the column split_digest'): d.Manifest.load(tmp_path / 'm.csv')
 
     def test_digest_by_hand(self):
         m = d.Manifest([d.LesionPair('b.jpg', split='test'), d.LesionPair('a.jpg', group='g', split='train')])
@@ -187,7 +187,7 @@ class TestCheck:
         (tmp_path / 'images/i0.png').write_bytes(b'')
         (tmp_path / 'images/i1.png').write_text('<html>')
         (tmp_path / 'masks/i2.png').unlink()
-        Image.new('L', (3, 3)).save(tmp_path / 'masks/i3.png')
+        Image.fromarray(np.eye(3) > 0).save(tmp_path / 'masks/i3.png')
         noise = enc(np.random.default_rng(0).integers(0, 255, (8, 10, 3)).astype(np.uint8))
         (tmp_path / 'images/i4.png').write_bytes(noise[:150])
         Image.new('L', (10, 8), 77).save(tmp_path / 'masks/i5.png')
@@ -281,14 +281,14 @@ class TestSplit:
         names = [f'g{i:02}' for i in range(20)]
         groups = names * 2
         areas = [0.9 - i / 25 for i in range(20)] + [0.1 + 3 * i / 25 for i in range(20)]  # the mean grows with i, the first falls
-        assert d._strata(names, groups, areas).tolist() == [0] * 10 + [1] * 10
+        assert d.area_strata(names, groups, areas).tolist() == [0] * 10 + [1] * 10
 
     def test_large_groups_first_by_hand(self):
         halves = np.array([.5, .5, 0])
-        assert d._assign(np.array([1, 1, 1, 3]), np.zeros(4, int), halves) == [1, 1, 1, 0]  # the three fills train, and each one goes to valid
+        assert d.assign_splits(np.array([1, 1, 1, 3]), np.zeros(4, int), halves) == [1, 1, 1, 0]  # the three fills train, and each one goes to valid
 
     def test_an_empty_split_gets_the_smallest_group_by_hand(self):
-        assert d._mend(np.zeros(3, int), np.array([3, 2, 1]), np.array([5., 1.])).tolist() == [0, 0, 1]
+        assert d.mend_splits(np.zeros(3, int), np.array([3, 2, 1]), np.array([5., 1.])).tolist() == [0, 0, 1]
 
     def test_unknown_areas(self):
         area = [math.nan if i % 2 else 0.1 * i for i in range(40)]
@@ -300,7 +300,7 @@ class TestSplit:
         with pytest.raises(InputError, match='sum to 1'): d.split_groups(list('abcd'), fractions=f)
 
     def test_too_few_groups(self):
-        with pytest.raises(InputError, match='1 groups cannot fill 3'): d.split_groups(['a'] * 50)
+        with pytest.raises(InputError, match='1 groups: cannot fill 3'): d.split_groups(['a'] * 50)
         with pytest.raises(InputError): d.split_groups([])
         assert d.split_groups(['a'] * 5, fractions=(0, 0, 1)) == ['test'] * 5
 
@@ -317,7 +317,7 @@ class TestSplit:
         links = [(a % n, b % n) for a, b in links]
         rows = np.array(links, int).reshape(-1, 2)
         _, want = connected_components(coo_matrix((np.ones(len(rows)), (rows[:, 0], rows[:, 1])), (n, n)), directed=False)
-        got = d._components(n, links)
+        got = d.components(n, links)
         first = {}
         assert got == [first.setdefault(w, i) for i, w in enumerate(want)]
 
@@ -354,14 +354,14 @@ class TestMakeSplit:
         kw = dict(stratify=False, table=table, official='part', as_split={'v': 'test'})
         m, r = d.make_split(self.manifest(), **kw)
         assert r.images == {'train': 14, 'valid': 3, 'test': 3}  # 17 * 0.7/0.85, 17 * 0.15/0.85, the official three
-        with pytest.raises(InputError, match='test is filled by the official split'): d.make_split(self.manifest(), (0.8, 0.1, 0.1), **kw)
+        with pytest.raises(InputError, match='test: is filled by the official split'): d.make_split(self.manifest(), (0.8, 0.1, 0.1), **kw)
 
     def test_all_fixed(self):
         m = d.Manifest([d.LesionPair(f'{i}.jpg', meta={'o': 'x'}) for i in range(3)])
         assert d.make_split(m, stratify=False, official='o', as_split={'x': 'test'})[1].images == {'train': 0, 'valid': 0, 'test': 3}
 
     @pytest.mark.parametrize('kw,says', [
-        (dict(official='o', as_split={'dev': 'test'}), r"no pair has 'dev' in the column o \(it has train, val\)"), (dict(official='o'),
+        (dict(official='o', as_split={'dev': 'test'}), r"column o: holds 'dev' nowhere \(it has train, val\)"), (dict(official='o'),
             'needs both'),
         (dict(as_split={'val': 'test'}), 'needs both'), (dict(official='o', as_split={'val': 'exam'}), "cannot become 'exam'"),
         (dict(group_by=['hospital']), 'no column hospital')])
@@ -396,3 +396,170 @@ class TestMakeSplit:
         assert r.images['train'] + r.images['valid'] == 1998 and r.images['test'] == 150 and r.images['valid'] == 200
         assert {p.meta['official_isic2017_split'] for p in m.subset('test')} == {'val'}
         assert abs(r.area['train'] - r.area['valid']) < 0.01
+
+
+class TestWhoIsWho:
+    "Issues 20 and 21: patients by any spelling; who is not known is nobody."
+    def named(self, column, values, **more):
+        return d.Manifest([d.LesionPair(f'{i:02}.jpg', meta={column: v} | {k: c[i] for k, c in more.items()}) for i, v in enumerate(values)])
+
+    @pytest.mark.parametrize('column', ['patient', 'patient_id', 'PatientID', 'Patient_ID', 'Patient ID', 'patient-id', 'subject', 'Subject_ID', 'case_id',
+                                        'pid', 'lesion', 'lesion_id', 'LesionID', 'Person'])
+    def test_spellings(self, column):
+        m = self.named(column, [f'P{i // 3}' for i in range(34)]).group_by()
+        noun = 'lesion' if 'lesion' in column.lower() else 'patient'
+        assert len({p.group for p in m}) == 12 and m.grouping == f'grouped by {column} (12 {noun}s)'
+        done, report = d.make_split(m, stratify=False)
+        assert str(report).splitlines()[0] == m.grouping and sum(report.groups.values()) == 12
+
+    def test_nothing_to_group_by(self):
+        m = self.named('age', ['40'] * 5).group_by()
+        assert m.grouping == 'no patient column found: each photograph is its own group' and len({p.group for p in m}) == 5
+
+    def test_patient_before_lesion_and_columns_not_used(self):
+        m = self.named('lesion', ['L1', 'L1', 'L2', 'L3'], PatientID=['A', 'B', 'B', ''], patient_code=['x', 'y', 'z', 'w']).group_by()
+        assert [p.group for p in m] == ['A', 'A', 'A', 'L3']
+        assert m.grouping == 'grouped by PatientID (2 patients) and lesion (3 lesions); column patient_code was not used'
+
+    def test_a_lesion_column_of_diagnoses_is_no_group(self):
+        m = self.named('lesion', ['nevus', 'melanoma', 'nevus', 'nevus', 'melanoma', 'nevus', 'nevus']).group_by()
+        assert len({p.group for p in m}) == 7 and m.grouping.endswith('column lesion was not used')
+
+    @pytest.mark.parametrize('word', ['NA', 'nan', 'unknown', 'None', '-', '', 'N/A', ' Unknown ', None, float('nan'), 'null'])
+    def test_unknown_is_nobody(self, word):
+        m = self.named('patient_id', ['P1', 'P1', word, word, word, word, word]).group_by()
+        assert len({p.group for p in m}) == 6 and [p.group for p in m[2:]] == [p.id for p in m[2:]]
+        assert m.grouping == 'grouped by patient_id (1 patient); 5 photographs without a patient'
+
+    def test_case_and_blanks(self):
+        m = self.named('patient_id', ['P7', 'p7', ' P7 ', 'P 8', 'P  8', 'P78']).group_by()
+        assert [p.group for p in m] == ['P7'] * 3 + ['P 8'] * 2 + ['P78'] and m.grouping == 'grouped by patient_id (3 patients); P7 and p7 are taken for one'
+
+    def test_own_column(self):
+        m = self.named('Site', ['a', 'b', 'a', 'NA'])
+        assert [p.group for p in m.group_by('site')] == ['a', 'b', 'a', '03']
+        assert m.group_by(['Site']).grouping == 'grouped by Site (2 groups); 1 photograph without a group'
+        with pytest.raises(InputError, match=r'has no column clinic \(it has Site\)'): m.group_by('clinic')
+
+    def test_groups_of_a_table(self, tmp_path):
+        (tmp_path / 'm.csv').write_text('image,group\na.jpg,g\nb.jpg,g\nc.jpg,h\n')
+        assert d.Manifest.load(tmp_path / 'm.csv').grouping == 'groups as the table has them (2 groups)'
+
+    @pytest.mark.skipif(not (ISIC.parent / 'cases').exists(), reason='no small cases')
+    def test_the_table_of_the_report(self, tmp_path):
+        rows = list(d.read_rows(ISIC.parent / 'cases/patients_NA.csv'))
+        m = d.Manifest([d.LesionPair(f'{r["image_id"]}.jpg') for r in rows]).join(rows).group_by()
+        unknown = sum(d.known_value(r['patient_id']) == '' for r in rows)
+        assert len({p.group for p in m}) == unknown + len({r['patient_id'] for r in rows if d.known_value(r['patient_id'])})
+        assert f'{unknown} photographs without a patient' in m.grouping
+
+
+class TestTablesOfOthers:
+    def table(self, folder, text, name='t.csv'):
+        (folder / name).write_text(text, encoding='utf-8')
+        return folder / name
+
+    @pytest.mark.parametrize('head', ['image_path,mask_path', 'filename,mask_filename', 'img,seg', 'File Name,Segmentation', 'Image,Mask', 'file,gt'])
+    def test_usual_names(self, tmp_path, head):
+        dataset(tmp_path, 3)
+        m = d.Manifest.load(self.table(tmp_path, f'{head}\nimages/i0.png,masks/i0.png\nimages/i1.png,masks/i1.png\n'))
+        assert m.check() == [] and [p.mask.name for p in m] == ['i0.png', 'i1.png'] and m[0].meta == {}
+        assert head == 'Image,Mask' or m.notes[0].startswith('images are taken from the column')
+
+    def test_columns_by_name(self, tmp_path):
+        dataset(tmp_path, 2)
+        t = self.table(tmp_path, 'a,b,image\nimages/i0.png,masks/i0.png,old.jpg\n')
+        (p,) = d.Manifest.load(t, image_column='a', mask_column='B')
+        assert (p.image.name, p.mask.parent.name, p.meta) == ('i0.png', 'masks', {})
+        with pytest.raises(InputError, match=r'has no column z \(it has a, b, image\)'): d.Manifest.load(t, mask_column='z')
+
+    @pytest.mark.skipif(os.name == 'nt', reason='POSIX paths')
+    def test_backslashes(self, tmp_path):
+        dataset(tmp_path, 2)
+        assert d.Manifest.load(self.table(tmp_path, 'image,mask\nimages\\i0.png,masks\\i0.png\n')).check() == []
+
+    @pytest.mark.parametrize('stored', ['NFC', 'NFD'])
+    def test_letters_with_accents(self, tmp_path, stored):
+        import unicodedata
+        other = {'NFC': 'NFD', 'NFD': 'NFC'}[stored]
+        name = unicodedata.normalize(stored, 'Léa')
+        dataset(tmp_path, 1, image=f'images/{name}.png', mask=f'masks/{unicodedata.normalize(other, "Léa")}_mask.png')
+        assert d.Manifest.load(tmp_path).check() == []
+        m = d.Manifest.load(self.table(tmp_path, f'image\nimages/{unicodedata.normalize(other, "Léa")}.png\n'))
+        assert m[0].image.exists() and m.join([{'id': unicodedata.normalize('NFC', 'Léa'), 'age': 4}])[0].meta['age'] == 4
+
+    def test_ids_without_suffix(self, tmp_path):
+        dataset(tmp_path, 3)
+        m = d.Manifest.load(self.table(tmp_path, 'isic_id,patient_id\ni0,P\ni2,P\ni9,Q\n'))
+        assert [(p.id, p.group, bool(p.mask)) for p in m] == [('i0', 'P', True), ('i2', 'P', True), ('i9', 'Q', False)]
+        assert m.notes == ['images are taken from the column isic_id', '2 photographs were found by their ids']
+        assert {p.kind for p in m.check(strict=False)} == {'missing photograph', 'no mask'}
+
+
+class TestFaultsOfMasks:
+    def kinds(self, folder, mask, image=None, **kw):
+        Image.fromarray(np.full((40, 60, 3), 150, np.uint8) if image is None else image).save(folder / 'a.png')
+        (mask if isinstance(mask, Image.Image) else Image.fromarray(mask)).save(folder / 'm.png')
+        return [p.kind for p in d.Manifest([d.LesionPair(folder / 'a.png', folder / 'm.png')]).check(strict=False, **kw)]
+
+    def photo(self):
+        return np.random.default_rng(0).integers(90, 220, (40, 60, 3), np.uint8)
+
+    def test_empty_full_inverted(self, tmp_path):
+        y, x = np.mgrid[-1:1:40j, -1.5:1.5:60j]
+        disc, huge = np.hypot(y, x) < .6, np.hypot(y, x) < 1.6
+        for mask, kind in ((disc & False, 'empty mask'), (disc | True, 'full mask'), (~disc, 'inverted mask')):
+            assert self.kinds(tmp_path, mask, self.photo(), full=True) == [kind] and self.kinds(tmp_path, mask, self.photo()) == []
+        assert huge[[0, -1]].mean() > .5
+        for good in (disc, huge, np.roll(disc, 20, 1)): assert self.kinds(tmp_path, good, self.photo(), full=True) == []
+
+    @isic
+    def test_no_real_mask_is_called_inverted(self):
+        from lesion_seg.data import read_mask
+        masks = [read_mask(p) for p in sorted((ISIC / 'isic2017/masks').iterdir())[::7]]
+        assert {d.mask_fault(m) for m in masks} == {''}
+        assert np.mean([d.mask_fault(~m) == 'inverted' for m in masks]) > .99
+
+    def test_implausible_photographs(self, tmp_path, monkeypatch):
+        monkeypatch.setattr('lesion_seg.data.implausible', lambda image: 'is black everywhere' if not image.any() else '', raising=False)
+        disc = np.hypot(*np.mgrid[-1:1:40j, -1.5:1.5:60j]) < .6
+        black = np.zeros((40, 60, 3), np.uint8)
+        assert self.kinds(tmp_path, disc, black, full=True) == ['implausible photograph'] and self.kinds(tmp_path, disc, black) == []
+        assert self.kinds(tmp_path, disc, self.photo(), full=True) == []
+
+    def test_sizes(self, tmp_path):
+        disc = np.hypot(*np.mgrid[-1:1:40j, -1.5:1.5:60j]) < .6
+        half, turned = disc[::2, ::2], disc.T
+        assert self.kinds(tmp_path, half) == ['sizes differ'] and self.kinds(tmp_path, half, resize_ok=True) == []
+        assert self.kinds(tmp_path, turned) == self.kinds(tmp_path, turned, resize_ok=True) == ['mask lies on its side']
+        m = d.Manifest([d.LesionPair(tmp_path / 'a.png', tmp_path / 'm.png')])
+        self.kinds(tmp_path, half)
+        with pytest.raises(InputError, match='60 x 40 pixels, its mask 30 x 20: the same form, so scaling is allowed by `resize_ok=True`'): m.check()
+        self.kinds(tmp_path, disc[:, :20])
+        with pytest.raises(InputError, match='another form; is it the mask of this photograph'): m.check()
+
+    def test_mask_in_the_orientation_of_the_sensor(self, tmp_path):
+        exif = Image.Exif()
+        exif[274] = 6
+        Image.fromarray(self.photo()).save(tmp_path / 'a.jpg', exif=exif)
+        Image.fromarray(np.hypot(*np.mgrid[-1:1:40j, -1.5:1.5:60j]) < .6).save(tmp_path / 'm.png')
+        for full in (False, True):
+            (p,) = d.Manifest([d.LesionPair(tmp_path / 'a.jpg', tmp_path / 'm.png')]).check(full=full, strict=False)
+            assert p.kind == 'mask not turned with its photograph' and '40 x 60 pixels, its mask 60 x 40' in p.detail and 'EXIF' in p.detail
+
+
+def test_a_divided_group_is_refused_without_assertions():
+    "python -O drops assert; the guard has to stay."
+    code = ("from lesion_seg.manifest import *\nfrom lesion_seg.layouts import LesionPair\n"
+            "m = Manifest([LesionPair('a.jpg', group='g', split='train'), LesionPair('b.jpg', group='g', split='test')])\n"
+            "try: SplitReport.of(m, [0, 0])\nexcept InputError as e: print(e)")
+    out = subprocess.run([sys.executable, '-O', '-c', 'from lesion_seg.core import InputError\n' + code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == 'the split: group g is in test and train; make it with `make_split`'
+
+
+def test_display_is_escaped_and_short():
+    bad = '<img src=x onerror=alert(1)>'
+    m = d.Manifest([d.LesionPair('a.jpg', split=bad)], problems=[d.Problem('x', 'k', bad)] * 7, notes=[bad], grouping=bad)
+    page = m._repr_html_()
+    assert '<img' not in page and page.count('&lt;img') == 8 and 'and 2 more problems' in page
+    assert '<td>1</td>' in page

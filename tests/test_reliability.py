@@ -6,8 +6,9 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
 from lesion_seg.core import InputError
-from lesion_seg.reliability import (ace, aupr, auroc, aurc, border_band, brier, calibration_summary, caught, curve, ece, failure_report, fit_review, nll,
-                                    reliability, risk_coverage)
+from lesion_seg.reliability import (ace, aupr, auroc, aurc, border_band, brier, calibration_summary, curve, ece,
+                                    failure_report, fit_review, nll,
+                                    reliability, review_recall, risk_coverage)
 
 
 @pytest.fixture(scope='module')
@@ -37,7 +38,8 @@ def test_ece_against_a_loop_and_scikit_learn(pixels, bins):
 def test_ace_against_scikit_learns_quantile_bins(pixels):
     p, y = pixels
     frequency, mean = calibration_curve(y.ravel(), p.ravel(), n_bins=15, strategy='quantile')
-    assert ace(reliability(p, y)) == pytest.approx(np.abs(frequency - mean).mean(), abs=.004)  # its cuts fall between ours
+    # its cuts fall between ours
+    assert ace(reliability(p, y)) == pytest.approx(np.abs(frequency - mean).mean(), abs=.004)
 
 
 def test_equal_mass_bins_cover_every_pixel_once(pixels):
@@ -58,7 +60,8 @@ def test_brier_and_nll_against_scikit_learn(pixels):
 def test_sums_of_halves_are_the_sums_of_the_whole(pixels):
     p, y = pixels
     whole, halves = reliability(p, y), reliability(p[:20], y[:20]) + reliability(p[20:], y[20:])
-    np.testing.assert_allclose([*whole.n, *whole.p, *whole.y, whole.square, whole.nll], [*halves.n, *halves.p, *halves.y, halves.square, halves.nll])
+    np.testing.assert_allclose([*whole.n, *whole.p, *whole.y, whole.square, whole.nll],
+                               [*halves.n, *halves.p, *halves.y, halves.square, halves.nll])
 
 
 def test_band_of_a_disc_is_a_ring():
@@ -76,8 +79,8 @@ def test_summary_of_two_images_by_hand():
     assert found['set']['ece'] == pytest.approx(.25)  # 0 for the first map, 1/2 for the second
     assert found['set']['image_ece'] == pytest.approx(.25)
     assert found['band']['images'] == 2 and sums['set'].n.sum() == 2 * 64 * 64
-    with pytest.raises(InputError, match='no image'): calibration_summary([], [])
-    with pytest.raises(InputError, match='No mask has a border'): calibration_summary(p, [np.zeros((64, 64), bool)] * 2)
+    with pytest.raises(InputError, match='holds no image'): calibration_summary([], [])
+    with pytest.raises(InputError, match='have no border'): calibration_summary(p, [np.zeros((64, 64), bool)] * 2)
 
 
 @pytest.mark.parametrize('ties', [False, True])
@@ -94,7 +97,7 @@ def test_weights_are_copies():
     rng = np.random.default_rng(6)
     doubt, failed = rng.random(50).round(1), rng.random(50) < .3
     w = rng.integers(0, 3, (4, 50))
-    for f in (auroc, aupr, caught, aurc):
+    for f in (auroc, aupr, review_recall, aurc):
         each = [f(np.repeat(doubt, n), np.repeat(failed, n)) for n in w]
         np.testing.assert_allclose(f(doubt, failed, w), each, rtol=1e-12, err_msg=f.__name__)
 
@@ -103,7 +106,7 @@ def test_a_perfect_order_and_its_opposite():
     j = np.linspace(.2, .99, 50)
     failed = j < .65
     assert auroc(1 - j, failed) == aupr(1 - j, failed) == 1 and auroc(j, failed) == 0
-    assert caught(1 - j, failed) == pytest.approx(10 / failed.sum()) and caught(j, failed) == 0
+    assert review_recall(1 - j, failed) == pytest.approx(10 / failed.sum()) and review_recall(j, failed) == 0
     assert aurc(1 - j, 1 - j) < (1 - j).mean() < aurc(j, 1 - j)
     assert aurc(np.zeros(50), 1 - j) == pytest.approx((1 - j).mean())
     kept, risk = risk_coverage(1 - j, 1 - j)
@@ -126,4 +129,9 @@ def test_report_is_paired_and_draws_whole_groups():
 def test_review_threshold_flags_the_share():
     doubt = np.random.default_rng(9).random(200)
     assert (doubt > fit_review(doubt, .2)).sum() == 40
-    with pytest.raises(InputError, match='not all finite'): fit_review(np.array([np.nan]))
+    with pytest.raises(InputError, match='not all of them finite'): fit_review(np.array([np.nan]))
+
+
+def test_a_label_map_is_no_truth():
+    with pytest.raises(InputError, match='the mask: holds values from 0 to 255'):
+        reliability(np.full((2, 2), .5), np.array([[0, 1], [255, 0]]))

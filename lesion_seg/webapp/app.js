@@ -26,7 +26,14 @@ const s = (tag, props, ...children) => fill(document.createElementNS(SVG, tag), 
 
 // Numbers as a reader wants them.
 const percent = (x) => (x * 100).toFixed(x < 0.1 ? 1 : 0) + " %";
-const number = (x, unit) => (x >= 1000 ? Math.round(x).toLocaleString("en") : x.toPrecision(3).replace(/\.?0+$/, "")) + " " + unit;
+// Three digits that count, never an exponent; zeros go only behind the point.
+function three(x) {
+  if (!(Math.abs(x) < 99.95)) return Math.round(x).toLocaleString("en");
+  const places = Math.abs(x) < 1 ? 3 : Math.abs(x) < 9.995 ? 2 : 1;
+  const text = x.toFixed(places);
+  return text.includes(".") ? text.replace(/\.?0+$/, "") : text;
+}
+const number = (x, unit) => three(x) + " " + unit;
 const megabytes = (bytes) => (bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0) + " MB";
 
 function areaOf(r) {

@@ -149,7 +149,7 @@ def dicom_seeds() -> list[Case]:
     from pydicom.encaps import encapsulate
     from pydicom.uid import JPEGBaseline8Bit
 
-    from lesion_seg.dicom import photo_to_dicom
+    from lesion_seg.dicom_seg import photo_to_dicom
 
     img, made = make_phantom(3, (46, 62)).image, []
     with warnings.catch_warnings():
@@ -168,7 +168,8 @@ def dicom_seeds() -> list[Case]:
 
 
 def read_dicom_file(folder: Path) -> None:
-    from lesion_seg.dicom import dicom_summary, is_dicom, read_dicom, write_seg
+    from lesion_seg.dicom import dicom_summary, is_dicom, read_dicom
+    from lesion_seg.dicom_seg import write_seg
 
     path = folder / "photo.dcm"
     for identifying in (False, True):
@@ -191,7 +192,8 @@ def read_dicom_file(folder: Path) -> None:
 
 # --------------------------------------------------------------------------------------------------------------------- records
 def records_seeds() -> list[Case]:
-    from lesion_seg.records import RecordWriter, encode_example
+    from lesion_seg.records import RecordWriter
+    from lesion_seg.tfrecord import encode_example
 
     seeds = []
     for whole in (False, True):
@@ -209,9 +211,9 @@ def records_seeds() -> list[Case]:
 
 
 def mutate_frame(payload: bytes) -> bytes:
-    from lesion_seg.records import _frame
+    from lesion_seg.tfrecord import frame
 
-    return _frame(payload)
+    return frame(payload)
 
 
 def read_records(folder: Path) -> None:

@@ -19,9 +19,11 @@ with atheris.instrument_imports(include=["lesion_seg", "yaml", "pydicom", "entri
 
     import lesion_seg.config  # noqa: F401 (instrumented now, since imports inside functions come too late)
     import lesion_seg.dicom  # noqa: F401
+    import lesion_seg.download  # noqa: F401
     import lesion_seg.isic  # noqa: F401
     import lesion_seg.manifest  # noqa: F401
     import lesion_seg.records  # noqa: F401
+    import lesion_seg.tfrecord  # noqa: F401
 
 FILES = {"records": "x.tfrecord", "config": "config.yaml", "manifest": "manifest.csv", "zip": "archive.zip", "dicom": "photo.dcm"}
 

@@ -409,13 +409,13 @@ def mutate_dicom(data: bytes, rng: Random, other: bytes) -> bytes:
 
 def mutate_tfrecord(data: bytes, rng: Random, other: bytes) -> bytes:
     "The payload of a frame changed, with right checksums."
-    from lesion_seg.records import _frame
+    from lesion_seg.tfrecord import frame
 
     if rng.random() < 0.3 or len(data) < 16:
         return mutate_bytes(data, rng, other)
     n = int.from_bytes(data[:8], "little")
     payload = data[12 : 12 + n]
-    return _frame(mutate_bytes(payload, rng, other)) + data[16 + n :]
+    return frame(mutate_bytes(payload, rng, other)) + data[16 + n :]
 
 
 def mutate_safetensors(data: bytes, rng: Random, other: bytes) -> bytes:
