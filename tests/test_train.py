@@ -248,7 +248,8 @@ def test_a_mask_changed_in_place_stops_a_resume(own, tmp_path):
 def test_records_that_were_written_again_stop_a_resume(own, tmp_path):
     from lesion_seg.records import write_records
     records = tmp_path / 'records'
-    def learner(): return lesion_learner(lesion_dls(records, size=32, bs=4, num_workers=0), UNet((4, 8), 16, .2), None, 'fp32')
+    def learner():
+        return lesion_learner(lesion_dls(records, size=32, bs=4, num_workers=0), UNet((4, 8), 16, .2), None, 'fp32')
     write_records(own, records, size=32, shards=1)
     with pytest.raises(KeyboardInterrupt): fit_small(own, tmp_path / 'run', plug=1, learn=learner())
     before = read_state(tmp_path / 'run' / CHECKPOINT)['data']
@@ -257,7 +258,7 @@ def test_records_that_were_written_again_stop_a_resume(own, tmp_path):
     Path(pairs[3].mask).write_bytes(Path(pairs[0].mask).read_bytes())
     write_records(own, records, size=32, shards=1)
     sentence = refuses(fit_small, own, tmp_path / 'run', learn=learner())
-    assert sentence.startswith(f'{records}') and 'is not the file that this training began with; put the old' in sentence
+    assert sentence.startswith(f'{records}') and 'is not the file that this training began with; put' in sentence
     now = data_digests([*learner().dls.train_ds.pairs, *learner().dls.valid_ds.pairs])
     assert [k for k in now if now[k] != before[k]] == [pairs[3].id]
 
@@ -480,7 +481,7 @@ def replaced(state, path, value):
 
 @pytest.mark.slow
 def test_a_checkpoint_with_the_right_digest_and_a_wrong_state(manifest, tmp_path):
-    "Each value in turn is missing or of another kind: a sentence that names a file of the run, or a training that ends."
+    "Each value in turn is missing or of another kind: a sentence that names a file, or a training that ends."
     import random
     run, rng = tmp_path / 'run', random.Random(0)
     with pytest.raises(KeyboardInterrupt): fit_small(manifest, run, plug=1, epochs=2, average=.5)
