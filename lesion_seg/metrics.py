@@ -266,7 +266,8 @@ def hd95(
     percentile: float = 95, # in [0, 100]; 100 is the Hausdorff distance itself
 ) -> float: # >= 0, in pixels or in the unit of `spacing`
     "95th percentile Hausdorff distance: the larger of the two directions."
-    if not 0 <= percentile <= 100: raise InputError(f'percentile {percentile}', 'is not within [0, 100]', 'give 95 or 100')
+    if not 0 <= percentile <= 100:
+        raise InputError(f'percentile {percentile}', 'is not within [0, 100]', 'give 95 or 100')
     return float(max(np.percentile(d, percentile) for d in _borders(pred, truth, spacing).distances))
 
 # %% ../nbs/16_metrics.ipynb #bce2cf8d
