@@ -223,9 +223,9 @@ def sparse():
     return graph
 
 
-def one(operator, *weights, **options):
+def one(operator, *weights, dims=(1, 1, None, None), **options):
     names = [f'w{i}' for i in range(len(weights))]
-    return lambda: graph_of([helper.make_node(operator, ['x', *names], ['y'], **options)], dict(zip(names, weights, strict=True)))
+    return lambda: graph_of([helper.make_node(operator, ['x', *names], ['y'], **options)], dict(zip(names, weights, strict=True)), dims)
 
 
 def of_shape(value=None):
@@ -238,9 +238,11 @@ HOSTILE = dict(
     loop=(loop, 'graphs inside a node'), branch=(branch, 'graphs inside a node'), foreign=(foreign, 'operators from elsewhere'),
     function=(function, 'functions'), external=(external, 'another file'), external_constant=(external_constant, 'another file'),
     sparse=(sparse, 'sparse'), lying_tensor=(lying_tensor, 'stores 1099511627776 numbers'),
-    tile=(one('Tile', np.array([1, 1, 999, 999])), 'makes a tensor of'), expand=(one('Expand', np.array([1, 1, BIG, BIG])), 'makes a tensor of'),
+    tile=(one('Tile', np.array([1, 1, 999, 999])), 'makes a tensor of'),
+    expand=(one('Expand', np.array([1, 1, BIG, BIG]), dims=(1, 1, 1, 1)), 'makes a tensor of'),
     resize=(one('Resize', np.zeros(0, np.float32), np.zeros(0, np.float32), np.array([1, 1, BIG, BIG])), 'makes a tensor of'),
-    padding=(one('Pad', np.array([0, 0, 0, 0, 0, 0, BIG, BIG])), 'makes a tensor of'), shape=(of_shape(), 'makes a tensor of'),
+    padding=(one('Pad', np.array([0, 0, 0, 0, 0, 0, BIG, BIG])), 'makes a tensor of'),
+    shape=(of_shape(), 'makes a tensor of'),
     random=(lambda: graph_of([helper.make_node('RandomNormal', [], ['y'], shape=[4, 4])]), 'RandomNormal'))
 
 
