@@ -7,34 +7,33 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as Late
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .bundle import ONNX, ONNX_DECODER, ONNX_INT8, Bundle, revise, versions
+from .bundle import CHECKED, ONNX, ONNX_DECODER, ONNX_INT8, SHIPPED, Bundle, revise, versions
 from .core import InputError, atomic_path, cores, sha256
 from .mc_dropout import channel_masks
+from .untrusted import check_onnx
 
 if TYPE_CHECKING:
     from onnx import ModelProto
     from torch import nn
 
 # %% auto #0
-__all__ = ['OPSETS', 'Axes', 'OPERATORS', 'MAX_NODES', 'MAX_SHAPE', 'SETTINGS', 'MAX_SETTING', 'RUN_SECONDS', 'SIZES',
-           'TOLERANCE', 'exported_network', 'trace_module', 'trace_today', 'trace_before', 'name_axes',
-           'absorb_padding', 'prune_graph', 'pack_weights', 'keep_outputs', 'metadata_of', 'opset_of', 'write_graph',
-           'wire_fields', 'check_tensor', 'varints', 'NodeSummary', 'check_node', 'check_onnx', 'session_error',
-           'open_session', 'run_session', 'parity', 'exported_decoder', 'export_decoder', 'export_onnx',
-           'metadata_list', 'encoder_graph', 'OnnxSampler']
+__all__ = ['OPSETS', 'Axes', 'RUN_SECONDS', 'SIZES', 'TOLERANCE', 'exported_network', 'trace_module', 'trace_today',
+           'trace_before', 'fold_shapes', 'name_axes', 'absorb_padding', 'prune_graph', 'pack_weights', 'keep_outputs',
+           'metadata_of', 'opset_of', 'write_graph', 'checked_file', 'session_error', 'open_session', 'run_session',
+           'parity', 'exported_decoder', 'export_decoder', 'export_onnx', 'metadata_list', 'encoder_graph',
+           'OnnxSampler']
 
 # %% ../nbs/23_onnx.ipynb #1b689689
 OPSETS = range(13, 19) # 18 by PyTorch's exporter of today, 13 to 17 by the one before it
@@ -108,16 +107,39 @@ def trace_before(
     inputs: dict[str, Axes], # as in `trace_module`
     outputs: dict[str, Axes], # as in `trace_module`
     opset: int, # 13 to 17
-) -> ModelProto: # as the exporter gave it
+) -> ModelProto: # with small constants worked out
     "The graph by the exporter before it."
     import onnx
     import torch
+    from onnx_ir import serde
+    from onnxscript import optimizer
     file = io.BytesIO()
     with torch.no_grad():
         torch.onnx.export(net, args, file, dynamo=False, opset_version=opset,  # type: ignore[arg-type]
                           input_names=list(inputs), output_names=list(outputs),
                           dynamic_axes={name: axes for name, axes in inputs.items() if axes})
-    return onnx.load_from_string(file.getvalue())
+    graph = onnx.load_from_string(file.getvalue())
+    fold_shapes(graph)
+    model = serde.deserialize_model(graph)
+    optimizer.fold_constants(model, input_size_limit=1024)
+    optimizer.remove_unused_nodes(model)
+    return serde.serialize_model(model)
+
+# %% ../nbs/23_onnx.ipynb #c2000042
+def fold_shapes(
+    graph: ModelProto, # changed
+) -> None:
+    "Replace questions for shapes that are known by their answers."
+    import onnx
+    known = {}
+    for tensor in onnx.shape_inference.infer_shapes(graph, data_prop=True).graph.value_info:
+        dims = tensor.type.tensor_type.shape.dim
+        is_open = not tensor.type.tensor_type.HasField('shape') or any(not d.HasField('dim_value') for d in dims)
+        if not is_open: known[tensor.name] = np.array([d.dim_value for d in dims], np.int64)
+    for node in graph.graph.node:
+        if node.op_type != 'Shape' or node.input[0] not in known or node.attribute: continue
+        answer = onnx.numpy_helper.from_array(known[node.input[0]])
+        node.CopyFrom(onnx.helper.make_node('Constant', [], list(node.output), value=answer))
 
 # %% ../nbs/23_onnx.ipynb #c2000007
 def name_axes(
@@ -230,153 +252,20 @@ def write_graph(
     if written != opset: raise InputError(path, f'holds opset {written} instead of {opset}', 'choose another opset')
     return path
 
-# %% ../nbs/23_onnx.ipynb #c2000032
-def wire_fields(
-    message: memoryview, # a protobuf message
-) -> Iterator[tuple[int, Any]]: # field number and value, an int or a memoryview; raises `ValueError` when it is cut
-    "The fields of a protobuf message."
-    at, end = 0, len(message)
-    def varint() -> int:
-        nonlocal at
-        value = shift = 0
-        while True:
-            if at >= end or shift > 63: raise ValueError('a number is cut')
-            byte = message[at]
-            at += 1
-            value |= (byte & 127) << shift
-            shift += 7
-            if byte < 128: return value
-
-    while at < end:
-        key = varint()
-        kind = key & 7
-        if kind == 0:
-            yield key >> 3, varint()
-            continue
-        if kind not in (1, 2, 5): raise ValueError('a field of an unknown kind')
-        length = {1: 8, 5: 4}.get(kind) or varint()
-        if length > end - at: raise ValueError('a field is cut')
-        at += length
-        yield key >> 3, message[at - length:at]
-
-# %% ../nbs/23_onnx.ipynb #c2000036
-OPERATORS = set("""
-    Abs Add And ArgMax AveragePool BatchNormalization Cast Ceil Clip Concat Constant ConstantOfShape Conv ConvInteger
-    ConvTranspose DepthToSpace DequantizeLinear Div DynamicQuantizeLinear Elu Equal Erf Exp Expand Flatten Floor Gather
-    Gelu Gemm GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual GroupNormalization HardSigmoid HardSwish Identity
-    InstanceNormalization LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax MatMul MatMulInteger Max MaxPool
-    Min Mish Mul Neg Not Or Pad Pow PRelu QLinearConv QLinearMatMul QuantizeLinear Reciprocal ReduceL2 ReduceMax
-    ReduceMean ReduceMin ReduceProd ReduceSum Relu Reshape Resize Round Selu Shape Sigmoid Sign Size Slice Softmax
-    Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Tanh Transpose Unsqueeze Where
-    """.split())
-MAX_NODES = 20_000 # of a graph
-MAX_SHAPE = 1 << 24 # product of the numbers of a constant that can become a shape
-SETTINGS = {'blocksize', 'dilations', 'kernel_shape', 'output_padding', 'output_shape', 'pads', 'strides'}
-MAX_SETTING = 1024 # for each of them, pixels
-
-def check_tensor(
-    tensor: memoryview, # a TensorProto
-) -> tuple[str, int]: # its name, and how many numbers it asks for as a shape; raises `ValueError` with what is wrong
-    "Look at a stored tensor."
-    dims, kind, name, payload, numbers = [], 0, '', 0, b''
-    for number, value in wire_fields(tensor):
-        if number == 1: dims += [value] if isinstance(value, int) else list(varints(value))
-        elif number == 2: kind = value
-        elif number == 8: name = bytes(value).decode(errors='replace')
-        elif number == 13 or number == 14 and value: raise ValueError('keeps weights in another file')
-        elif number in (4, 5, 6, 7, 9, 10, 11): payload += 1 if isinstance(value, int) else len(value)
-        if number == 9: numbers = bytes(value)
-        if number == 7: # int64, one by one or packed
-            each = [value] if isinstance(value, int) else varints(value)
-            numbers += b''.join(v.to_bytes(8, 'little') for v in each)
-    if math.prod(dims) > 2 * payload:
-        raise ValueError(f'declares {math.prod(dims):,} numbers for a tensor and holds fewer')
-    if kind != 7 or len(numbers) > 64: return name, 0 # a shape is int64 and has eight numbers at most
-    shape = np.frombuffer(numbers[:len(numbers) // 8 * 8], '<i8').tolist()
-    return name, math.prod(abs(v) for v in shape if v) # 1 for zeros: still integers
-
-def varints(
-    packed: memoryview, # numbers without field numbers
-) -> Iterator[int]: # at least 0
-    "Packed numbers of a protobuf field."
-    value = shift = 0
-    for byte in packed:
-        value |= (byte & 127) << shift
-        shift += 7
-        if byte < 128:
-            yield value & (1 << 64) - 1
-            value = shift = 0
-
-# %% ../nbs/23_onnx.ipynb #c2000037
-class NodeSummary(NamedTuple):
-    "What is to be known about an operator of a graph."
-    operator: str # such as 'Conv'
-    inputs: list[str] # names of tensors
-    outputs: list[str] # names of tensors
-    asks: int # how many numbers a constant asks for as a shape; 0 where it holds no integers
-
-def check_node(
-    node: memoryview, # a NodeProto
-) -> NodeSummary: # raises `ValueError` with what is wrong
-    "Look at one operator and its settings."
-    texts: dict[int, list[str]] = {1: [], 2: [], 4: [''], 7: ['']} # inputs, outputs, operator, domain
-    attributes = []
-    for number, value in wire_fields(node):
-        if number in texts: texts[number].append(bytes(value).decode(errors='replace'))
-        elif number == 5: attributes.append(value)
-    operator, domain, asks = texts[4][-1], texts[7][-1], 0
-    if domain not in ('', 'ai.onnx') or operator not in OPERATORS:
-        raise ValueError(f'uses the operator {".".join(filter(None, [domain, operator]))}, which is not allowed')
-    for attribute in attributes:
-        setting, numbers = '', []
-        for number, value in wire_fields(attribute):
-            if number in (6, 11, 22, 23): raise ValueError('holds a graph inside an operator')
-            if number in (5, 10): asks = max(asks, check_tensor(value)[1])
-            if number == 1: setting = bytes(value).decode(errors='replace')
-            if number in (3, 8): numbers += [value] if isinstance(value, int) else list(varints(value))
-        sizes = [min(v, (1 << 64) - v) for v in numbers] # negative numbers are stored from above
-        if setting in SETTINGS and max(sizes, default=0) > MAX_SETTING:
-            raise ValueError(f'has {setting} of {max(sizes):,} for the operator {operator}')
-        if setting == 'value_ints': asks = max(asks, math.prod(v for v in sizes if v))
-    return NodeSummary(operator, texts[1], texts[2], asks)
-
-# %% ../nbs/23_onnx.ipynb #c200003f
-def check_onnx(
-    model: str | Path | bytes, # an ONNX file or its bytes
-    name: str | Path = 'the network', # what an error calls it, where there are bytes only
-) -> None: # raises `InputError`
-    "Refuse a file that could do more than compute a picture from a picture; nothing in it is run."
-    if not isinstance(model, bytes): name = model
-    try:
-        content = model if isinstance(model, bytes) else Path(model).read_bytes()
-        nodes: list[NodeSummary] = []
-        asks: dict[str, int] = {} # what constants ask for, by their names
-        for part, value in wire_fields(memoryview(content)):
-            if part in (20, 25): raise ValueError('brings functions or training of its own')
-            if part != 7: continue
-            for number, inner in wire_fields(value):
-                if number == 15: raise ValueError('holds sparse weights')
-                if number == 5: asks |= [check_tensor(inner)]
-                if number == 1: nodes.append(check_node(inner))
-                if len(nodes) > MAX_NODES: raise ValueError(f'has more than {MAX_NODES:,} operators')
-        if not nodes: raise ValueError('holds no graph')
-        asks |= {output: n.asks for n in nodes for output in n.outputs if n.operator == 'Constant'}
-        producers = {output: n.operator for n in nodes for output in n.outputs}
-        for node in nodes:
-            harmless = node.asks and producers.get(node.inputs[0]) in ('Shape', 'Sub') if node.inputs else False
-            if node.operator == 'ConstantOfShape' and not harmless:
-                raise ValueError('makes a tensor out of a mere shape')
-            largest = max((asks.get(i, 0) for i in node.inputs), default=0)
-            if largest > MAX_SHAPE and node.operator not in ('Slice', 'Split'): # these only take things apart
-                raise ValueError(f'asks for {largest:,} numbers by the operator {node.operator}')
-    except OSError as e: raise InputError(name, f'cannot be read ({e.strerror})', 'copy the bundle again') from None
-    except (ValueError, TypeError, AttributeError) as e:
-        problem = str(e) if type(e) is ValueError else 'is damaged'
-        raise InputError(name, f'is not a network that may be run: it {problem}',
-                         'export it again, or use another bundle') from None
-
 # %% ../nbs/23_onnx.ipynb #5ca9bdf2
 os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')
+
+def checked_file(
+    path: str | Path, # an ONNX file
+) -> str: # its path; raises `InputError` when it could do more than compute a picture from a picture
+    "An ONNX file that is harmless to run."
+    path = Path(path)
+    if path.parent == SHIPPED or not path.is_file(): return str(path) # what is missing, the runtime says better
+    digest = sha256(path)
+    if digest not in CHECKED:
+        check_onnx(path)
+        CHECKED.add(digest)
+    return str(path)
 
 def session_error(
     name: Any, # of the file
@@ -388,18 +277,17 @@ def session_error(
     return InputError(name, f'cannot be {verb} by onnxruntime ({reason})', 'export it again')
 
 def open_session(
-    model: str | Path | bytes, # an ONNX file or its bytes
+    model: str | Path | bytes, # an ONNX file, or the bytes of one that was checked
     threads: int | None = None, # of one prediction; None: `cores()`
     name: str | Path = 'the network', # what an error calls it, where there are bytes only
 ) -> Any: # an onnxruntime.InferenceSession on the CPU; raises `InputError`
-    "Open an ONNX file with onnxruntime, after `check_onnx`."
+    "Open an ONNX file with onnxruntime; a file is checked before."
     import onnxruntime as ort
     ort.set_default_logger_severity(4)  # what fails is an InputError, not a line on stderr
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or cores()
     options.log_severity_level = 4
-    if not isinstance(model, bytes): name, model = model, str(model)
-    check_onnx(model, name)
+    if not isinstance(model, bytes): name, model = model, checked_file(model)
     try: return ort.InferenceSession(model, options, providers=['CPUExecutionProvider'])
     except Exception as e: raise session_error(name, 'opened', e) from None
 

@@ -11,8 +11,6 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
@@ -20,10 +18,11 @@ from lesion_seg.bundle import ONNX, ONNX_DECODER, Bundle, Calibration, revise, s
 from lesion_seg.calibrate import calibrated
 from lesion_seg.core import InputError
 from lesion_seg.mc_dropout import mc_samples
-from lesion_seg.onnx import SIZES, OnnxSampler, check_onnx, export_onnx, open_session, opset_of, parity, run_session
+from lesion_seg.onnx import SIZES, OnnxSampler, export_onnx, open_session, opset_of, parity, run_session
 from lesion_seg.phantom import make_phantom
 from lesion_seg.predict import Segmenter
 from lesion_seg.unet import LesionUNet, UNet
+from lesion_seg.untrusted import check_onnx
 
 MODELS = dict(unet=lambda: UNet((8, 8, 16), 16, dropout=.2), lean=lambda: LesionUNet('tf_efficientnet_lite0', decoder=[32, 16, 16, 8]),
               resnet=lambda: LesionUNet('resnet18', decoder=[64, 32, 16, 16], dropout=0.), cross=lambda: LesionUNet('mobilenetv3_small_050', last_cross=True))
@@ -224,42 +223,43 @@ def sparse():
     return graph
 
 
-def one(operator, *weights, **options):
+def one(operator, *weights, dims=(1, 1, None, None), **options):
     names = [f'w{i}' for i in range(len(weights))]
-    return lambda: graph_of([helper.make_node(operator, ['x', *names], ['y'], **options)], dict(zip(names, weights, strict=True)))
+    return lambda: graph_of([helper.make_node(operator, ['x', *names], ['y'], **options)], dict(zip(names, weights, strict=True)), dims)
 
 
 def of_shape(value=None):
     options = {} if value is None else dict(value=numpy_helper.from_array(value))
-    return lambda: graph_of([helper.make_node('ConstantOfShape', ['s'], ['y'], **options)], dict(s=np.array([1, 1, 4096, 4096])))
+    return lambda: graph_of([helper.make_node('ConstantOfShape', ['s'], ['y'], **options)], dict(s=np.array([1, 1, 1 << 15, 1 << 15])))
 
 
+BIG = 1 << 15
 HOSTILE = dict(
-    loop=(loop, 'the operator Loop'), branch=(branch, 'the operator If'), foreign=(foreign, 'com.stranger.Secret'), function=(function, 'functions'),
-    external=(external, 'in another file'), external_constant=(external_constant, 'in another file'), sparse=(sparse, 'sparse'),
-    lying_tensor=(lying_tensor, 'declares 1,099,511,627,776 numbers'), tile=(one('Tile', np.array([1, 1, 99, 99])), 'the operator Tile'),
-    expand=(one('Expand', np.array([1, 1, 1 << 15, 1 << 15])), 'asks for 1,073,741,824 numbers'),
-    resize=(one('Resize', np.zeros(0, np.float32), np.zeros(0, np.float32), np.array([1, 1, 1 << 15, 1 << 15])), 'asks for 1,073,741,824'),
-    padding=(one('Pad', np.array([0, 0, 0, 0, 0, 0, 1 << 14, 1 << 14])), 'asks for 268,435,456'),
-    pooling=(one('AveragePool', kernel_shape=[3, 3], pads=[0, 0, 0, 1 << 20]), 'pads of 1,048,576'),
-    shape=(of_shape(), 'out of a mere shape'), shape_of_floats=(of_shape(np.zeros(1, np.float32)), 'out of a mere shape'),
-    random=(lambda: graph_of([helper.make_node('RandomNormal', [], ['y'], shape=[4, 4])]), 'the operator RandomNormal'))
+    loop=(loop, 'graphs inside a node'), branch=(branch, 'graphs inside a node'), foreign=(foreign, 'operators from elsewhere'),
+    function=(function, 'functions'), external=(external, 'another file'), external_constant=(external_constant, 'another file'),
+    sparse=(sparse, 'sparse'), lying_tensor=(lying_tensor, 'stores 1099511627776 numbers'),
+    tile=(one('Tile', np.array([1, 1, 999, 999])), 'makes a tensor of'),
+    expand=(one('Expand', np.array([1, 1, BIG, BIG]), dims=(1, 1, 1, 1)), 'makes a tensor of'),
+    resize=(one('Resize', np.zeros(0, np.float32), np.zeros(0, np.float32), np.array([1, 1, BIG, BIG])), 'makes a tensor of'),
+    padding=(one('Pad', np.array([0, 0, 0, 0, 0, 0, BIG, BIG])), 'makes a tensor of'),
+    shape=(of_shape(), 'makes a tensor of'),
+    random=(lambda: graph_of([helper.make_node('RandomNormal', [], ['y'], shape=[4, 4])]), 'RandomNormal'))
 
 
 @pytest.mark.parametrize('kind', HOSTILE)
-def test_a_hostile_graph_is_refused_before_the_runtime_sees_it(kind, tmp_path):
+def test_a_hostile_graph_is_refused_before_the_runtime_sees_it(kind, tmp_path, monkeypatch):
     make, words = HOSTILE[kind]
     path = tmp_path / 'model.onnx'
     path.write_bytes(make().SerializeToString())
-    for model in (path, path.read_bytes()):
-        with pytest.raises(InputError, match=f'model.onnx: is not a network that may be run: it .*{words}'): open_session(model, name='model.onnx')
+    monkeypatch.setattr(onnxruntime, 'InferenceSession', None)
+    with pytest.raises(InputError, match=f'model.onnx: .*{words}'): open_session(path)
 
 
 def test_a_secret_outside_the_bundle_is_not_read(tmp_path):
     (tmp_path / 'secret.bin').write_bytes(np.full(8, 7, np.float32).tobytes())
     (tmp_path / 'bundle').mkdir()
     (tmp_path / 'bundle' / 'model.onnx').write_bytes(external().SerializeToString())
-    with pytest.raises(InputError, match='in another file'): open_session(tmp_path / 'bundle' / 'model.onnx')
+    with pytest.raises(InputError, match='another file'): open_session(tmp_path / 'bundle' / 'model.onnx')
 
 
 def test_a_hostile_file_in_a_bundle_is_refused_by_all_who_open_it(exported, tmp_path):
@@ -272,29 +272,26 @@ def test_a_hostile_file_in_a_bundle_is_refused_by_all_who_open_it(exported, tmp_
     digests = copy.info['onnx']['sha256'] | {ONNX: hashlib.sha256((copy.path / ONNX).read_bytes()).hexdigest()}
     copy = revise(copy, onnx=copy.info['onnx'] | dict(sha256=digests))   # whoever makes the file makes its digest, too
     for use in (lambda: Segmenter(copy), lambda: quantize_onnx(copy, n=1), lambda: parity(copy.path / ONNX, copy)):
-        with pytest.raises(InputError, match='may be run'): use()
+        with pytest.raises(InputError, match='graphs inside a node'): use()
 
 
-@settings(max_examples=150, deadline=None)
-@given(st.data())
-def test_damaged_files_are_refused_or_opened(data):
-    "Whatever the bytes are, the answer is a sentence or a session."
-    content = bytearray(one('Add', np.zeros(8, np.float32))().SerializeToString())
-    for _ in range(data.draw(st.integers(1, 6))): content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    content = bytes(content[:data.draw(st.integers(0, len(content)))])
-    try: open_session(content)
-    except InputError as e: assert str(e).startswith('the network: ')
+@pytest.mark.parametrize('opset', [13, 18])
+def test_our_own_files_pass(exported, opset, tmp_path):
+    "Whatever PyTorch's exporters make of a network."
+    file = exported.file(ONNX) if opset == 18 else export_onnx(exported, tmp_path / 'm.onnx', opset=opset)
+    check_onnx(file, exported.size)
+    if (exported.path / ONNX_DECODER).exists(): check_onnx(exported.path / ONNX_DECODER, exported.size)
 
 
-def test_honest_files_pass():
-    files = list(Bundle.shipped().path.glob('*.onnx'))
-    assert len(files) == 3
-    start = time.process_time()
-    for f in files: check_onnx(f)
-    assert time.process_time() - start < 1
-    code = 'import sys; from lesion_seg.onnx import check_onnx; check_onnx(sys.argv[1]); print(*sys.modules)'
-    loaded = subprocess.run([sys.executable, '-c', code, files[0]], capture_output=True, text=True, check=True).stdout.split()
-    assert not set(loaded) & {'onnx', 'google.protobuf', 'onnxruntime', 'torch'}   # it rests on no library
+def test_a_file_is_looked_into_once(exported, tmp_path, monkeypatch):
+    looks = []
+    monkeypatch.setattr('lesion_seg.onnx.check_onnx', looks.append)
+    graph = one('Add', np.zeros(3, np.float32))()
+    graph.producer_name = str(tmp_path)   # a file that nobody has seen
+    (tmp_path / 'm.onnx').write_bytes(graph.SerializeToString())
+    for _ in range(3): open_session(tmp_path / 'm.onnx')
+    open_session(Bundle.shipped().file(ONNX))   # what comes with the package needs no look
+    assert looks == [tmp_path / 'm.onnx']
 
 
 def test_a_run_has_a_limit_of_time():
