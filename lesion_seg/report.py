@@ -65,7 +65,9 @@ def evaluate_manifest(
     "Predict and score each image of a manifest at its own resolution."
     def answers() -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
         pairs = list(manifest)
-        predictions = Segmenter(Bundle.open(bundle), precision=precision).predict_many([p.image for p in pairs], **options)
+        predictions = Segmenter(Bundle.open(bundle), precision=precision).predict_many(
+            [p.image for p in pairs], **options
+        )
         for i, (pair, result) in enumerate(zip(pairs, predictions, strict=True)):
             if isinstance(result, InputError): raise result
             truth = true_mask(pair, result.mask.shape)
