@@ -322,8 +322,10 @@ def set_optimizer_state(
     for (p, *_), state in zip(opt.all_params(), states, strict=True):
         shapes = {v.shape for v in state.values() if isinstance(v, Tensor)}
         if not shapes <= {p.shape} or state.get('step', 1) < 1: raise ValueError('of other parameters')
-    same = [h.keys() for h in hypers] == [h.keys() for h in opt.hypers]
-    if not (same and all(math.isfinite(v) for h in hypers for v in h.values())): raise ValueError('of another optimizer')
+    for old, now in zip(hypers, opt.hypers, strict=True): # a schedule changes the first two, and nothing else
+        changed = {k for k in old.keys() | now.keys() if old.get(k) != now.get(k)} - {'lr', 'mom'}
+        if changed or not 0 <= old['lr'] < math.inf or not 0 <= old.get('mom', 0) < 1:
+            raise ValueError('of another optimizer')
     opt.load_state_dict(dict(state=states, hypers=hypers))
 
 # %% ../nbs/13_callbacks.ipynb #941fdae1

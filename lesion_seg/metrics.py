@@ -32,7 +32,7 @@ def check_mask(
     if m.dtype.kind not in 'bui':
         raise InputError(name, f'is an array of {m.dtype}', 'give a bool array (H, W)')
     if m.size == 0:
-        raise InputError(name, f'has no pixels (its shape is {m.shape})', 'give a mask of the photograph\'s size')
+        raise InputError(name, f'has no pixels (its shape is {m.shape})', 'give a mask of the size of the photograph')
     if m.dtype != bool and (m.min() < 0 or m.max() > 1):
         raise InputError(name, f'holds values from {m.min()} to {m.max()}, but a mask is bool or 0 and 1',
                          'read it with read_mask, or compare it with a threshold (mask > 128)')

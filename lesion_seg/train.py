@@ -29,7 +29,7 @@ from .core import InputError, cores, sha256, writing
 from .loaders import MEAN, STD, lesion_dls
 from .loss import make_loss
 from .manifest import LesionPair, Manifest
-from .records import RecordReader
+from .records import RecordReader, StoredPair
 from .unet import OwnNetwork, build_model, param_groups
 
 if TYPE_CHECKING:
@@ -76,7 +76,10 @@ def data_digests(
     "A short digest of each pair: name and size of the image, name and content of the mask."
     def short(*parts: Any) -> str: return hashlib.sha256('\n'.join(map(str, parts)).encode()).hexdigest()[:8]
     def digest(p: LesionPair) -> str:
-        image, mask = Path(p.image), p.mask and Path(p.mask) # records hold both in one shard, whose size is taken
+        if isinstance(p, StoredPair): # a record, whose checksum is stored beside it
+            row = p.reader.rows[p.i]
+            return short(*p.reader.shards[row.shard].checksum(row.k)) + short()
+        image, mask = Path(p.image), p.mask and Path(p.mask)
         return short(image.name, image.stat().st_size) + (short(mask.name, sha256(mask)) if mask else short())
     pairs = list(pairs)
     with ThreadPoolExecutor(cores()) as pool: digests = list(pool.map(digest, pairs))
@@ -91,8 +94,8 @@ def check_data(
     changed = [p for p in pairs if now[p.id] != before.get(p.id, now[p.id])]
     if not changed: return
     p = changed[0]
-    same_image = now[p.id][:8] == before[p.id][:8]
-    about = p.mask if same_image and p.mask else p.image
+    if isinstance(p, StoredPair): about = p.reader.shards[p.reader.rows[p.i].shard].path
+    else: about = p.mask if p.mask and now[p.id][:8] == before[p.id][:8] else p.image
     others = f' (and {len(changed) - 1} more)' if len(changed) > 1 else ''
     remedy = 'put the old one back, or start anew with `resume=False`'
     raise InputError(about, f'is not the file that this training began with{others}', remedy)

@@ -181,7 +181,7 @@ def take_inventory(
 MAX_NODES = 20_000
 MAX_ELEMENTS = 1 << 28 # of one tensor: a gigabyte of float32
 CREATORS = ('ConstantOfShape', 'Range', 'Tile') # the shape of what they make has to be known
-OPERATORS = frozenset('''
+OPERATORS = frozenset("""
 Abs Add And ArgMax AveragePool BatchNormalization Cast CastLike Ceil Celu Clip Concat Constant ConstantOfShape
 Conv ConvInteger ConvTranspose Cos DepthToSpace DequantizeLinear Div Dropout DynamicQuantizeLinear Elu Equal Erf
 Exp Expand Flatten Floor Gather GatherElements Gelu Gemm GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual
@@ -190,7 +190,7 @@ LeakyRelu Less LessOrEqual Log LogSoftmax LpNormalization MatMul MatMulInteger M
 Neg Not Or PRelu Pad Pow QLinearConv QLinearMatMul QuantizeLinear Range Reciprocal ReduceL1 ReduceL2 ReduceMax
 ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize Round Selu Shape Sigmoid Sign Sin
 Size Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Tanh Tile Transpose Unsqueeze Where
-Xor'''.split())
+Xor""".split())
 
 # %% ../nbs/11a_untrusted.ipynb #c141cdfd
 def largest_tensor(

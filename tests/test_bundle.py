@@ -236,3 +236,35 @@ def test_no_name_in_a_file_is_imported(tmp_path):
         (b.path / METADATA).write_text(json.dumps(info))
         assert "model.safetensors" in refuses(Bundle.load(b.path).model) or "cannot build" in refuses(Bundle.load(b.path).model)
     assert not Path("sprung").exists()
+
+
+def monai_network():
+    networks = pytest.importorskip("monai.networks.nets")
+    torch.manual_seed(0)
+    return networks.UNet(2, 3, 1, (4, 8, 16), (2, 2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [own_network, monai_network])
+def test_a_network_of_ones_own_is_trained_exported_evaluated_and_calibrated(make, tmp_path):
+    from lesion_seg.loaders import lesion_dls
+    from lesion_seg.onnx import export_onnx
+    from lesion_seg.phantom import make_phantom, write_phantoms
+    from lesion_seg.predict import Segmenter
+    from lesion_seg.report import calibrate_bundle, evaluate_manifest
+    from lesion_seg.train import fit, lesion_learner
+    manifest = write_phantoms(tmp_path / "data", n=12, size=64, images_per_patient=1).split((0.5, 0.3, 0.2), seed=0)
+    learn = lesion_learner(lesion_dls(manifest, 32, 2, "none", num_workers=0, device="cpu"), make(), precision="fp32")
+    with learn.no_bar(), learn.no_logging(): trained = fit(learn, 1, tmp_path / "run")
+    assert trained.architecture["name"] == "own" and trained.size == 32
+    b = Bundle.open(tmp_path / "run", network=make())
+    export_onnx(b, opset=17)
+    photo = make_phantom(3, (61, 83)).image
+    without = Segmenter(Bundle.open(tmp_path / "run"))  # nobody needs the module any more
+    here = Segmenter(Bundle.open(tmp_path / "run", network=make()), runtime="torch")
+    assert abs(without.predict(photo).probability - here.predict(photo).probability).max() < 1e-4
+    assert len(evaluate_manifest(tmp_path / "run", manifest.subset("valid"))) == len(manifest.subset("valid"))
+    calibrated = calibrate_bundle(Bundle.open(tmp_path / "run", network=make()), manifest.subset("valid"))
+    assert calibrated.info["metrics"]["calibration"]["source"] == "valid" and set(calibrated.info["onnx"]["sha256"]) == {ONNX}
+    again, here = Segmenter(Bundle.open(tmp_path / "run")), Segmenter(calibrated, runtime="torch")
+    assert again.runtime == "onnxruntime" and abs(again.predict(photo).probability - here.predict(photo).probability).max() < 1e-4

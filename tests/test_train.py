@@ -3,6 +3,7 @@ import importlib.util
 import json
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -244,6 +245,24 @@ def test_a_mask_changed_in_place_stops_a_resume(own, tmp_path):
     assert fit_small(own, tmp_path / 'run').info['training']['epochs_done'] == 4
 
 
+def test_records_that_were_written_again_stop_a_resume(own, tmp_path):
+    from lesion_seg.records import write_records
+    records = tmp_path / 'records'
+    def learner():
+        return lesion_learner(lesion_dls(records, size=32, bs=4, num_workers=0), UNet((4, 8), 16, .2), None, 'fp32')
+    write_records(own, records, size=32, shards=1)
+    with pytest.raises(KeyboardInterrupt): fit_small(own, tmp_path / 'run', plug=1, learn=learner())
+    before = read_state(tmp_path / 'run' / CHECKPOINT)['data']
+    shutil.rmtree(records)
+    pairs = list(own.subset('train'))
+    Path(pairs[3].mask).write_bytes(Path(pairs[0].mask).read_bytes())
+    write_records(own, records, size=32, shards=1)
+    sentence = refuses(fit_small, own, tmp_path / 'run', learn=learner())
+    assert sentence.startswith(f'{records}') and 'is not the file that this training began with; put' in sentence
+    now = data_digests([*learner().dls.train_ds.pairs, *learner().dls.valid_ds.pairs])
+    assert [k for k in now if now[k] != before[k]] == [pairs[3].id]
+
+
 def test_the_digest_is_of_names_sizes_and_masks(own, tmp_path):
     import hashlib
     p = list(own)[0]
@@ -462,14 +481,15 @@ def replaced(state, path, value):
 
 @pytest.mark.slow
 def test_a_checkpoint_with_the_right_digest_and_a_wrong_state(manifest, tmp_path):
-    "Each value in turn is missing or of another kind: a sentence that names a file of the run, or a training that ends."
+    "Each value in turn is missing or of another kind: a sentence that names a file, or a training that ends."
     import random
     run, rng = tmp_path / 'run', random.Random(0)
     with pytest.raises(KeyboardInterrupt): fit_small(manifest, run, plug=1, epochs=2, average=.5)
     whole, best = ((run / name).read_bytes() for name in (CHECKPOINT, BEST))
     n = int.from_bytes(whole[:8], 'little')
     state = json.loads(json.loads(whole[8:8 + n])['__metadata__']['state'])
-    kinds = {tuple(0 if isinstance(k, int) else k for k in p): p for p in places(state) if p[:1] not in [('data',), ('settings',)]}
+    inside = [p for p in places(state) if p[:1] not in [('data',), ('settings',)]]
+    kinds = {tuple(0 if isinstance(k, int) else k for k in p): p for p in inside}
     dls = small_learner(manifest).dls
     for path in kinds.values():
         value = rng.choice([..., None, -1, 1e308, 'x', [], {}])

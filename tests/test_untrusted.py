@@ -36,9 +36,11 @@ def test_the_shapes_of_a_true_header(tmp_path):
 
 @pytest.mark.parametrize("content, says", [
     (b"", "is cut"), (b"\x01", "is cut"), (GOOD[:-1], "is cut, or holds more"), (GOOD + b"x", "holds more than"), (header({}, length=1 << 60), "is cut"),
-    (b"\xff" * 9, "is cut"), (header(b"{" * 100_000), "not JSON"), (header(b"[" * 100_000), "not JSON"), (header([]), "not an object"), (header(b'"x"'), "not an object"),
+    (b"\xff" * 9, "is cut"), (header(b"{" * 100_000), "not JSON"),
+    (header(b"[" * 100_000), "not JSON"), (header([]), "not an object"), (header(b'"x"'), "not an object"),
     (header({"w": tensor([1000, 1000], 0, 8)}, bytes(8)), "does not fit its bytes"), (header({"w": tensor([2], 0, 8, "F31")}, bytes(8)), "without the type"),
-    (header({"w": tensor([-2], 0, -8)}), "does not fit"), (header({"w": tensor([2.0], 0, 8)}, bytes(8)), "does not fit"), (header({"w": 1}), "without the type"),
+    (header({"w": tensor([-2], 0, -8)}), "does not fit"), (header({"w": tensor([2.0], 0, 8)}, bytes(8)), "does not fit"),
+    (header({"w": 1}), "without the type"),
     (header({"w": tensor([True], 0, 4)}, bytes(4)), "does not fit"), (header({"w": tensor([1] * 9, 0, 4)}, bytes(4)), "does not fit"),
     (header({"w": tensor([1], 4, 8)}, bytes(8)), "does not fit"), (header({"a": tensor([2], 0, 8), "b": tensor([2], 0, 8)}, bytes(8)), "does not fit"),
     (header({"w": dict(dtype="F32", shape=[1], data_offsets=[0])}, bytes(4)), "without the type"), (header({"w": tensor("ab", 0, 4)}, bytes(4)), "fit|without"),
@@ -107,7 +109,8 @@ HARM = {
     "product of matrices": (network([node("MatMul", "c", "r")], [array("r", ONES[None]), array("c", ONES[:, None])]), "a tensor of 1000000000000"),
     "constant of a shape": (network([node("ConstantOfShape", "s")], [array("s", [100_000, 100_000])]), "a tensor of 10000000000 numbers"),
     "tile": (network([node("Tile", "image", "s")], [array("s", [1, 1000, 1000, 1])]), r"a tensor of \d+ numbers"),
-    "tile of an unknown size": (network([node("Tile", "image", "k")], inputs=[("image", ["n", "h", "w", 3]), ("k", [4])]), "Tile for a tensor of unknown size|contradict"),
+    "tile of an unknown size": (network([node("Tile", "image", "k")], inputs=[("image", ["n", "h", "w", 3]), ("k", [4])]),
+                                "Tile for a tensor of unknown size|contradict"),
     "chain": (network([node("Concat", "image", "image", axis=0, out="x0"), *(node("Concat", f"x{i}", f"x{i}", axis=0, out=f"x{i + 1}") for i in range(20)),
                        node("Identity", "x20")]), "a tensor of"),
     "resize": (network([node("Resize", "image", "", "", "s")], [array("s", [1, 100_000, 100_000, 3])]), "a tensor of 30000000000"),
@@ -139,7 +142,8 @@ def test_the_shipped_networks_pass_and_are_counted_rightly(name):
     theirs, found = onnx.load(SHIPPED / name).graph, take_inventory(SHIPPED / name)
     constants = [a.t for n in theirs.node for a in n.attribute if a.HasField("t")]
     assert found.operators == Counter(n.op_type for n in theirs.node) and found.operators.keys() <= OPERATORS and not found.unwanted
-    assert (found.tensors, found.elements) == (len(theirs.initializer) + len(constants), sum(math.prod(t.dims) for t in [*theirs.initializer, *constants]))
+    stored = [*theirs.initializer, *constants]
+    assert (found.tensors, found.elements) == (len(stored), sum(math.prod(t.dims) for t in stored))
 
 
 def test_a_graph_that_is_sent_in_two_parts_is_seen_whole(tmp_path):
@@ -156,7 +160,8 @@ def test_fields_of_every_kind(number, text, key):
         out = b""
         while n > 127: out, n = out + bytes([n & 127 | 128]), n >> 7
         return out + bytes([n])
-    data = varint(key << 3) + varint(number) + varint(key << 3 | 2) + varint(len(text)) + text + varint(key << 3 | 1) + bytes(8) + varint(key << 3 | 5) + b"abcd"
+    numbers, texts = varint(key << 3) + varint(number), varint(key << 3 | 2) + varint(len(text)) + text
+    data = numbers + texts + varint(key << 3 | 1) + bytes(8) + varint(key << 3 | 5) + b"abcd"
     assert list(protobuf_fields(memoryview(data))) == [(key, number), (key, text), (key, bytes(8)), (key, b"abcd")]
 
 
