@@ -66,6 +66,13 @@ def test_polygons_have_the_area_of_the_mask(size):
         assert sum(map(S.ring_area, rings)) == pytest.approx(S.resize_threshold(small, size, .5).sum(), rel=.02)
 
 
+def test_the_largest_polygon_comes_first():
+    small = np.zeros((40, 40), np.float32)
+    for top, side in ((2, 4), (10, 9), (25, 6)): small[top:top + side, 5:5 + side] = 1
+    areas = [S.ring_area(rings[0]) for rings in S.find_polygons(small, .5, (40, 40))]
+    assert np.allclose(areas, [81, 36, 16], atol=1) and areas == sorted(areas, reverse=True)
+
+
 def test_perimeter_and_diameter_of_a_disc():
     (ring,), = S.find_polygons(soft_disc(160, 160, 45, 80, 70), .5, (800, 800))
     assert S.perimeter([ring]) == pytest.approx(2 * np.pi * 225, rel=.01)

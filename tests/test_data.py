@@ -141,6 +141,19 @@ class TestDepth:
         for order in '<>':
             assert d.read_image(tiff(2, 1, [16] * 3, 2, struct.pack(order + '6H', *v), order)).tolist() == want
 
+    @pytest.mark.parametrize('bits', [8, 10, 12, 14])
+    def test_fewer_bits_in_16(self, bits):
+        "The largest value says how many, and one more than that needs the next."
+        top, step = (1 << bits) - 1, 1 << bits - 8
+        v = (top, 0, step, 100 * step, 50 * step, 200 * step)
+        with pytest.warns(d.PictureWarning, match=f'{bits} bits in 16'):
+            got = d.read_image(png(2, 1, 16, 2, [struct.pack('>6H', *v)]))
+        assert got.tolist() == [[[255, 0, 1], [100, 50, 200]]]
+        for highest, white in ((top, top), (top + 1, 65535 if bits == 14 else (1 << bits + 2) - 1)):
+            with warnings.catch_warnings():
+                warnings.simplefilter('ignore')
+                assert d.white_value(np.array([0, highest], np.uint16), 'x') == white
+
     def test_constant_skin_keeps_its_colour(self):
         skin = np.full((5, 5, 3), (200, 150, 130), np.uint8)
         np.testing.assert_array_equal(d.read_image(enc(skin)), skin)

@@ -195,3 +195,17 @@ def test_every_result_is_on_a_page(path):
     "Some page reads the file; what no other page reads, the page of benchmarks shows."
     reads = re.compile(rf"\b{path.stem}\.json|result\([^)]*{path.stem}\b")
     assert [name for name, text in notebook_texts().items() if reads.search(text)]
+
+
+def mutants() -> dict[str, list[tuple[str, str]]]:
+    "The table of tests/mutants.py, read without running it."
+    tree = ast.parse((ROOT / "tests" / "mutants.py").read_text(encoding="utf-8"))
+    return next(ast.literal_eval(n.value) for n in tree.body if isinstance(n, ast.AnnAssign) and getattr(n.target, "id", "") == "MUTANTS")
+
+
+@pytest.mark.parametrize("module,pairs", mutants().items())
+def test_every_mutant_still_finds_its_line(module, pairs):
+    "What is to be mistaken occurs exactly once, and the mistake is Python."
+    source = (ROOT / "lesion_seg" / f"{module}.py").read_text(encoding="utf-8")
+    assert [(old, n) for old, _ in pairs if (n := source.count(old)) != 1] == []
+    for old, new in pairs: assert old != new and ast.parse(source.replace(old, new))
