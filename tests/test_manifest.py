@@ -32,7 +32,8 @@ def enc(im, fmt='PNG', **kw):
 def dataset(folder, n=6, image='images/i{}.png', mask='masks/i{}.png', size=(32, 40)):
     "n pairs of drawn files; pair i has i % 5 + 1 lesion pixels in its first row."
     for i in range(n):
-        for name, a in ((image, np.random.default_rng(i).integers(60, 220, (*size, 3), np.uint8)), (mask, (np.indices(size).sum(0) <= i % 5).astype(np.uint8) * 255)):
+        photograph = np.random.default_rng(i).integers(60, 220, (*size, 3), np.uint8)
+        for name, a in ((image, photograph), (mask, (np.indices(size).sum(0) <= i % 5).astype(np.uint8) * 255)):
             if not name: continue
             p = folder / name.format(i)
             p.parent.mkdir(parents=True, exist_ok=True)
