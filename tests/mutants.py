@@ -82,7 +82,9 @@ MUTANTS: dict[str, list[tuple[str, str]]] = {
     "download": [
         ("(total != item.size if item.size else total > item.most)", "False"),
         ("if f.tell() + len(chunk) > most: raise", "if False: raise"),
-        ("failures = 1 if gained() else failures + 1", "failures += 1"),
+        ("failures = 1 if gained() and not e.slow else failures + 1", "failures += 1"),
+        ("self.received - before < slowest * window", "False"),
+        ("if now >= self.end: answer.hang_up", "if False: answer.hang_up"),
         ("if item.md5 and md5 != item.md5.lower(): return", "if False: return"),
         ("if guess and again: facts", "if False: facts"),
         ("or int(span[1]) != self.size", "or False"),
