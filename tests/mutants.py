@@ -75,7 +75,7 @@ MUTANTS: dict[str, list[tuple[str, str]]] = {
         ("if id in self._rows: raise", "if False: raise"),
         ("if have > size:", "if False:"),
         ("*self.shards[r.shard].checksum(r.k)) for r", "self.shards[r.shard].checksum(r.k)[0]) for r"),
-        ("if self.path.stat().st_size < len(self.frames.data):", "if False:"),
+        ("if self.mapped.size() < len(self.mapped):", "if False:"),
         ("if id not in (row.id, ''):", "if False:"),
         ("return order[rank::ranks][worker::workers]", "return order[rank::ranks]"),
     ],
