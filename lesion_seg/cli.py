@@ -48,9 +48,9 @@ __all__ = ['app', 'ConfigOpt', 'SetOpt', 'JsonOpt', 'BundleArg', 'TableArg', 'Ve
            'ShardOpt', 'RayOpt', 'say', 'answer', 'shown', 'progress_bar', 'complaint', 'main', 'show_version',
            'keep_settings', 'settings', 'open_table', 'subset_of', 'not_shipped', 'parse_size', 'phantom', 'download',
            'parse_values', 'parse_fractions', 'keep_duplicates_together', 'split', 'records', 'log_epoch',
-           'starting_weights', 'train', 'calibrate', 'check_threshold', 'evaluate', 'export', 'benchmark', 'Photograph',
-           'find_photographs', 'predict_photographs', 'parse_kinds', 'dicom_header', 'Outputs', 'Results',
-           'segment_archive', 'segment', 'check_port', 'web_app', 'demo', 'installation', 'info']
+           'starting_weights', 'has_packaged_encoder', 'train', 'calibrate', 'check_threshold', 'evaluate', 'export',
+           'benchmark', 'Photograph', 'find_photographs', 'predict_photographs', 'parse_kinds', 'dicom_header',
+           'Outputs', 'Results', 'segment_archive', 'segment', 'check_port', 'web_app', 'demo', 'installation', 'info']
 
 # %% ../nbs/32_cli.ipynb #de899a6e
 app = typer.Typer(
@@ -460,8 +460,8 @@ def log_epoch(
 
 def starting_weights(
     cfg: Config, # model and training.start
-) -> str | None: # 'shipped', or the bundle that was named; None: fresh weights
-    "Where a training begins."
+) -> str | None: # 'shipped', or the bundle that was named; None: none
+    "The bundle that a training begins from."
     from lesion_seg.bundle import Bundle
     start = cfg.training.start
     if start not in ('auto', 'shipped'): return start
@@ -469,6 +469,16 @@ def starting_weights(
     if start == 'auto': return None
     remedy = 'leave the section model at its defaults'
     raise InputError('training.start shipped', 'the shipped model is another network than the one configured', remedy)
+
+def has_packaged_encoder(
+    cfg: Config, # model
+) -> bool: # False for the classic network, too
+    "Are ImageNet weights for this encoder installed?"
+    from lesion_seg.unet import packaged_weights
+    if cfg.model.architecture != 'lesion_unet': return False
+    try: packaged_weights(cfg.model.encoder)
+    except InputError: return False
+    return True
 
 # %% ../nbs/32_cli.ipynb #6b75020c
 @app.command()
@@ -486,13 +496,16 @@ def train(
     table = open_table(manifest or cfg.paths.manifest)
     start = starting_weights(cfg)
     log = logging.getLogger('lesion_seg')
-    if first and cfg.training.start == 'auto' and not start:
-        log.info('the shipped weights do not fit the network that is configured, so it begins with fresh ones')
+    model = cfg.model.arguments()
+    if cfg.training.start == 'auto' and not start:
+        if cfg.model.pretrained is None and has_packaged_encoder(cfg): model['pretrained'] = True
+        origin = 'an encoder that knows ImageNet' if model.get('pretrained') else 'fresh ones'
+        if first: log.info(f'the shipped weights do not fit the network that is configured, so it begins with {origin}')
     with redirect_stdout(sys.stderr): # fastai's callbacks print; stdout is for the result
         bundle = train_model(
             table,
             out or cfg.paths.run_dir,
-            cfg.model.arguments(),
+            model,
             size=cfg.data.image_size,
             bs=cfg.data.batch_size,
             augs=cfg.augmentation.arguments(),
@@ -690,6 +703,8 @@ def find_photographs(
     photographs: list[Photograph] = []
     remarks = []
     for path in paths:
+        if re.match(r'https?:/', str(path)):
+            raise InputError(shown(path), 'is an address on the internet', 'download it and give the file')
         if (path/'records.json').is_file():
             from lesion_seg.records import RecordReader
             photographs += [Photograph(path/pair.id, record=pair) for pair in RecordReader(path).pairs]

@@ -135,7 +135,9 @@ class Model(Section):
         'lesion_unet', 'lesion_unet (pretrained encoder) or unet (the classic)'
     )
     encoder: str = setting('tf_efficientnet_lite2', "timm name of lesion_unet's encoder")
-    pretrained: bool | str = setting(False, 'true: ImageNet weights of the installed data package; or a weights file')
+    pretrained: bool | str | None = setting(
+        None, 'true: ImageNet weights of the data package; or a weights file; null: where nothing better is there'
+    )
     decoder: list[int] | None = setting(
         [128, 64, 48, 24], "widths of lesion_unet's four lean blocks, deepest first; null: fastai's blocks"
     )
@@ -153,7 +155,11 @@ class Model(Section):
                 name='unet', channels=tuple(self.encoder_channels), bottleneck=self.bottleneck_channels, **dropout
             )
         return dict(
-            name='lesion_unet', encoder=self.encoder, pretrained=self.pretrained, decoder=self.decoder, **dropout
+            name='lesion_unet',
+            encoder=self.encoder,
+            pretrained=self.pretrained or False,
+            decoder=self.decoder,
+            **dropout,
         )
 
     def fits(self,

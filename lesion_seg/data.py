@@ -195,12 +195,12 @@ def white_value(
     values: np.ndarray, # uint16, of a whole picture
     name: str, # of the file
     stated: int = 0, # what the file says that white is; 0 where it does not
-) -> int: # 1023, 4095, 16383 or 65535, or what the file states
+) -> int: # 255, 1023, 4095, 16383 or 65535, or what the file states
     "The value that white has in a picture of 16 bits."
     highest = int(values.max())
     if highest <= stated < 65535 and stated >= 255: return stated
-    for bits in (10, 12, 14):
-        if 255 < highest < 1 << bits:
+    for bits in (8, 10, 12, 14):
+        if 0 < highest < 1 << bits:
             guess = f'the largest value is {highest}, so it is read as {bits} bits in 16'
             warnings.warn(f'{printable(name)}: {guess}', PictureWarning, 2)
             return (1 << bits) - 1
@@ -495,7 +495,8 @@ def undecided(
     if values.dtype == bool or values.size == 0: return ''
     sample = np.unique(values.ravel()[::max(1, values.size // 100_000)])
     if len(sample) > 6: return '' # the shades of a soft border
-    numbers = np.unique(values)
+    is_small = values.dtype in (np.uint8, np.uint16) # so counting is quicker than sorting
+    numbers = np.flatnonzero(np.bincount(values.ravel())) if is_small else np.unique(values)
     top = float(numbers[-1])
     if not 2 < len(numbers) <= 6 or top <= 128: return ''
     below = numbers[:-1].astype(float)
@@ -503,7 +504,7 @@ def undecided(
     is_between = (below > top / 4) & (below < top * 3 / 4)
     if not are_labels:
         if values.ndim != 2 or not is_between.any(): return ''
-        inner = values == numbers[:-1][is_between][0]
+        inner = values == below[is_between][0]
         core = inner[1:-1, 1:-1].copy() # is there a pixel with all its neighbours of the same value?
         for y in range(3):
             for x in range(3): core &= inner[y:y + core.shape[0], x:x + core.shape[1]]

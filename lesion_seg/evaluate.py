@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 from .core import InputError, atomic_path, read_rows
+from .manifest import known_value
 from .metrics import (METRICS, TOLERANCE, band_layers, binarise, check_spacing, confusion, image_diagonal,
                                 score_pair)
 
@@ -52,8 +53,7 @@ def evaluate_predictions(
             scores = score_pair(pred, truth, spacing, distances, tolerance, width, known)
         except InputError as e: raise InputError(f'{name}, {e.about}', e.problem, e.remedy) from None
         shape = np.shape(truth)
-        group = name if group is None or group == '' or group != group else str(group) # NaN is not a patient
-        row = dict(id=name, group=group, height=shape[0], width=shape[1])
+        row = dict(id=name, group=known_value(group) or name, height=shape[0], width=shape[1])
         rows[name] = row | confusion(pred, truth, known)._asdict() | scores
         if distances:
             rows[name]['nsd_tolerance'] = TOLERANCE * image_diagonal(shape, spacing) if tolerance is None else tolerance

@@ -9,6 +9,7 @@ import html
 import io
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,7 +65,9 @@ def evaluate_manifest(
     "Predict and score each image of a manifest at its own resolution."
     def answers() -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
         pairs = list(manifest)
-        predictions = Segmenter(Bundle.open(bundle), precision=precision).predict_many([p.image for p in pairs], **options)
+        predictions = Segmenter(Bundle.open(bundle), precision=precision).predict_many(
+            [p.image for p in pairs], **options
+        )
         for i, (pair, result) in enumerate(zip(pairs, predictions, strict=True)):
             if isinstance(result, InputError): raise result
             truth = true_mask(pair, result.mask.shape)
@@ -80,14 +83,14 @@ def exported_again(
     "A bundle's ONNX files, written anew in the form that they had."
     onnx = bundle.info['onnx']
     say(f'the exported files of {bundle.path} hold the old probabilities; they are written anew')
-    bundle = Bundle.load(export_onnx(bundle, opset=onnx.get('opset', 18)).parent)
+    bundle = Bundle.open(export_onnx(bundle, opset=onnx.get('opset', 18)).parent, bundle.network)
     if 'int8' not in onnx: return bundle
     from lesion_seg.quantize import quantize_onnx
     source = onnx['int8'].get('source', 'phantoms')
     say('the 8-bit file as well' + ('' if source == 'phantoms' else f', rounded by phantoms now instead of {source}'))
     try: quantize_onnx(bundle, method=onnx['int8'].get('method', 'static'), say=say)
     except InputError as e: say(f'the 8-bit file could not be written anew: {e}')
-    return Bundle.load(bundle.path)
+    return Bundle.open(bundle.path, bundle.network)
 
 # %% ../nbs/28_report.ipynb #8ea2dd75
 def calibrate_bundle(
@@ -101,7 +104,7 @@ def calibrate_bundle(
     bundle = Bundle.open(bundle)
     if not len(manifest):
         raise InputError(bundle.path, 'there is no image to calibrate it with', "give a table with a 'valid' split")
-    plain = Bundle(bundle.path, bundle.info | dict(temperature=1.0, calibration={}))
+    plain = replace(bundle, info=bundle.info | dict(temperature=1.0, calibration={}))
     segmenter = Segmenter(plain, runtime='torch') # exported files have their temperature inside
     maps, masks = [], []
     for pair, result in zip(manifest, segmenter.predict_many(p.image for p in manifest), strict=True):
@@ -120,7 +123,7 @@ def calibrate_bundle(
     exported = bundle.info.get('onnx')
     new = revise(bundle, threshold=fit['threshold'], temperature=fit['temperature'], calibration=fit['calibration'],
                  largest=one_region > all_regions, metrics=dict(calibration=dict(fit, source=source)))
-    if exported and 'onnx' not in new.info: new = exported_again(Bundle(new.path, new.info | dict(onnx=exported)), say)
+    if exported and 'onnx' not in new.info: new = exported_again(replace(new, info=new.info | dict(onnx=exported)), say)
     if share is None: return new
     return revise(new, review=fit_review_rule(new, manifest, source, share))
 
@@ -131,7 +134,7 @@ def fit_review_rule(
     share: float, # fraction of them that a person shall look at
 ) -> dict[str, Any]: # score, threshold and where they come from, as the metadata keeps them
     "The uncertainty that the given fraction of held-out photographs exceeds."
-    open_rule = Bundle(bundle.path, bundle.info | dict(review=dict(score=REVIEW_SCORE, threshold=0.0)))
+    open_rule = replace(bundle, info=bundle.info | dict(review=dict(score=REVIEW_SCORE, threshold=0.0)))
     results = Segmenter(open_rule, runtime='torch').predict_many((p.image for p in manifest), review=True)
     scores = np.array([r.disagreement for r in results]) # type: ignore[union-attr]
     return dict(score=REVIEW_SCORE, threshold=fit_review(scores, share), share=share, n=len(scores), source=source)

@@ -29,16 +29,16 @@ from .core import InputError, cores, sha256, writing
 from .loaders import MEAN, STD, lesion_dls
 from .loss import make_loss
 from .manifest import LesionPair, Manifest
-from .records import RecordReader
+from .records import RecordReader, StoredPair
 from .unet import OwnNetwork, build_model, param_groups
 
 if TYPE_CHECKING:
     from lesion_seg.distributed import DistributedTraining
 
 # %% auto #0
-__all__ = ['lesion_learner', 'differences', 'data_digests', 'check_data', 'open_run', 'headline', 'announce', 'architecture_of',
-           'run_settings', 'distributed_callback', 'distil_callback', 'train_rest', 'best_row', 'training_record',
-           'save_run', 'has_bundle', 'finish', 'fit', 'start_weights', 'train_model']
+__all__ = ['lesion_learner', 'differences', 'data_digests', 'check_data', 'best_row', 'open_run', 'headline', 'announce',
+           'architecture_of', 'run_settings', 'distributed_callback', 'distil_callback', 'train_rest',
+           'training_record', 'save_run', 'has_bundle', 'finish', 'fit', 'start_weights', 'train_model']
 
 # %% ../nbs/15_train.ipynb #affc1f67
 def lesion_learner(
@@ -76,7 +76,10 @@ def data_digests(
     "A short digest of each pair: name and size of the image, name and content of the mask."
     def short(*parts: Any) -> str: return hashlib.sha256('\n'.join(map(str, parts)).encode()).hexdigest()[:8]
     def digest(p: LesionPair) -> str:
-        image, mask = Path(p.image), p.mask and Path(p.mask) # records hold both in one shard, whose size is taken
+        if isinstance(p, StoredPair): # a record, whose checksum is stored beside it
+            row = p.reader.rows[p.i]
+            return short(*p.reader.shards[row.shard].checksum(row.k)) + short()
+        image, mask = Path(p.image), p.mask and Path(p.mask)
         return short(image.name, image.stat().st_size) + (short(mask.name, sha256(mask)) if mask else short())
     pairs = list(pairs)
     with ThreadPoolExecutor(cores()) as pool: digests = list(pool.map(digest, pairs))
@@ -91,11 +94,21 @@ def check_data(
     changed = [p for p in pairs if now[p.id] != before.get(p.id, now[p.id])]
     if not changed: return
     p = changed[0]
-    same_image = now[p.id][:8] == before[p.id][:8]
-    about = p.mask if same_image and p.mask else p.image
+    if isinstance(p, StoredPair): about = p.reader.shards[p.reader.rows[p.i].shard].path
+    else: about = p.mask if p.mask and now[p.id][:8] == before[p.id][:8] else p.image
     others = f' (and {len(changed) - 1} more)' if len(changed) > 1 else ''
     remedy = 'put the old one back, or start anew with `resume=False`'
     raise InputError(about, f'is not the file that this training began with{others}', remedy)
+
+# %% ../nbs/15_train.ipynb #1e40d9f0
+def best_row(
+    run: Run, # with at least one finished epoch
+) -> dict[str, float]: # raises `InputError` for a history that a training did not write
+    "The row of the best validation Jaccard, the first of equals."
+    wanted = {'jaccard', 'valid_loss', 'dice', 'seconds'}
+    if all(wanted <= r.keys() for r in run.rows): return max(run.rows, key=lambda r: r['jaccard'])
+    raise InputError(run.folder / CHECKPOINT, 'has a history that lacks a column',
+                     'delete it to start again from the beginning')
 
 # %% ../nbs/15_train.ipynb #65b63254
 def open_run(
@@ -117,7 +130,8 @@ def open_run(
         remedy = 'choose another folder, or start anew with `resume=False`'
         raise InputError(run.folder, f'holds a run with other settings ({differ})', remedy)
     check_data(pairs, state['data'], run.data)
-    run.start, run.rows, run.stopped = state['epoch'], state['rows'], state['stopped']
+    run.start, run.rows, run.stopped = state['epoch'], state['rows'], bool(state.get('stopped'))
+    best_row(run) # or the end of the training would find that something is missing
 
 # %% ../nbs/15_train.ipynb #89e313e1
 def headline(
@@ -215,15 +229,6 @@ def train_rest(
         for cb in learn.cbs:
             if isinstance(cb, CPUBFloat16): cb.close()
     if run.failure: raise run.failure
-
-def best_row(
-    run: Run, # with at least one finished epoch
-) -> dict[str, float]: # raises `InputError` for a history that a training did not write
-    "The row of the best validation Jaccard, the first of equals."
-    wanted = {'jaccard', 'valid_loss', 'dice', 'seconds'}
-    if all(wanted <= r.keys() for r in run.rows): return max(run.rows, key=lambda r: r['jaccard'])
-    raise InputError(run.folder / CHECKPOINT, 'has a history that lacks a column',
-                     'delete it to start again from the beginning')
 
 def training_record(
     run: Run, # with all its rows

@@ -120,13 +120,14 @@ def test_a_decoder_that_may_end_the_process_runs_in_another(monkeypatch):
     "GDCM aborts on some damaged files: it is never called in this process."
     from pydicom.pixels.decoders.base import Decoder
     monkeypatch.setattr(Decoder, 'available_plugins', property(lambda self: ('gdcm',)))
-    commands = []
+    here, commands = [], []
+    monkeypatch.setattr(Decoder, 'as_array', lambda *args, **kw: here.append(kw))
     def dies(command, **kw):
         commands.append((command, kw['input']))
         raise subprocess.CalledProcessError(-6, command)
     monkeypatch.setattr(d.subprocess, 'run', dies)
     with pytest.raises(InputError, match='no decoder here can read .JPEG Lossless'): d.read_dicom(named('SC_rgb_jpeg_gdcm.dcm'))
-    assert len(commands) == 1 and commands[0][0][0] == sys.executable and b'Lestrade' not in commands[0][1]
+    assert here == [] and len(commands) == 1 and commands[0][0][0] == sys.executable and b'Lestrade' not in commands[0][1]
     sent = pydicom.dcmread(io.BytesIO(commands[0][1]))
     assert 'PatientName' not in sent and 'PatientID' not in sent and (sent.Rows, sent.Columns) == (100, 100)
 
@@ -296,6 +297,7 @@ def test_a_segmentation_is_not_a_photograph(tmp_path, path, phantom):
     assert not d.is_dicom_photograph(named('test-SR.dcm')) and not d.is_dicom_photograph(b'GIF89a')
     for f in (read_image, d.read_dicom):
         with pytest.raises(InputError, match='s.dcm: is a DICOM Segmentation, not a photograph; use it as a mask'): f(seg)
+    with pytest.raises(InputError, match='give the photograph that the mask belongs to'): write_seg(tmp_path / 't.dcm', phantom.mask, seg)
     assert image_size(seg) == phantom.mask.shape
 
 

@@ -325,6 +325,12 @@ def test_empty_masks_are_counted_and_left_out_of_the_bias(with_empty_masks, tmp_
     assert ev.worst(with_empty_masks, 4, 'border_bias').id.tolist()[0] == 'a'
 
 
+def test_empty_truths_are_not_empty_predictions():
+    p, t = blobs(0)
+    s = ev.summarise(ev.evaluate_predictions([('a', None, p, E), ('b', None, t, E), ('c', None, E, t), ('d', None, p, t)]))
+    assert (s['empty_truths'], s['empty_predictions']) == (2, 1) and 'Empty masks: 2 true, 1 predicted' in ev.text_report(s)
+
+
 def test_nothing_is_defined():
     s = ev.summarise(ev.evaluate_predictions([('a', None, E, ~E), ('b', None, E, ~E)], distances=True))
     assert s['metrics']['border_bias'] == dict(mean=None, std=None, median=None, ci=[None, None], n=0,
@@ -392,7 +398,7 @@ def test_settings_without_effect_are_named():
             ev.evaluate_predictions([('a', None, E, E)], **setting)
 
 
-@pytest.mark.parametrize('nobody', [None, '', float('nan'), np.nan])
+@pytest.mark.parametrize('nobody', [None, '', float('nan'), 'NA', ' unknown ', '-'])
 def test_an_image_without_a_patient_stands_for_itself(nobody):
     table = ev.evaluate_predictions([('a', nobody, E, E), ('b', nobody, E, E), ('c', 'p', E, E)])
     assert table.group.tolist() == ['a', 'b', 'p'] and ev.summarise(table)['groups'] == 3

@@ -66,8 +66,9 @@ def cli(*args, cwd, **options):
 
 def sentence(said, *names):
     "What was said on stderr is one sentence with these names."
-    lines = [line for line in said.splitlines() if " INFO " not in line]
-    assert len(lines) == 1 and lines[0].startswith("lesion_seg: "), said
+    assert "Traceback" not in said, said
+    lines = [line for line in said.splitlines() if line.startswith("lesion_seg: ")] # others say how far it had come
+    assert len(lines) == 1 and said.rstrip().endswith(lines[0]), said
     assert all(str(n) in lines[0] for n in names), lines[0]
 
 
@@ -169,15 +170,18 @@ def test_a_path_too_long_for_any_file(tmp_path):
     assert [p.kind for p in Manifest.load(tmp_path / "m.csv").check(strict=False)] == ["missing photograph", "no mask"]
 
 
+OUT = ["l_sion.json", "l_sion_coco.json", "l_sion_mask.png", "segmentations.csv", "segmentations_coco.json"]
+
+
 def test_a_name_that_is_not_utf8(tmp_path, work):
     "As an old camera or a Windows share leaves it; nothing is lost and nothing breaks."
     name = tmp_path / "f" / os.fsdecode(b"l\xe4sion.png")
     name.parent.mkdir()
     shutil.copy(work / "photo.png", name)
     done = cli("segment", name.parent, "-b", work / "bundle", "-o", "out", "--save", "mask,json,coco", cwd=tmp_path)
-    assert done.returncode == 0 and files(tmp_path / "out") == ["l_sion.json", "l_sion_coco.json", "l_sion_mask.png"], done.stderr
+    assert done.returncode == 0 and files(tmp_path / "out") == OUT, done.stderr
     with pytest.raises(InputError, match="rename that file"): Manifest.load(name.parent).save(tmp_path / "m.csv")
-    assert files(tmp_path) == sorted(["out/l_sion.json", "out/l_sion_coco.json", "out/l_sion_mask.png", str(name.relative_to(tmp_path))])
+    assert files(tmp_path) == sorted([*(f"out/{f}" for f in OUT), str(name.relative_to(tmp_path))])
 
 
 def test_an_empty_split_has_no_area(tmp_path, work):
@@ -397,6 +401,7 @@ JOBS = {
     "split": lambda work, out: ("split", work / "data", "-o", out / "new" / "m.csv"),
     "records": lambda work, out: ("records", work / "data" / "manifest.csv", "-o", out / "new"),
     "phantom": lambda work, out: ("phantom", out / "new", "-n", "4"),
+    "batch": lambda work, out: ("segment", work / "data" / "images", "-b", work / "bundle", "-o", out / "new", "--batch", "--workers", "1"),
 }
 
 
@@ -436,7 +441,7 @@ def test_missing_permission(work, tmp_path):
     sentence(done.stderr, closed / "out", "Permission denied")
     done = cli("segment", secret, work / "photo.png", "-b", work / "bundle", "-o", "out", **options)
     assert done.returncode == 2 and done.stderr.startswith(f"{secret}: cannot be opened") and "Permission denied" in done.stderr
-    assert files(tmp_path) == ["out/photo.json", "out/photo_mask.png", "secret.png"]
+    assert files(tmp_path) == ["out/photo.json", "out/photo_mask.png", "out/segmentations.csv", "out/segmentations_coco.json", "secret.png"]
 
 
 def test_run_files_are_for_everybody(work, tmp_path):

@@ -113,6 +113,12 @@ def test_stored_outputs_belong_to_their_cells(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_exported_lines_are_no_longer_than_120(path):
+    sources = ["".join(c["source"]) for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
+    assert [line for s in sources if re.search(r"^#\|\s*export", s, re.M) for line in s.splitlines() if len(line) > 120] == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_headings_have_cells_of_their_own(path):
     for cell in json.loads(path.read_text())["cells"][1:]:
         lines = "".join(cell["source"]).strip().splitlines()
