@@ -13,6 +13,7 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.special import entr, expit
 from .bundle import Calibration
 from .core import InputError
+from .metrics import check_mask
 
 # %% auto #0
 __all__ = ['EPS', 'TEMPERATURES', 'GRID', 'ENOUGH', 'to_logit', 'check_maps', 'cross_entropy', 'fit_temperature', 'border_band',
@@ -32,18 +33,20 @@ def to_logit(
 # %% ../nbs/18_calibrate.ipynb #fffa49af
 def check_maps(
     probabilities: Sequence[np.ndarray], # maps (H, W) in [0, 1], one an image
-    masks: Sequence[np.ndarray], # bool (H, W), the truth
+    masks: Sequence[np.ndarray], # bool or 0 and 1 (H, W), the truth
 ) -> list[tuple[np.ndarray, np.ndarray]]: # each map with its mask as bool; raises `InputError`
     "Pairs of a map and its truth that belong together."
     if not len(probabilities) or len(probabilities) != len(masks):
         raise InputError('the maps', f'are {len(probabilities)}, the masks {len(masks)}',
                          'give one mask for each map, at least one')
+    pairs = []
     for i, (p, m) in enumerate(zip(probabilities, masks, strict=True)):
         if np.shape(p) != np.shape(m):
             raise InputError(f'map {i}', f'has the shape {np.shape(p)}, its mask {np.shape(m)}', 'resize one of them')
         if not (np.min(p) >= 0 and np.max(p) <= 1):
             raise InputError(f'map {i}', 'holds values outside of [0, 1]', 'give probabilities, not logits')
-    return [(np.asarray(p), np.asarray(m, bool)) for p, m in zip(probabilities, masks, strict=True)]
+        pairs.append((np.asarray(p), check_mask(m, f'mask {i}')))
+    return pairs
 
 # %% ../nbs/18_calibrate.ipynb #95f6f73a
 def cross_entropy(
@@ -163,6 +166,7 @@ def calibration_warnings(
     n: int, # images that were fitted on
     temperature: float, # as it was fitted
     bounds: tuple[float, float] = TEMPERATURES, # where it was sought
+    empty: int = 0, # masks without any lesion, at the size of the maps
 ) -> list[str]: # plain sentences without a full stop; none where all is well
     "What a reader has to know about a fit."
     warnings = []
@@ -175,6 +179,9 @@ def calibration_warnings(
         warnings.append(f'the temperature {temperature:.2f} lies at the limit of what is sought ({low:g} to {high:g}): '
                         'the masks and the predictions hardly agree, or agree in every pixel; '
                         'look at them before you use it')
+    if empty:
+        warnings.append(f'{empty} of {n} masks hold no lesion at the size of the network: nothing was learned from '
+                        'their borders; look whether their lesions are too small or the masks wrong')
     return warnings
 
 # %% ../nbs/18_calibrate.ipynb #27aaac99
@@ -199,4 +206,4 @@ def fit_calibration(
                 border_cross_entropy=[cross_entropy(in_band(maps), in_band(masks)) for maps in (probabilities, after)],
                 jaccard=[float(mean_jaccard(probabilities, masks, [0.5])[0]),
                          float(mean_jaccard(after, masks, [threshold])[0])],
-                warnings=calibration_warnings(len(masks), temperature))
+                warnings=calibration_warnings(len(masks), temperature, empty=sum(not np.any(m) for m in masks)))

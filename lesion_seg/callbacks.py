@@ -29,7 +29,7 @@ from .core import InputError, atomic_path, open_file
 # %% auto #0
 __all__ = ['PRECISIONS', 'CHECKPOINT', 'BEST', 'HISTORY', 'TENSORBOARD', 'BUNDLE', 'DIGEST', 'SCHEDULES', 'batch_scores',
            'PerImage', 'cpu_has_bf16', 'CPUBFloat16', 'choose_precision', 'precision_callbacks', 'Run', 'SeedEpoch',
-           'EpochMeter', 'duration', 'History', 'write_tensors', 'read_tensors', 'optimizer_state',
+           'EpochMeter', 'duration', 'History', 'seal', 'write_tensors', 'read_tensors', 'optimizer_state',
            'set_optimizer_state', 'WeightAverage', 'Checkpoint', 'of_another_training', 'read_state', 'KeepBest',
            'load_best', 'OneCycle', 'Patience', 'LowerRate', 'StopEarly', 'schedule_callbacks', 'ThawEncoder', 'Distil']
 
@@ -263,34 +263,37 @@ class History(EpochMeter):
 DIGEST = 'file_sha256'
 _MARK = f'"{DIGEST}":"'.encode() # inside other texts of the header its quotes would be escaped
 
+def seal(
+    data: bytes, # a safetensors file with a place for its digest
+) -> bytes: # the same file with its digest; unchanged where it has no such place
+    "Write a file's digest into its place."
+    sealed, at = bytearray(data), data.find(_MARK) + len(_MARK)
+    if at < len(_MARK): return data
+    sealed[at:at + 64] = b'0' * 64
+    sealed[at:at + 64] = hashlib.sha256(sealed).hexdigest().encode()
+    return bytes(sealed)
+
 def write_tensors(
     path: Path, # a safetensors file, written whole or not at all
     tensors: dict[str, Tensor], # by name
     **texts: str, # by name, kept in the header
 ) -> None:
     "Write tensors and texts with a digest of the whole file."
-    blank = '0' * 64
-    data = bytearray(save(tensors, texts | {DIGEST: blank})) # `save_file` would hide the file from other users
-    at = data.index(_MARK) + len(_MARK)
-    data[at:at + 64] = hashlib.sha256(data).hexdigest().encode()
+    data = seal(save(tensors, texts | {DIGEST: '0' * 64})) # `save_file` would hide the file from other users
     with atomic_path(path) as temporary: temporary.write_bytes(data)
 
 def read_tensors(
     path: Path, # written by `write_tensors`
 ) -> tuple[dict[str, Tensor], dict[str, str]]: # tensors and texts; raises `InputError` where one bit differs
     "Read tensors and texts, and check the digest."
-    with open_file(path) as f: data = bytearray(f.read())
+    with open_file(path) as f: data = f.read()
     remedy = "delete the run's folder, or start anew with `resume=False`"
-    at = data.find(_MARK) + len(_MARK)
-    digest = bytes(data[at:at + 64])
-    data[at:at + 64] = b'0' * 64
-    if at < len(_MARK) or hashlib.sha256(data).hexdigest().encode() != digest:
-        raise InputError(path, 'is damaged (its digest does not fit)', remedy)
+    if _MARK not in data or seal(data) != data: raise InputError(path, 'is damaged (its digest does not fit)', remedy)
     try:
         header = json.loads(data[8:8 + int.from_bytes(data[:8], 'little')])
         texts = {k: v for k, v in header['__metadata__'].items() if k != DIGEST}
-        return dict(sorted(load(bytes(data)).items())), texts
-    except (SafetensorError, ValueError, LookupError, TypeError) as e:
+        return dict(sorted(load(data).items())), texts
+    except (SafetensorError, ValueError, LookupError, TypeError, RecursionError) as e:
         raise InputError(path, f'is not a file of a training ({type(e).__name__})', remedy) from e
 
 # %% ../nbs/13_callbacks.ipynb #2247a057
@@ -310,12 +313,19 @@ def set_optimizer_state(
     tensors: dict[str, Tensor], # from `optimizer_state`, on the optimizer's device
     plain: list[dict[str, Any]], # from `optimizer_state`
     hypers: list[dict[str, float]], # learning rate and the like of each parameter group
-) -> None:
+) -> None: # raises ValueError or TypeError where they do not fit these parameters
     "Put back what `optimizer_state` took."
     states: list[dict[str, Any]] = [dict(p) for p in plain]
     for name, value in tensors.items():
         _, i, key = name.split('.', 2)
         states[int(i)][key] = value
+    for (p, *_), state in zip(opt.all_params(), states, strict=True):
+        shapes = {v.shape for v in state.values() if isinstance(v, Tensor)}
+        if not shapes <= {p.shape} or state.get('step', 1) < 1: raise ValueError('of other parameters')
+    for old, now in zip(hypers, opt.hypers, strict=True): # a schedule changes the first two, and nothing else
+        changed = {k for k in old.keys() | now.keys() if old.get(k) != now.get(k)} - {'lr', 'mom'}
+        if changed or not 0 <= old['lr'] < math.inf or not 0 <= old.get('mom', 0) < 1:
+            raise ValueError('of another optimizer')
     opt.load_state_dict(dict(state=states, hypers=hypers))
 
 # %% ../nbs/13_callbacks.ipynb #941fdae1
@@ -387,7 +397,8 @@ class Checkpoint(Callback):
         path = self.run_state.folder / CHECKPOINT
         tensors, texts = read_tensors(path)
         try: self.restore(tensors, json.loads(texts['state']))
-        except (RuntimeError, LookupError, TypeError, ValueError) as e: raise of_another_training(path, e) from e
+        except (RuntimeError, LookupError, TypeError, ValueError, AttributeError, OverflowError) as e:
+            raise of_another_training(path, e) from e
 
     def restore(self,
         tensors: dict[str, Tensor], # of a checkpoint
@@ -403,7 +414,7 @@ class Checkpoint(Callback):
         set_optimizer_state(self.opt, parts['opt'], state['plain'], state['hypers'])
         for cb in self.averages: cb.average = parts['average']
         for name, cb in self.trackers.items():
-            cb.best, cb.wait = state['trackers'][name]['best'], state['trackers'][name]['wait']
+            cb.best, cb.wait = float(state['trackers'][name]['best']), int(state['trackers'][name]['wait'])
 
 # %% ../nbs/13_callbacks.ipynb #e7d5f042
 def of_another_training(
@@ -425,7 +436,7 @@ def read_state(
         rows, columns = state['rows'], state['rows'][0].keys()
         whole = all(isinstance(state[k], dict) for k in ('settings', 'data')) and len(rows) == state['epoch'] > 0
         numbers = all(r.keys() == columns and all(isinstance(v, float | int) for v in r.values()) for r in rows)
-    except (ValueError, LookupError, TypeError, AttributeError) as e:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as e:
         raise InputError(path, f'is not a checkpoint ({type(e).__name__})', remedy) from e
     if not (whole and numbers): raise InputError(path, 'is not a checkpoint (it contradicts itself)', remedy)
     return state

@@ -12,6 +12,8 @@ import logging
 import math
 import re
 import struct
+import subprocess
+import sys
 import threading
 import warnings
 import zlib
@@ -26,9 +28,9 @@ from .data import MAX_PIXELS, check_size, to_srgb
 # %% auto #0
 __all__ = ['SAMPLES', 'MAX_ELEMENTS', 'PICTURE_FIELDS', 'IDENTIFYING_FIELDS', 'READER', 'dicom_library', 'discreet', 'is_dicom',
            'header_number', 'uid_name', 'DicomHeader', 'inflate_dicom', 'is_dataset', 'parse_dicom', 'stream_segments',
-           'stream_size', 'stream_colours', 'is_ordinary_jpeg', 'looks_like_ybr', 'apply_window', 'to_eight_bits',
-           'apply_table', 'json_value', 'Summary', 'is_segmentation', 'DicomPhotograph', 'dicom_summary', 'read_dicom',
-           'dicom_size', 'is_dicom_photograph']
+           'stream_size', 'stream_colours', 'is_ordinary_jpeg', 'looks_like_ybr', 'decode_apart', 'apply_window',
+           'to_eight_bits', 'apply_table', 'json_value', 'Summary', 'is_segmentation', 'DicomPhotograph',
+           'dicom_summary', 'read_dicom', 'dicom_size', 'is_dicom_photograph']
 
 # %% ../nbs/07_dicom.ipynb #3272e0f2
 def dicom_library(
@@ -372,8 +374,53 @@ class _Layouts(_Streams):
         sentence = f'says {self.header.photometric} but {seen}: read as {meaning}'
         if sentence not in self.corrections: self.corrections.append(sentence)
 
+# %% ../nbs/07_dicom.ipynb #cf12ddb1
+_APART = """import io, sys
+import numpy, pydicom
+from pydicom.pixels import get_decoder
+ds = pydicom.dcmread(io.BytesIO(sys.stdin.buffer.read()))
+values, _ = get_decoder(ds.file_meta.TransferSyntaxUID).as_array(ds, index=0, raw=True, decoding_plugin='gdcm')
+numpy.save(sys.stdout.buffer, values, allow_pickle=False)"""
+
+def decode_apart(
+    header: DicomHeader, # of the file
+    syntax: Any, # its transfer syntax
+    stream: bytes, # one compressed frame
+    seconds: float = 60, # that it may take
+) -> np.ndarray: # integers (H, W) or (H, W, 3); raises what `subprocess.run` raises, and ValueError
+    "Decode a frame with GDCM in a process of its own."
+    pydicom = dicom_library('pydicom')
+    ds = pydicom.Dataset()
+    ds.SOPClassUID, ds.SOPInstanceUID = dicom_library('pydicom.uid').SecondaryCaptureImageStorage, '2.25.1'
+    ds.Rows, ds.Columns, ds.SamplesPerPixel = header.rows, header.columns, SAMPLES[header.photometric]
+    ds.PhotometricInterpretation = 'RGB' if ds.SamplesPerPixel == 3 else 'MONOCHROME2'
+    if ds.SamplesPerPixel == 3: ds.PlanarConfiguration = 0
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit = header.allocated, header.stored, header.stored - 1
+    ds.PixelRepresentation = int(header.signed)
+    ds.PixelData = pydicom.encaps.encapsulate([stream])
+    ds.file_meta = pydicom.dataset.FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = syntax
+    ds.save_as(f := io.BytesIO(), enforce_file_format=True)
+    done = subprocess.run([sys.executable, '-c', _APART], input=f.getvalue(), capture_output=True, timeout=seconds, check=True)
+    values = np.load(io.BytesIO(done.stdout), allow_pickle=False)
+    if values.shape[:2] != (header.rows, header.columns): raise ValueError('another size')
+    return values
+
+# %% ../nbs/07_dicom.ipynb #a1488dea
+class _Decoded(_Layouts):
+    "A DICOM file whose frames can be decoded."
+    def _decoded(self, decoder: Any, index: int, stream: bytes, options: dict[str, str]) -> np.ndarray:
+        if decoder.is_native: return decoder.as_array(self.ds, index=index, raw=True, **options)[0]
+        safe = [plugin for plugin in decoder.available_plugins if plugin != 'gdcm']
+        for plugin in safe:
+            try: return decoder.as_array(self.ds, index=index, raw=True, decoding_plugin=plugin, **options)[0]
+            except (MemoryError, KeyboardInterrupt, SystemExit): raise
+            except BaseException:
+                if plugin == safe[-1] and 'Lossless, Non' not in decoder.UID.name: raise
+        return decode_apart(self.header, decoder.UID, stream)
+
 # %% ../nbs/07_dicom.ipynb #be68d581
-class _Frames(_Layouts):
+class _Frames(_Decoded):
     "A DICOM file with the numbers of its frames."
     def values(self,
         frame: int | None = None, # from 1; needed where there are several
@@ -401,7 +448,7 @@ class _Frames(_Layouts):
                 if keep: im.draft('YCbCr', im.size)
                 return np.array(im), 'RGB'
             options = dict(photometric_interpretation=layout) if layout else {}
-            try: values, _ = decoder.as_array(ds, index=index, raw=True, **options)
+            try: values = self._decoded(decoder, index, stream, options)
             except (MemoryError, KeyboardInterrupt, SystemExit): raise
             except BaseException: # a decoder written in Rust panics past Exception
                 problem = f'holds a picture that no decoder here can read ({decoder.UID.name})'
@@ -587,9 +634,9 @@ def _summarise(ds: Any, identifying: bool) -> Summary:
         transfer_syntax=uid_name(getattr(ds, 'file_meta', {}), 'TransferSyntaxUID'),
         icc_profile=any(part.get('ICCProfile') for part in (ds, *(ds.get('OpticalPathSequence') or [])))))
 
-# %% ../nbs/07_dicom.ipynb #031d01e4
-class DicomPhotograph(_Colour):
-    "A photograph in a DICOM file: header, numbers, colours, metadata. Raises `InputError` for a file that holds none."
+# %% ../nbs/07_dicom.ipynb #1e14ba17
+class _Shown(_Colour):
+    "Pictures as they are shown, and masks."
     def rgb(self,
         frame: int | None = None, # from 1; needed where there are several
     ) -> np.ndarray: # uint8 (H, W, 3) in sRGB; raises `InputError`
@@ -605,31 +652,35 @@ class DicomPhotograph(_Colour):
             return np.array(to_srgb(Image.fromarray(rgb), icc)) if icc else rgb
 
     @property
+    def is_segmentation(self) -> bool:
+        "Is this a mask and not a photograph?"
+        with discreet(self.name): return is_segmentation(self.ds)
+
+    def mask(self) -> np.ndarray: # bool or float32 in [0, 1] (H, W); uint8 (H, W, 3) where it is not a Segmentation
+        "What the file says as a mask; raises `InputError` for several segments or frames."
+        if not self.is_segmentation: return self.rgb()
+        with discreet(self.name): segments = len(self.ds.get('SegmentSequence') or [])
+        several = f'{segments} segments' if segments > 1 else f'{self.header.frames} frames' if self.header.frames > 1 else ''
+        if several:
+            raise InputError(self.name, f'holds {several}', 'export the one of the lesion as a file of its own')
+        values, _ = self.values()
+        with discreet(self.name):
+            if self.ds.get('SegmentationType') != 'FRACTIONAL': return values > 0
+            highest = header_number(self.ds, 'MaximumFractionalValue', self.name, 1, 65535, default=255)
+        return np.minimum(values / np.float32(highest), 1)
+
+# %% ../nbs/07_dicom.ipynb #031d01e4
+class DicomPhotograph(_Shown):
+    "A photograph in a DICOM file: header, numbers, colours, metadata. Raises `InputError` for a file that holds none."
+    @property
     def frames(self) -> int:
         "How many pictures the file holds."
         return self.header.frames
 
     @property
-    def is_segmentation(self) -> bool:
-        "Is this a mask and not a photograph?"
-        return is_segmentation(self.ds)
-
-    def mask(self) -> np.ndarray: # bool or float32 in [0, 1] (H, W); uint8 (H, W, 3) where it is not a Segmentation
-        "What the file says as a mask; raises `InputError` for several segments or frames."
-        if not self.is_segmentation: return self.rgb()
-        segments = len(self.ds.get('SegmentSequence') or [])
-        several = f'{segments} segments' if segments > 1 else f'{self.frames} frames' if self.frames > 1 else ''
-        if several:
-            raise InputError(self.name, f'holds {several}', 'export the one of the lesion as a file of its own')
-        values, _ = self.values()
-        if self.ds.get('SegmentationType') != 'FRACTIONAL': return values > 0
-        highest = header_number(self.ds, 'MaximumFractionalValue', self.name, 1, 65535, default=255)
-        return np.minimum(values / np.float32(highest), 1)
-
-    @property
     def spacing(self) -> tuple[float, float] | None:
         "Millimetres from row to row and from column to column; None where they are not given or make no sense."
-        mm = _spacing(self.ds)
+        with discreet(self.name): mm = _spacing(self.ds)
         return (mm[0], mm[1]) if mm else None
 
     def summary(self,

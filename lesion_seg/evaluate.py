@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 from .core import InputError, atomic_path, read_rows
+from .manifest import known_value
 from .metrics import (METRICS, TOLERANCE, band_layers, binarise, check_spacing, confusion, image_diagonal,
                                 score_pair)
 
@@ -35,6 +36,9 @@ def evaluate_predictions(
     width: float | None = None, # of the band of `boundary_iou`, in px or mm; None: 2 % of the diagonal of each image
 ) -> pd.DataFrame: # id, group, size, counts and metrics; with distances also their unit and the lengths used
     "Score images one by one; a repeated id or a bad mask raises `InputError` with the id."
+    for setting, value in dict(tolerance=tolerance, width=width).items():
+        if value is not None and not distances:
+            raise InputError(setting, 'has no effect without distances', 'give `distances=True` as well')
     rows: dict[str, dict[str, Any]] = {}
     for i, item in enumerate(items, 1):
         if not isinstance(item, (tuple, list)) or len(item) not in (4, 5):
@@ -49,7 +53,7 @@ def evaluate_predictions(
             scores = score_pair(pred, truth, spacing, distances, tolerance, width, known)
         except InputError as e: raise InputError(f'{name}, {e.about}', e.problem, e.remedy) from None
         shape = np.shape(truth)
-        row = dict(id=name, group=name if group in (None, '') else str(group), height=shape[0], width=shape[1])
+        row = dict(id=name, group=known_value(group) or name, height=shape[0], width=shape[1])
         rows[name] = row | confusion(pred, truth, known)._asdict() | scores
         if distances:
             rows[name]['nsd_tolerance'] = TOLERANCE * image_diagonal(shape, spacing) if tolerance is None else tolerance
@@ -63,7 +67,7 @@ def check_table(
     table: pd.DataFrame, # scores, one row an image
     *columns: str, # columns of numbers that are needed beside `id` and `group`
 ) -> None: # raises `InputError` for a table that is empty, lacks a column, repeats an id or holds NaN
-    "Is this a table of scores?"
+    "Refuse what is not a table of scores."
     if missing := [c for c in ('id', 'group', *columns) if c not in table.columns]:
         raise InputError('the table', f'lacks the column {", ".join(missing)}', 'make it with evaluate_predictions')
     if not len(table): raise InputError('the table', 'holds no images', 'score at least one')
@@ -71,7 +75,7 @@ def check_table(
         raise InputError(twice.iloc[0], 'occurs twice in the table', 'score each image once')
     for c in columns:
         try: numbers = table[c].to_numpy(float)
-        except (TypeError, ValueError) as e:
+        except (TypeError, ValueError, OverflowError) as e:
             raise InputError(f'the column {c}', f'holds values that are not numbers ({e})',
                              'repair the table') from None
         undefined = np.isnan(numbers) if c in METRICS and METRICS[c].may_be_undefined else np.zeros(len(table), bool)
@@ -95,11 +99,11 @@ def plot_distribution(
         bounds = METRICS[name].bounds if name in METRICS else (-np.inf, np.inf)
         ax.hist(x, bins=20, range=bounds if np.isfinite(bounds).all() else None, color='#c58f7c')
         ax.plot(x, np.zeros_like(x), '|', color='black', alpha=.4, markersize=9)
-        ax.axvline(x.mean(), color='black', label=f'mean {x.mean():.3f}')
+        if len(x): ax.axvline(x.mean(), color='black', label=f'mean {x.mean():.3f}')
         if name == 'jaccard' and threshold is not None:
             ax.axvline(threshold, color='crimson', ls='--', label=f'fails < {threshold:g}')
         ax.set(xlabel=name, ylabel='images')
-        ax.legend(frameon=False, fontsize=8)
+        if len(x): ax.legend(frameon=False, fontsize=8)
     plt.close(fig)
     return fig
 
@@ -141,6 +145,10 @@ def plot_worst(
     for ax in axes.flat: ax.axis('off')
     for ax, id, value in zip(axes.flat, cases.id, cases[metric], strict=False):
         image, pred, truth = load(id)
+        shapes = [np.shape(a)[:2] for a in (image, pred, truth)]
+        if len(set(shapes)) > 1:
+            raise InputError(id, f'comes as an image of {shapes[0]} with masks of {shapes[1]} and {shapes[2]} pixels',
+                             'load all three at one size')
         step = max(1, max(np.shape(truth)) // side)
         ax.imshow(np.asarray(image)[::step, ::step], cmap='gray')
         ax.set_title(f'{id}: {metric} {value:.3f}', fontsize=8)
@@ -166,7 +174,7 @@ def finite_values(
 def check_level(
     level: float, # confidence level
 ) -> None: # raises `InputError` unless it lies between 0 and 1
-    "Is this a confidence level?"
+    "Refuse what is not a confidence level."
     if not 0 < level < 1: raise InputError(f'level {level}', 'is not between 0 and 1', 'write 95 % as 0.95')
 
 # %% ../nbs/17_evaluate.ipynb #229499ff
@@ -271,6 +279,9 @@ def wilson_interval(
     level: float = .95, # confidence level in (0, 1)
 ) -> tuple[float, float]: # (low, high) in [0, 1]
     "Wilson score interval of a proportion (Wilson 1927)."
+    check_level(level)
+    if not 0 <= failures <= n or not n:
+        raise InputError(f'{failures} failures of {n}', 'is not a proportion', 'count failures among the trials')
     ci = stats.binomtest(failures, n).proportion_ci(level, method='wilson')
     return float(ci.low), float(ci.high)
 
@@ -317,6 +328,7 @@ def summarise(
     failures = int((j < threshold).sum())
     counted = {'tp', 'fp', 'fn'} <= set(table.columns)
     lengths = [c for c in ('nsd_tolerance', 'boundary_iou_width') if c in table.columns]
+    check_table(table, *(['tp', 'fp', 'fn'] if counted else []), *lengths)
     return dict(n=len(table), groups=table.group.nunique(), level=level, resamples=n, seed=seed, threshold=threshold,
                 unit=str(table.unit.iloc[0]) if 'unit' in table.columns else None, metrics=metrics,
                 isic_2017=isic_2017_score(j), isic_2017_ci=metrics['jaccard']['bootstrap_ci'],
@@ -394,7 +406,8 @@ def load_table(
 ) -> pd.DataFrame: # the same table
     "Read a table of scores; a missing or foreign file raises `InputError`."
     rows = list(read_rows(path))
-    columns = {name: [str(r[name]) for r in rows] for name in (rows[0] if rows else ())}
+    if not rows: raise InputError(path, 'holds no images', 'score at least one')
+    columns = {name: [str(r[name]) for r in rows] for name in rows[0]}
     text = ('id', 'group', 'unit')
     table = pd.DataFrame({name: cells if name in text else numbers(cells) for name, cells in columns.items()})
     try: check_table(table, 'jaccard', *[m for m in METRICS if m in table.columns])

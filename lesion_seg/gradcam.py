@@ -287,6 +287,8 @@ def predicted_lesion(
     calibration: Callable[[Tensor], Tensor], # from logits (H, W) to probabilities
 ) -> np.ndarray: # bool (H, W); raises `InputError` for what is not one map of finite logits
     "The lesion that a model sees."
+    if not 0 <= threshold <= 1:
+        raise InputError(f'threshold {threshold}', 'is not within [0, 1]', 'give a probability such as 0.5')
     if logits.ndim != 4 or logits.shape[:2] != (1, 1):
         raise InputError('the model', f'gives {tuple(logits.shape)}, not logits (1, 1, H, W)',
                          'use one for a single lesion map')
@@ -349,7 +351,7 @@ def target_at(
 
 # %% ../nbs/21_gradcam.ipynb #fdcb0e34
 def explain(
-    bundle: Bundle | str | Path | None, # a bundle or its folder; None: the one that comes with the package
+    bundle: Bundle | str | Path | None, # a bundle, its folder or a run's; None: the shipped one
     photograph: Source, # whatever `read_image` takes
     layer: str | None = None, # a name in `named_modules`; None: `default_layer` of the model
     target: Target = 'lesion', # or 'border', a point (row, column), or a mask (H, W), in the photograph's own pixels
@@ -357,8 +359,7 @@ def explain(
     model: nn.Module | None = None, # the bundle's model, if loaded before: spares loading it again
 ) -> GradCAM: # its `heat` has the photograph's resolution
     "Which places of a photograph spoke for the target."
-    if bundle is None: bundle = Bundle.shipped()
-    elif not isinstance(bundle, Bundle): bundle = Bundle.load(bundle)
+    bundle = Bundle.open(bundle)
     image = read_image(photograph)
     height, width = image.shape[:2]
     small = target_at(target, (height, width), bundle.size)

@@ -52,6 +52,9 @@ class _Maps:
     ) -> Any: # of this class
         "Mean, standard deviation, entropy and mutual information of samples."
         if not len(samples): raise InputError('the samples', 'are none', 'ask for at least one')
+        if not (samples.min() >= 0 and samples.max() <= 1):
+            raise InputError('the samples', 'hold NaN or values outside of [0, 1]',
+                             'give probabilities, and check the model')
         mean, std = samples.mean(0), samples.std(0)
         h = entropy(mean)
         information = np.maximum(h - entropy(samples).mean(0), 0)
@@ -281,7 +284,8 @@ def mc_samples(
 ) -> np.ndarray: # probabilities float32 (n, H, W)
     "Samples of one image, for one encoder pass."
     import torch
-    rate = rate or dropout_rate(model)
+    if rate is None: rate = dropout_rate(model)
+    if not 0 < rate < 1: raise InputError(f'rate {rate}', 'is not between 0 and 1', 'give `rate=0.1` or leave it out')
     x = image if image.ndim == 4 else image[None]
     if len(x) != 1:
         raise InputError('the batch', f'holds {len(x)} images, but MC dropout takes one at a time', 'call it for each')
@@ -306,10 +310,10 @@ def mc_predict(
     n: int = 20, # samples
     threshold: float = .5, # for the samples' masks, [0, 1]
     keep: bool = False, # keep the samples
-    **kwargs: Any, # `rate`, `seed`, `calibration`, `memory` of `mc_samples`
+    **options: Any, # `rate`, `seed`, `calibration`, `memory` of `mc_samples`
 ) -> Uncertainty: # raises `InputError` for a model without dropout
     "Ask the model `n` times with dropout, for the price of one encoder pass and `n` short decodings."
-    return Uncertainty.from_samples(mc_samples(model, image, n, **kwargs), threshold, keep)
+    return Uncertainty.from_samples(mc_samples(model, image, n, **options), threshold, keep)
 
 # %% ../nbs/20_mc_dropout.ipynb #d4a55abf
 def lowered_mean(
@@ -330,6 +334,7 @@ def pairwise_dice(
     masks: np.ndarray, # bool (n, H, W), n >= 2
 ) -> float: # mean over all pairs, [0, 1]; two empty masks agree
     "Mean Dice index between the samples."
+    if len(masks) < 2: raise InputError('the samples', 'are too few to differ', 'ask for at least two')
     m = masks.reshape(len(masks), -1).astype(np.float32)
     both, area = m @ m.T, m.sum(1)
     total = area[:, None] + area

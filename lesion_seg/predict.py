@@ -28,13 +28,12 @@ __all__ = ['KINDS', 'ALL_KINDS', 'RUNTIMES', 'REVIEW_SCORE', 'StoredMap', 'map_f
            'prepare_input', 'prepare_ahead', 'LoadedBundle', 'Segmenter']
 
 # %% ../nbs/25_predict.ipynb #b1000001
-from . import data
 from .bundle import ONNX, ONNX_INT8, Bundle
 from .contours import (bounding_box, centre_of_area, clean_map, clean_mask, find_polygons, keyhole,
                                  measure_polygons, resize_probability, resize_threshold, touches_frame)
 from .core import (DICOM, HEAD, InputError, Source, atomic_path, encode_jpeg, encode_png, open_source,
                              printable, safe_stem, sniff)
-from .data import draw_contour, image_size, read_image, resize_image
+from .data import draw_contour, image_size, implausible, read_image, resize_image
 from .mc_dropout import Uncertainty, lesion_scores, mc_samples
 from .onnx import OnnxSampler, open_session, run_session
 
@@ -161,7 +160,7 @@ class MeasuredMap(ProbabilityMap):
         fraction = np.count_nonzero(self.mask) / self.mask.size
         H, W = self.size
         line = f'{self.name}, {W} x {H} pixels, {fraction:.1%} lesion at threshold {self.threshold:g}'
-        text = printable('; '.join([line, *self.notes()]), most=1000)
+        text = printable('; '.join([line, *self.notes()]).replace('\n', '?'), most=1000)
         return f'{type(self).__name__}({text})'
 
 # %% ../nbs/25_predict.ipynb #8725f306
@@ -217,7 +216,7 @@ class DrawnMap(MeasuredMap):
         sheet = Image.new('RGB', (max(side, size[1]), size[0] + 20 * len(lines)), 'white')
         sheet.paste(Image.fromarray(picture), ((sheet.width - size[1]) // 2, 0))
         for i, line in enumerate(lines):
-            ImageDraw.Draw(sheet).text((4, size[0] + 3 + 20 * i), printable(line), 'black', ImageFont.load_default(12))
+            ImageDraw.Draw(sheet).text((4, size[0] + 3 + 20 * i), printable(line.replace('\n', '?')), 'black', ImageFont.load_default(12))
         return sheet
 
     def headline(self) -> str: # such as 'mole.jpg: 12.3% of 640 x 480 px, diameter at least 3.1 mm'
@@ -512,7 +511,7 @@ def prepare_input(
     if isinstance(src, np.ndarray): src = read_image(src)
     size, spacing = image_size(src), spacing_of(src)
     image = read_image(src, at_least=side)
-    odd = data.implausible(image) if hasattr(data, 'implausible') else ''
+    odd = implausible(image)
     return ModelInput(resize_image(image, side), size, name, src, spacing, (f'the photograph {odd}',) if odd else ())
 
 # %% ../nbs/25_predict.ipynb #8c937b41
@@ -627,5 +626,6 @@ class Segmenter(LoadedBundle):
         seed: int = 0, # same seed, same samples
     ) -> Uncertainty: # maps of the model's size
         "MC dropout: what the network says with channels of its decoder switched off at random."
-        pixels = prepare_input(src, self.bundle.size).pixels
-        return Uncertainty.from_samples(self.backend.samples(pixels, n, seed), self.bundle.threshold)
+        prepared = prepare_input(src, self.bundle.size)
+        samples = self.backend.samples(prepared.pixels, n, seed)
+        return Uncertainty.from_samples(samples, self.bundle.threshold, size=prepared.size)

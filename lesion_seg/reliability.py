@@ -12,6 +12,7 @@ import numpy as np
 from .calibrate import border_band
 from .core import InputError
 from .evaluate import group_codes, group_draws, t_interval
+from .metrics import check_mask
 if TYPE_CHECKING: from matplotlib.figure import Figure
 
 # %% auto #0
@@ -38,7 +39,7 @@ class Reliability:
 # %% ../nbs/19_reliability.ipynb #5ee6e63c
 def reliability(
     probability: np.ndarray, # float (H, W) or any shape, in [0, 1]
-    truth: np.ndarray, # bool, the same shape
+    truth: np.ndarray, # bool or 0 and 1, the same shape
     where: np.ndarray | None = None, # bool, the same shape: count these pixels only; None: all
 ) -> Reliability: # the sums of these pixels
     "What calibration needs to know of one image."
@@ -46,6 +47,7 @@ def reliability(
         raise InputError('the map', f'has the shape {probability.shape}, the mask {truth.shape}', 'resize one of them')
     inside = ... if where is None else where
     p, y = probability.astype(np.float64)[inside].ravel(), truth[inside].ravel()
+    if y.size: y = check_mask(y, 'the mask')
     if p.size and not (0 <= p.min() and p.max() <= 1):
         raise InputError('the map', 'holds values outside of [0, 1]', 'give probabilities, not logits')
     at = np.minimum((p * FINE).astype(int), FINE - 1)

@@ -22,22 +22,23 @@ from fastai.torch_core import num_distrib, rank_distrib
 from torch import nn
 from .bundle import METADATA, Bundle, save_bundle
 from .callbacks import BEST, BUNDLE, CHECKPOINT, HISTORY, TENSORBOARD
-from .callbacks import Checkpoint, CPUBFloat16, Distil, History, KeepBest, PerImage, Run, SeedEpoch, ThawEncoder, WeightAverage
+from .callbacks import Checkpoint, CPUBFloat16, Distil, History, KeepBest, PerImage
+from .callbacks import Run, SeedEpoch, ThawEncoder, WeightAverage
 from .callbacks import load_best, precision_callbacks, read_state, schedule_callbacks
 from .core import InputError, cores, sha256, writing
 from .loaders import MEAN, STD, lesion_dls
 from .loss import make_loss
 from .manifest import LesionPair, Manifest
-from .records import RecordReader
+from .records import RecordReader, StoredPair
 from .unet import OwnNetwork, build_model, param_groups
 
 if TYPE_CHECKING:
     from lesion_seg.distributed import DistributedTraining
 
 # %% auto #0
-__all__ = ['lesion_learner', 'differences', 'data_digests', 'check_data', 'open_run', 'headline', 'announce', 'architecture_of',
-           'run_settings', 'distributed_callback', 'distil_callback', 'train_rest', 'best_row', 'training_record',
-           'save_run', 'has_bundle', 'finish', 'fit', 'start_weights', 'train_model']
+__all__ = ['lesion_learner', 'differences', 'data_digests', 'check_data', 'best_row', 'open_run', 'headline', 'announce',
+           'architecture_of', 'run_settings', 'distributed_callback', 'distil_callback', 'train_rest',
+           'training_record', 'save_run', 'has_bundle', 'finish', 'fit', 'start_weights', 'train_model']
 
 # %% ../nbs/15_train.ipynb #affc1f67
 def lesion_learner(
@@ -75,7 +76,10 @@ def data_digests(
     "A short digest of each pair: name and size of the image, name and content of the mask."
     def short(*parts: Any) -> str: return hashlib.sha256('\n'.join(map(str, parts)).encode()).hexdigest()[:8]
     def digest(p: LesionPair) -> str:
-        image, mask = Path(p.image), p.mask and Path(p.mask) # records hold both in one shard, whose size is taken
+        if isinstance(p, StoredPair): # a record, whose checksum is stored beside it
+            row = p.reader.rows[p.i]
+            return short(*p.reader.shards[row.shard].checksum(row.k)) + short()
+        image, mask = Path(p.image), p.mask and Path(p.mask)
         return short(image.name, image.stat().st_size) + (short(mask.name, sha256(mask)) if mask else short())
     pairs = list(pairs)
     with ThreadPoolExecutor(cores()) as pool: digests = list(pool.map(digest, pairs))
@@ -90,11 +94,21 @@ def check_data(
     changed = [p for p in pairs if now[p.id] != before.get(p.id, now[p.id])]
     if not changed: return
     p = changed[0]
-    same_image = now[p.id][:8] == before[p.id][:8]
-    about = p.mask if same_image and p.mask else p.image
+    if isinstance(p, StoredPair): about = p.reader.shards[p.reader.rows[p.i].shard].path
+    else: about = p.mask if p.mask and now[p.id][:8] == before[p.id][:8] else p.image
     others = f' (and {len(changed) - 1} more)' if len(changed) > 1 else ''
     remedy = 'put the old one back, or start anew with `resume=False`'
     raise InputError(about, f'is not the file that this training began with{others}', remedy)
+
+# %% ../nbs/15_train.ipynb #1e40d9f0
+def best_row(
+    run: Run, # with at least one finished epoch
+) -> dict[str, float]: # raises `InputError` for a history that a training did not write
+    "The row of the best validation Jaccard, the first of equals."
+    wanted = {'jaccard', 'valid_loss', 'dice', 'seconds'}
+    if all(wanted <= r.keys() for r in run.rows): return max(run.rows, key=lambda r: r['jaccard'])
+    raise InputError(run.folder / CHECKPOINT, 'has a history that lacks a column',
+                     'delete it to start again from the beginning')
 
 # %% ../nbs/15_train.ipynb #65b63254
 def open_run(
@@ -116,7 +130,8 @@ def open_run(
         remedy = 'choose another folder, or start anew with `resume=False`'
         raise InputError(run.folder, f'holds a run with other settings ({differ})', remedy)
     check_data(pairs, state['data'], run.data)
-    run.start, run.rows, run.stopped = state['epoch'], state['rows'], state['stopped']
+    run.start, run.rows, run.stopped = state['epoch'], state['rows'], bool(state.get('stopped'))
+    best_row(run) # or the end of the training would find that something is missing
 
 # %% ../nbs/15_train.ipynb #89e313e1
 def headline(
@@ -143,7 +158,7 @@ def announce(
     weights: str, # where the learner's weights come from
 ) -> None:
     "Say what is going to happen, and which settings will have no effect."
-    if run.done: return run.tell('finished; nothing to do')
+    if run.done: return # `finish` will say so
     run.tell(headline(learn, weights))
     if run.start: run.tell(f'going on at epoch {run.start + 1} of {run.epochs}')
     idle = ', '.join(sorted({'patience', 'min_delta', 'lr_patience', 'lr_factor', 'min_lr'} & run.settings.keys()))
@@ -215,15 +230,6 @@ def train_rest(
             if isinstance(cb, CPUBFloat16): cb.close()
     if run.failure: raise run.failure
 
-def best_row(
-    run: Run, # with at least one finished epoch
-) -> dict[str, float]: # raises `InputError` for a history that a training did not write
-    "The row of the best validation Jaccard, the first of equals."
-    wanted = {'jaccard', 'valid_loss', 'dice', 'seconds'}
-    if all(wanted <= r.keys() for r in run.rows): return max(run.rows, key=lambda r: r['jaccard'])
-    raise InputError(run.folder / CHECKPOINT, 'has a history that lacks a column',
-                     'delete it to start again from the beginning')
-
 def training_record(
     run: Run, # with all its rows
 ) -> dict[str, Any]: # JSON-able; `best_epoch` counts from 0, as the history does
@@ -248,7 +254,9 @@ def has_bundle(
     "Whether the folder holds the bundle of this very run."
     path = run.folder / BUNDLE
     if not (path / METADATA).is_file(): return False
-    stored = Bundle.load(path).info['training']
+    try: stored = Bundle.load(path).info['training']
+    except InputError as e:
+        raise InputError(path, f'is damaged ({e.problem})', 'delete it; the same command writes it again') from e
     return all(stored.get(k) == v for k, v in training_record(run).items())
 
 def finish(
@@ -257,13 +265,15 @@ def finish(
     wait: Callable[[], None] = lambda: None, # until all processes have come here
 ) -> Bundle: # as it stands on disk
     "The bundle of a run that has ended, written only where it is not there."
-    there = has_bundle(run)
+    idle = len(run.rows) == run.start # nothing was trained just now
+    there = idle and has_bundle(run)
     wait() # all have looked before one writes
-    own = None if hasattr(learn.model, 'architecture') else learn.model
+    if idle: run.tell('finished; nothing to do' if there else 'finished; only its bundle was missing')
     if not there and run.writes:
         load_best(learn.model, run.folder)
         save_run(learn, run)
     wait()
+    own = None if hasattr(learn.model, 'architecture') else learn.model
     return Bundle.open(run.folder / BUNDLE, own)
 
 # %% ../nbs/15_train.ipynb #8735d899
@@ -350,7 +360,13 @@ def train_model(
     origin = None if start is None else Bundle.open(start)
     before = origin.info['training'] if origin else {}
     architecture = dict(model or (origin.architecture if origin else {}))
-    pretrained = architecture.get('pretrained', False)
+    pretrained, without_effect = architecture.get('pretrained', False), []
+    if pretrained and architecture.get('name') == 'unet':
+        raise InputError('pretrained', "is not for the model 'unet', which has no such encoder",
+                         "leave it out, or choose 'lesion_unet'")
+    if pretrained and origin:
+        architecture['pretrained'] = pretrained = False
+        without_effect.append('without effect, since the training starts from a trained model: pretrained')
     size, augs = size or (origin.size if origin else 256), augs or before.get('augs', 'strong')
     dls = lesion_dls(manifest, size, bs, augs, seed, num_workers)
     learn = lesion_learner(dls, build_model(architecture, seed), loss, precision)
@@ -362,8 +378,10 @@ def train_model(
         start_weights(learn.model, origin)
         metadata['start'] = origin.info['weights_sha256']
         weights = f'weights of {"the shipped model" if start == "shipped" else origin.path}'
-    if bs > dls.train.bs and not rank_distrib():
-        say(f'the batch size {bs} is larger than the {len(dls.train_ds)} training photographs; {dls.train.bs} is used')
+    if bs > dls.train.bs:
+        one = f'the {dls.train.bs} training photographs, which are one batch'
+        without_effect.append(f'the batch size {bs} is larger than {one}')
+    for sentence in without_effect if not rank_distrib() else []: say(sentence)
     if not progress: learn.remove_cbs(learn.cbs.filter(lambda cb: isinstance(cb, ProgressCallback)))
     with learn.no_logging() if not progress else learn.added_cbs([]):
         return fit(learn, epochs, folder, seed=seed, metadata=metadata, weights=weights, say=say, **fit_args)

@@ -18,11 +18,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from .core import InputError, sha256
 
 # %% auto #0
-__all__ = ['STRIDES', 'DIGESTS', 'PACKAGED', 'MODELS', 'OWN', 'conv_block', 'he_normal_', 'halve', 'UpCat', 'check_size', 'UNet',
-           'full_precision', 'DepthwiseConv', 'SameConv', 'replace_convs', 'make_encoder', 'ShuffleUp', 'batch_norm',
-           'conv3', 'SkipBlock', 'CrossBlock', 'LeanBlock', 'quad_head', 'fastai_decoder', 'lean_decoder', 'LesionUNet',
-           'model_cost', 'packaged_weights', 'read_weights', 'load_encoder', 'lesion_unet', 'build_model', 'OwnNetwork',
-           'param_groups']
+__all__ = ['STRIDES', 'DIGESTS', 'PACKAGED', 'MODELS', 'OWN', 'conv_block', 'he_normal_', 'halve', 'UpCat', 'check_size',
+           'check_batch', 'UNet', 'full_precision', 'DepthwiseConv', 'SameConv', 'replace_convs', 'make_encoder',
+           'ShuffleUp', 'batch_norm', 'conv3', 'SkipBlock', 'CrossBlock', 'LeanBlock', 'quad_head', 'fastai_decoder',
+           'lean_decoder', 'LesionUNet', 'model_cost', 'packaged_weights', 'read_weights', 'load_encoder',
+           'lesion_unet', 'build_model', 'OwnNetwork', 'param_groups']
 
 # %% ../nbs/10_unet.ipynb #586c44f4
 def conv_block(
@@ -83,6 +83,17 @@ def check_size(
     raise InputError(f'an image of {h} x {w} pixels', f'is too small, the model needs at least {at_least} x {at_least}',
                      f'enlarge it first, for example with resize_image(image, {max(256, at_least)})')
 
+# %% ../nbs/10_unet.ipynb #46c06f2f
+def check_batch(
+    x: Tensor, # images (N, C, H, W) in training
+    stride: int = 32, # pixels of the image for each pixel of the deepest map
+) -> None: # raises `InputError` where the deepest map would be a single pixel of a single image
+    "Refuse a batch that leaves batch normalisation nothing to compare."
+    n, _, h, w = x.shape
+    if n * -(-h // stride) * -(-w // stride) > 1: return
+    raise InputError(f'a batch of one image of {h} x {w} pixels', 'leaves batch normalisation nothing to compare',
+                     'put at least two images into a batch, or train at a larger size')
+
 # %% ../nbs/10_unet.ipynb #2867dc94
 class UNet(nn.Module):
     "The classic U-Net (arXiv:1505.04597) with batch norm and dropout; any size from 32 x 32, one channel of logits."
@@ -108,7 +119,9 @@ class UNet(nn.Module):
         x: Tensor, # images (N, C, H, W), normalised with mean = std = 0.5
     ) -> list[Tensor]: # one map a level, finest first, then the bottleneck
         "Down to the bottleneck."
-        check_size(x, max(32, 2 ** len(self.down)))
+        stride = 2 ** len(self.down)
+        check_size(x, max(32, stride))
+        if self.training: check_batch(x, stride)
         features: list[Tensor] = []
         for block in self.down:
             features.append(block(x))
@@ -343,7 +356,7 @@ def lean_decoder(
 ) -> tuple[nn.Module, nn.ModuleList, nn.Module, None, nn.Module]: # middle, blocks, up, no cross, head
     "The parts of a lean decoder."
     *skips, n = channels
-    if len(widths) != len(skips): 
+    if len(widths) != len(skips):
         raise InputError(f'decoder {list(widths)}', f'names {len(widths)} widths where {len(skips)} are needed',
                          'give e.g. `decoder=[128, 64, 48, 24]`')
     sizes = zip([n, *widths], skips[::-1], widths, strict=False)
@@ -379,6 +392,7 @@ class LesionUNet(nn.Module):
     ) -> list[Tensor]: # skips at strides 2 to 16, the bottleneck at 32; the image first if `last_cross`
         "Down to the bottleneck."
         check_size(x)
+        if self.training: check_batch(x)
         *skips, deepest = self.encoder(x)
         features = [*skips, self.middle(deepest)]
         return features if self.cross is None else [x, *features]
@@ -514,29 +528,27 @@ def build_model(
         raise InputError(f'model {name!r}', f'does not take these arguments ({e})',
                          'leave out or mend the one that is named') from e
 
-# %% ../nbs/10_unet.ipynb #9ae106bc
+# %% ../nbs/10_unet.ipynb #6af953ce
 OWN = 'own' # the name of an architecture that cannot be built from its description
 
 class OwnNetwork(nn.Module):
     "Any network with one channel of logits, behind the interface of ours."
     def __init__(
         self,
-        network: nn.Module, # images (N, 3, H, W) to logits (N, 1, H, W)
-        multiple: int = 32, # the network takes sides that are multiples of this, in pixels
+        network: nn.Module, # images (N, 3, size, size) to logits (N, 1, size, size)
+        size: int = 256, # side of the square that the network sees, pixels
     ):
         super().__init__()
-        self.network, self.multiple = network, multiple
+        self.network, self.size = network, size
         kind = type(network)
         self.architecture = dict(name=OWN, network=f'{kind.__module__}.{kind.__qualname__}')
 
     def encode(
         self,
         x: Tensor, # images (N, 3, H, W)
-    ) -> list[Tensor]: # the logits, as the only feature
+    ) -> list[Tensor]: # the logits (N, 1, size, size), as the only feature
         "All the work."
-        h, w = x.shape[-2:]
-        padded = F.pad(x, (0, -w % self.multiple, 0, -h % self.multiple), mode='replicate')
-        return [self.network(padded)[..., :h, :w]]
+        return [self.network(F.interpolate(x, (self.size, self.size), mode='bilinear'))]
 
     def decode(
         self,
@@ -544,8 +556,8 @@ class OwnNetwork(nn.Module):
         size: Sequence[int], # (height, width) of the images given to `encode`
         dropout: Callable[[Tensor], Tensor] | None = None, # has no place here
     ) -> Tensor: # logits (N, 1, height, width)
-        "Nothing is left to do."
-        return features[-1]
+        "Bring the logits to the images' size."
+        return F.interpolate(features[-1], (size[0], size[1]), mode='bilinear')
 
     def forward(
         self,
@@ -553,22 +565,16 @@ class OwnNetwork(nn.Module):
     ) -> Tensor: # logits (N, 1, H, W)
         return self.decode(self.encode(x), x.shape[-2:])
 
-    def check_logits(
-        self,
-        size: int, # side of a square image, pixels
-    ) -> None: # raises `InputError` for a network that does not give one channel of logits
+    def check_logits(self) -> None: # raises `InputError` for a network that does not give one channel of logits
         "Try the network once."
-        mode, device = self.training, next((p.device for p in self.parameters()), None)
+        shape, wanted = (1, 3, self.size, self.size), (1, 1, self.size, self.size)
+        training, device = self.training, next((p.device for p in self.parameters()), None)
         try:
-            with torch.no_grad(): logits = self.eval()(torch.zeros(1, 3, size, size, device=device))
-            right = logits.shape == (1, 1, size, size)
-            problem = '' if right else f'gives {tuple(logits.shape)} for an image of (1, 3, {size}, {size})'
-        except Exception as e:
-            problem = f'cannot take an image of (1, 3, {size}, {size}) ({str(e).splitlines()[0][:200]})'
-        finally: self.train(mode)
-        if problem:
-            raise InputError(self.architecture['network'], problem,
-                             'give one that makes logits (N, 1, H, W) of images (N, 3, H, W)')
+            with torch.no_grad(): got = tuple(self.eval().network(torch.zeros(shape, device=device)).shape)
+            problem = '' if got == wanted else f'gives {got} for an image of {shape}'
+        except Exception as e: problem = f'cannot take an image of {shape} ({(str(e).splitlines() or [type(e).__name__])[0][:200]})'
+        finally: self.train(training)
+        if problem: raise InputError(self.architecture['network'], problem, f'give one that makes logits {wanted} of it')
 
 # %% ../nbs/10_unet.ipynb #4a04371a
 def param_groups(

@@ -1,4 +1,4 @@
-"""Would the tests notice? python tests/mutants.py [MODULE ...] (writes benchmarks/results/mutants.json)
+"""Would the tests notice? python tests/mutants.py [MODULE ...] (writes tests/results/mutants.json)
 
 Puts one small mistake at a time into a copy of the package (metrics, loss, manifest, tfrecord, records, download) and runs the tests of that module. A mistake that
 they notice is killed. Fails when fewer than 85 % are killed. Too slow for `make test`: some minutes.
@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULT = ROOT / "benchmarks" / "results" / "mutants.json"
+RESULT = ROOT / "tests" / "results" / "mutants.json"
 GOAL = 0.85
 CPU_SECONDS = 200  # a mistake that makes the tests run for ever is noticed too
 # Imported once; each mistake is tried in a fork, which has them already.

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq
 
-from lesion_seg.calibrate import (ENOUGH, TEMPERATURES, calibration_warnings, cross_entropy, fit_calibration, fit_temperature, fit_threshold,
+from lesion_seg.calibrate import (ENOUGH, TEMPERATURES, calibration_warnings, cross_entropy, fit_calibration,
+                                  fit_temperature, fit_threshold,
                                   mean_jaccard, to_logit)
 from lesion_seg.core import InputError
 from lesion_seg.phantom import make_phantom
@@ -24,7 +25,7 @@ def forecasts(n, sharpness, seed=0, size=64):
 
 
 def test_two_photographs_are_fitted_within_bounds_and_with_a_word():
-    "The fault as it was found: two photographs, wrong where the network is sure, gave a temperature of 19.999 in silence."
+    "As it was found: two photographs, wrong where the network is sure, gave a temperature of 19.999 in silence."
     masks = [make_phantom(s, 64).mask for s in (1, 2)]
     wrong = [np.where(m, .02, .98).astype(np.float32) for m in masks]
     fit = fit_calibration(wrong, masks)
@@ -44,7 +45,8 @@ def test_few_photographs_are_named_and_many_are_not():
     maps, truths = forecasts(22, 3)
     fit = fit_calibration(maps, truths)
     assert 2 < fit['temperature'] < 5 and fit['n'] == 22
-    assert fit['warnings'] == [calibration_warnings(22, fit['temperature'])[0]] and fit['warnings'][0].startswith('fitted on 22 photographs, which is few: ')
+    assert fit['warnings'] == [calibration_warnings(22, fit['temperature'])[0]]
+    assert fit['warnings'][0].startswith('fitted on 22 photographs, which is few: ')
     assert not any(w.endswith('.') for w in fit['warnings']) and json.loads(json.dumps(fit)) == fit
     assert fit_calibration(*forecasts(ENOUGH, 3))['warnings'] == []
     assert calibration_warnings(1, 1.)[0].startswith('fitted on 1 photograph, which')
@@ -61,15 +63,34 @@ def test_the_temperature_is_where_the_derivative_vanishes():
 def test_mean_jaccard_by_counting(seed):
     maps, truths = forecasts(4, 2, seed, size=24)
     for t in (.2, .5, .71):
-        want = np.mean([(m & (p >= np.float32(t))).sum() / (m | (p >= np.float32(t))).sum() for p, m in zip(maps, truths, strict=True)])
+        found = [(p >= np.float32(t), m) for p, m in zip(maps, truths, strict=True)]
+        want = np.mean([(a & b).sum() / (a | b).sum() for a, b in found])
         assert mean_jaccard(maps, truths, [t])[0] == pytest.approx(want, abs=1e-12)
     grid = [.3, .4, .5, .6]
     assert mean_jaccard(maps, truths, [fit_threshold(maps, truths, grid)])[0] == mean_jaccard(maps, truths, grid).max()
 
 
+HALF = np.full((2, 2), .5)
+NO = np.zeros((2, 2), bool)
+
+
 @pytest.mark.parametrize('maps, masks, words', [
-    ([], [], 'at least one'), ([np.zeros((2, 3))], [], 'are 1, the masks 0'), ([np.zeros((2, 3))], [np.zeros((3, 2))], r'map 0: has the shape \(2, 3\)'),
-    ([np.full((2, 2), np.nan)], [np.zeros((2, 2))], 'outside'), ([np.full((2, 2), -3.)], [np.zeros((2, 2))], 'not logits')])
+    ([], [], 'at least one'),
+    ([HALF], [], 'are 1, the masks 0'),
+    ([np.zeros((2, 3))], [np.zeros((3, 2), bool)], r'map 0: has the shape \(2, 3\)'),
+    ([HALF * np.nan], [NO], 'outside'),
+    ([HALF * -3], [NO], 'not logits'),
+    ([HALF], [np.array([[0, 1], [1, 255]])], 'mask 0: holds values from 0 to 255'),
+])
 def test_maps_that_do_not_fit_are_refused(maps, masks, words):
     for f in (cross_entropy, fit_temperature, fit_threshold, fit_calibration):
         with pytest.raises(InputError, match=words): f(maps, masks)
+
+
+def test_lesions_that_vanish_at_the_networks_size_are_counted():
+    from lesion_seg.data import resize_mask
+    small = np.zeros((900, 1200), bool)
+    small[400:403, 600:603] = True
+    maps, truths = forecasts(ENOUGH, 3)
+    fit = fit_calibration([*maps, maps[0] * .1], [*truths, resize_mask(small, 64)])
+    assert [w.split(':')[0] for w in fit['warnings']] == ['1 of 51 masks hold no lesion at the size of the network']

@@ -88,3 +88,81 @@ def test_keyhole_keeps_the_area_and_all_points(seed):
         one = S.keyhole(rings)
         assert S.ring_area(one) == pytest.approx(sum(map(S.ring_area, rings)), abs=1e-6)
         assert (one[0] == one[-1]).all() and {tuple(p) for r in rings for p in r} == {tuple(p) for p in one}
+
+
+def quantised(seed, n, sigma, levels):
+    "A map of few values, as an int8 network gives it, and one of its values."
+    rng = np.random.default_rng(seed)
+    small = (np.round(blobs(seed, (n, n), sigma) * levels) / levels).astype(np.float32)
+    inside = np.unique(small[(small > 0) & (small < 1)])
+    return small, float(rng.choice(inside)) if len(inside) else .5
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([12, 24, 40]), st.sampled_from([.3, .7, 1.5, 4]), st.sampled_from([2, 4, 16, 255]),
+       st.sampled_from([(24, 24), (171, 123), (1000, 1500)]))
+def test_polygons_of_8_bit_maps_pass_no_point_twice(seed, n, sigma, levels, size):
+    "A pixel of exactly the threshold is lesion; two parts that meet in it must not meet in a point."
+    small, t = quantised(seed, n, sigma, levels)
+    for polygon in S.find_polygons(small, t, size):
+        points = np.concatenate([ring[:-1] for ring in polygon])
+        assert len(np.unique(points, axis=0)) == len(points)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([12, 24, 40]), st.sampled_from([.3, .7, 1.5, 4]), st.sampled_from([2, 4, 16, 255]),
+       st.sampled_from([(24, 24), (171, 123), (1000, 1500), (9, 7)]))
+def test_polygons_of_8_bit_maps_are_valid(seed, n, sigma, levels, size):
+    shapely = pytest.importorskip('shapely')
+    small, t = quantised(seed, n, sigma, levels)
+    polygons = [shapely.Polygon(outer, holes) for outer, *holes in S.find_polygons(small, t, size)]
+    assert all(p.is_valid for p in polygons), [shapely.is_valid_reason(p) for p in polygons]
+    for a, b in zip(polygons[:-1], polygons[1:], strict=True): assert a.intersection(b).area == 0
+
+
+def test_the_margin_moves_the_border_by_little():
+    "Where a probability is near the threshold the border moves, by less than a thousandth over the slope there."
+    ramp = np.tile(np.linspace(0, 1, 41, dtype=np.float32), (20, 1))   # a fortieth for each pixel; .5 is the value of column 20
+    (ring,), = S.find_polygons(ramp, .5, (20, 41))
+    left = ring[:, 0].min()
+    assert 20 < left <= 20.5 and 20.5 - left == pytest.approx(40 * S.MARGIN / (1 + 40 * S.MARGIN), rel=1e-3)
+
+
+def test_the_threshold_itself_is_lesion_everywhere():
+    for t in (.1, .3, .5, .7, 1 / 255, 128 / 255):
+        small = np.full((8, 8), .05 * t, np.float32)
+        small[2:5, 3:6] = np.float32(t)
+        assert S.resize_threshold(small, (8, 8), t).sum() == 9
+        assert (S.clean_map(small, t, True, True) >= np.float32(t)).sum() == 9
+        (ring,), = S.find_polygons(small, t, (8, 8))
+        assert S.ring_area(ring) > 4   # around the nine centres, not through them
+
+
+@pytest.mark.parametrize('scale', [(1., 1.), (.02, .02), (2., .5)])
+def test_measures_of_polygons_by_scaled_points(scale):
+    polygons = S.find_polygons(blobs(4, sigma=6), .5, (200, 300))
+    scaled = [r * scale[::-1] for p in polygons for r in p]
+    measures = S.measure_polygons(polygons, scale)
+    assert measures['area'] == pytest.approx(sum(map(S.ring_area, scaled)))
+    assert measures['area'] == pytest.approx(scale[0] * scale[1] * S.measure_polygons(polygons)['area'])
+    assert measures['perimeter'] == pytest.approx(sum(np.hypot(*np.diff(r, axis=0).T).sum() for r in scaled))
+    assert measures['major_diameter'] == pytest.approx(pdist(np.concatenate(scaled)).max(), rel=5e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000))
+def test_regions_agree_with_scipy(seed):
+    m = blobs(seed, (30, 40), 1) > .5
+    labels, areas = S.find_regions(m)
+    expected, n = ndimage.label(m)
+    assert len(areas) == n + 1 and np.array_equal(labels, expected) and np.array_equal(areas, np.bincount(expected.ravel(), minlength=n + 1))
+
+
+def test_what_touches_the_frame():
+    for shape in ((1, 1), (1, 9), (7, 5)):
+        inner = np.zeros(shape, bool)
+        assert not S.touches_frame(inner)
+        for place in np.ndindex(shape):
+            m = inner.copy()
+            m[place] = True
+            assert S.touches_frame(m) == (place[0] in (0, shape[0] - 1) or place[1] in (0, shape[1] - 1))

@@ -123,7 +123,7 @@ def test_a_step_in_two_parts_has_the_gradients_and_statistics_of_the_whole(table
 def test_the_command_line_reports_once_and_refuses_in_one_sentence(table, tmp_path):
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
               "--main_process_port", "0"]
-    launch += ["-m", "lesion_seg.cli", "train", str(table), "-o"]
+    launch += ["-m", "lesion_seg", "train", str(table), "-o"]
     tiny = ["model.architecture=unet", "model.encoder_channels=[4,8]", "model.bottleneck_channels=8",
             "data.image_size=32", "data.num_workers=0",
             "training.epochs=1"]

@@ -45,7 +45,8 @@ def test_one_value_has_no_interval():
     assert np.isnan(ev.t_interval([.8])).all() and np.isnan(ev.bootstrap_interval([.8])).all()
 
 
-@pytest.mark.parametrize('f', [ev.t_interval, ev.bootstrap_interval, ev.isic_2017_score, ev.isic_2018_score, ev.failure_rate])
+@pytest.mark.parametrize('f', [ev.t_interval, ev.bootstrap_interval, ev.isic_2017_score, ev.isic_2018_score,
+                               ev.failure_rate])
 @pytest.mark.parametrize('x', [[], [.5, np.nan], [np.inf, .1], [[.1, .2]]])
 def test_bad_values_are_refused(f, x):
     with pytest.raises(InputError): f(x)
@@ -81,7 +82,8 @@ def test_bootstrap_is_repeatable_and_steered_by_its_seed():
 
 @pytest.mark.parametrize('nobody', [None, '', float('nan')])
 def test_images_without_a_patient_are_not_lumped_into_one(nobody, table):
-    with pytest.raises(InputError, match='missing for 2 of 3 images'): ev.bootstrap_interval([.1, .2, .3], ['p', nobody, nobody])
+    with pytest.raises(InputError, match='missing for 2 of 3 images'):
+        ev.bootstrap_interval([.1, .2, .3], ['p', nobody, nobody])
     with pytest.raises(InputError, match='1 of 30'): ev.summarise(table.assign(group=[nobody] + ['p'] * 29))
 
 
@@ -108,7 +110,8 @@ def test_isic_scores_of_hand_made_images():
     truth, empty = np.zeros((20, 20), bool), np.zeros((20, 20), bool)
     truth[:10, :10] = True
     def part(n): return truth & (np.cumsum(truth).reshape(20, 20) <= n)          # the first n pixels of the lesion
-    table = ev.evaluate_predictions([('a', None, truth, truth), ('b', None, part(65), truth), ('c', None, part(64), truth),
+    table = ev.evaluate_predictions([('a', None, truth, truth), ('b', None, part(65), truth),
+                                     ('c', None, part(64), truth),
                         ('d', None, empty, truth), ('e', None, empty, empty)])
     assert table.jaccard.tolist() == pytest.approx([1, .65, .64, 0, 1], abs=1e-12)
     assert ev.isic_2017_score(table.jaccard) == pytest.approx((1 + .65 + .64 + 0 + 1) / 5, abs=1e-12)
@@ -130,14 +133,17 @@ def test_the_unit_of_the_mean_is_the_image():
     items = [('l', None, large, large)] + [(f's{i}', None, none, small) for i in range(8)]
     summary = ev.summarise(ev.evaluate_predictions(items))
     assert summary['metrics']['dice']['mean'] == pytest.approx(1 / 9, abs=1e-12)
-    assert M.dice(np.stack([i[2] for i in items]).reshape(-1, 64), np.stack([i[3] for i in items]).reshape(-1, 64)) > .99
+    assert M.dice(np.stack([i[2] for i in items]).reshape(-1, 64),
+                  np.stack([i[3] for i in items]).reshape(-1, 64)) > .99
 
 
 def test_evaluate_keeps_order_and_counts(table):
-    assert table.id.tolist() == [f'{i:03}' for i in range(30)] and set(zip(table.height, table.width, strict=True)) == {(48, 60)}
+    assert table.id.tolist() == [f'{i:03}' for i in range(30)]
+    assert set(zip(table.height, table.width, strict=True)) == {(48, 60)}
     assert (table[['tp', 'fp', 'fn', 'tn']].sum(axis=1) == 48 * 60).all()
     for i in (0, 17): assert table.loc[i, list(M.METRICS)].to_dict() == M.score_pair(*blobs(i), distances=True)
-    assert set(table.nsd_tolerance) == {.01 * np.hypot(48, 60)} and set(table.boundary_iou_width) == {2}      # 2 % of the diagonal is 1.54 pixels
+    # 2 % of the diagonal is 1.54 pixels
+    assert set(table.nsd_tolerance) == {.01 * np.hypot(48, 60)} and set(table.boundary_iou_width) == {2}
     assert set(table.unit) == {'px'} and 'hd95' not in ev.evaluate_predictions([('a', None, *blobs(0))])
     assert ev.evaluate_predictions([('a', None, *blobs(0))], distances=True, spacing=(.1, .1)).unit[0] == 'mm'
 
@@ -147,7 +153,8 @@ def test_evaluate_accepts_probabilities_and_names_the_image_that_is_wrong():
     assert ev.evaluate_predictions([('a', '', p * .4, t)], threshold=.3).dice[0] == M.dice(p, t)
     assert ev.evaluate_predictions([('a', '', p, t)]).group[0] == 'a'
     for bad, words in ((p * np.nan, 'NaN'), (p[:4], 'shape'), (p * 7., 'sigmoid')):
-        with pytest.raises(InputError, match=f'^b, .*{words}'): ev.evaluate_predictions([('a', None, p, t), ('b', None, bad, t)])
+        with pytest.raises(InputError, match=f'^b, .*{words}'):
+            ev.evaluate_predictions([('a', None, p, t), ('b', None, bad, t)])
     with pytest.raises(InputError, match='^b, .*255'): ev.evaluate_predictions([('b', None, p, t * np.uint8(255))])
     with pytest.raises(InputError, match='twice'): ev.evaluate_predictions([('a', None, p, t)] * 2)
     with pytest.raises(InputError, match='no images'): ev.evaluate_predictions([])
@@ -165,19 +172,24 @@ def test_evaluate_takes_items_one_by_one():
     assert alive == [0, 1, 2]
 
 
+RANGES = dict(border_bias=(-np.inf, np.inf), hd95=(0, np.inf), assd=(0, np.inf), area_ratio=(0, np.inf))
+
+
 def test_summary(table):
     s = ev.summarise(table, level=.9, n=500, seed=7)
     assert (s['n'], s['groups'], s['level'], s['unit']) == (30, 10, .9, 'px') and list(s['metrics']) == list(M.METRICS)
     for name, m in s['metrics'].items():
         x = table[name]
-        bounds = (-np.inf, np.inf) if name == 'border_bias' else (0, np.inf) if name in ('hd95', 'assd', 'area_ratio') else (0, 1)
+        bounds = RANGES.get(name, (0, 1))
         assert (m['mean'], m['std'], m['median']) == pytest.approx((x.mean(), x.std(), x.median()), abs=1e-12)
         assert m['ci'] == pytest.approx(ev.t_interval(x, .9, bounds))
         assert bounds[0] <= m['ci'][0] and m['ci'][1] <= bounds[1] and m['n'] == 30
         assert m['bootstrap_ci'] == pytest.approx(ev.bootstrap_interval(x, table.group, .9, 500, 7))
     assert s['isic_2018'] == ev.isic_2018_score(table.jaccard)
-    assert s['isic_2018_ci'] == pytest.approx(ev.bootstrap_interval(table.jaccard.where(table.jaccard >= .65, 0), table.group, .9, 500, 7))
-    assert s['failures'] == (table.jaccard < .65).sum() and s['failure_rate_ci'] == list(ev.wilson_interval(s['failures'], 30, .9))
+    assert s['isic_2018_ci'] == pytest.approx(ev.bootstrap_interval(table.jaccard.where(table.jaccard >= .65, 0),
+                                                                    table.group, .9, 500, 7))
+    assert s['failures'] == (table.jaccard < .65).sum()
+    assert s['failure_rate_ci'] == list(ev.wilson_interval(s['failures'], 30, .9))
     assert json.loads(json.dumps(s, allow_nan=False)) == s
 
 
@@ -192,12 +204,15 @@ def test_text_report_format():
     # t of 2 degrees of freedom 4.30265, s = 0.2: half width 0.4968, so the upper bounds pass 1 and are clipped
     assert lines[:4] == ['Evaluation Results', '=' * 50, 'dice: 0.8000 +/- 0.2000 (95% CI: [0.3032, 1.0000])',
                          'jaccard: 0.7000 +/- 0.2000 (95% CI: [0.2032, 1.0000])']
-    assert 'ISIC 2018 score: 0.5333' in '\n'.join(lines) and 'Failures (Jaccard < 0.65): 1 of 3 = 0.3333 (95% Wilson CI' in '\n'.join(lines)
-    assert '97.5% CI' in ev.text_report(ev.summarise(t, level=.975)) and '95%' not in ev.text_report(ev.summarise(t, level=.8))
+    text = '\n'.join(lines)
+    assert 'ISIC 2018 score: 0.5333' in text and 'Failures (Jaccard < 0.65): 1 of 3 = 0.3333 (95% Wilson CI' in text
+    assert '97.5% CI' in ev.text_report(ev.summarise(t, level=.975))
+    assert '95%' not in ev.text_report(ev.summarise(t, level=.8))
 
 
 def test_units_stand_in_the_report(table):
-    assert '\nhd95 [px]: ' in ev.text_report(ev.summarise(table)) and '\nhd95 [mm]: ' in ev.text_report(ev.summarise(table.assign(unit='mm')))
+    assert '\nhd95 [px]: ' in ev.text_report(ev.summarise(table))
+    assert '\nhd95 [mm]: ' in ev.text_report(ev.summarise(table.assign(unit='mm')))
 
 
 @pytest.mark.parametrize('suffix', ['.csv', '.parquet', '.CSV'])
@@ -233,7 +248,8 @@ def test_foreign_tables_are_refused_by_name(tmp_path, text, words):
 
 def test_tables_with_holes_are_refused(table):
     for f in (ev.summarise, ev.plot_distribution, ev.worst, lambda t: ev.compare(t, table)):
-        with pytest.raises(InputError, match='004: .*NaN'): f(table.assign(jaccard=table.jaccard.where(table.id != '004')))
+        with pytest.raises(InputError, match='004: .*NaN'):
+            f(table.assign(jaccard=table.jaccard.where(table.id != '004')))
         with pytest.raises(InputError, match='no images'): f(table[:0])
         with pytest.raises(InputError, match='lacks the column'): f(table.drop(columns='id'))
 
@@ -251,7 +267,8 @@ def test_compare_by_hand():
     assert r['difference'] == pytest.approx((.1 + 0 - .1 - .005) / 4, abs=1e-12)
     assert (r['wins'], r['ties'], r['losses'], r['n'], r['groups']) == (1, 2, 1, 4, 4)
     far = compared([3., 9., 1.], [5., 8., 4.], metric='hd95', tie=.5)
-    assert (far['wins'], far['losses']) == (2, 1) and far['difference'] == pytest.approx(-4 / 3)     # a smaller distance wins
+    # a smaller distance wins
+    assert (far['wins'], far['losses']) == (2, 1) and far['difference'] == pytest.approx(-4 / 3)
     assert json.loads(json.dumps(r, allow_nan=False)) == r
 
 
@@ -261,7 +278,8 @@ def test_compare_is_antisymmetric(rows):
     a, b = map(list, zip(*rows, strict=True))
     r, s = compared(a, b), compared(b, a)
     assert (r['wins'], r['ties'], r['losses']) == (s['losses'], s['ties'], s['wins'])
-    assert r['difference'] == pytest.approx(-s['difference'], abs=1e-12) and r['ci'] == pytest.approx([-x for x in s['ci'][::-1]], abs=1e-9)
+    assert r['difference'] == pytest.approx(-s['difference'], abs=1e-12)
+    assert r['ci'] == pytest.approx([-x for x in s['ci'][::-1]], abs=1e-9)
 
 
 def test_compare_resamples_patients():
@@ -272,7 +290,8 @@ def test_compare_resamples_patients():
 
 def test_compare_refuses_unlike_tables(table):
     with pytest.raises(InputError, match='003'): ev.compare(table, table[table.id != '003'])
-    with pytest.raises(InputError, match='002: has another group'): ev.compare(table, table.assign(group=table.group.where(table.id != '002', 'z')))
+    with pytest.raises(InputError, match='002: has another group'):
+        ev.compare(table, table.assign(group=table.group.where(table.id != '002', 'z')))
     with pytest.raises(InputError, match='twice'): ev.compare(pd.concat([table, table]), table)
 
 
@@ -284,7 +303,8 @@ E = np.zeros((48, 60), bool)
 @pytest.fixture(scope='module')
 def with_empty_masks():
     p, t = blobs(0)
-    return ev.evaluate_predictions([('a', 'x', p, t), ('no truth', 'x', p, E), ('no prediction', 'y', E, t), ('neither', 'z', E, E)], distances=True)
+    return ev.evaluate_predictions([('a', 'x', p, t), ('no truth', 'x', p, E), ('no prediction', 'y', E, t),
+                                    ('neither', 'z', E, E)], distances=True)
 
 
 def test_empty_masks_are_counted_and_left_out_of_the_bias(with_empty_masks, tmp_path):
@@ -292,29 +312,41 @@ def test_empty_masks_are_counted_and_left_out_of_the_bias(with_empty_masks, tmp_
     assert (s['empty_truths'], s['empty_predictions']) == (2, 2)
     ratio, bias = (s['metrics'][m] for m in ('area_ratio', 'border_bias'))
     assert (ratio['n'], bias['n'], s['metrics']['hd95']['n']) == (3, 2, 4)
-    assert ratio['mean'] == pytest.approx((p.sum() / t.sum() + 0 + 1) / 3) and bias['mean'] == pytest.approx(M.border_bias(p, t) / 2)
+    assert ratio['mean'] == pytest.approx((p.sum() / t.sum() + 0 + 1) / 3)
+    assert bias['mean'] == pytest.approx(M.border_bias(p, t) / 2)
     assert json.loads(json.dumps(s, allow_nan=False)) == s and None not in ratio['bootstrap_ci']
     text = ev.text_report(s)
     assert 'Empty masks: 2 true, 2 predicted' in text
-    assert [line.endswith(', 2 of 4 images)') for line in text.splitlines() if line.startswith('border_bias [px; above 0 is too far out]')] == [True]
+    lines = [line for line in text.splitlines() if line.startswith('border_bias [px; above 0 is too far out]')]
+    assert len(lines) == 1 and lines[0].endswith(', 2 of 4 images)')
     for name in ('t.csv', 't.parquet'):
         back = ev.load_table(ev.save_table(with_empty_masks, tmp_path/name))
         assert ev.summarise(back, n=200) == s
     assert ev.worst(with_empty_masks, 4, 'border_bias').id.tolist()[0] == 'a'
 
 
+def test_empty_truths_are_not_empty_predictions():
+    p, t = blobs(0)
+    s = ev.summarise(ev.evaluate_predictions([('a', None, p, E), ('b', None, t, E), ('c', None, E, t), ('d', None, p, t)]))
+    assert (s['empty_truths'], s['empty_predictions']) == (2, 1) and 'Empty masks: 2 true, 1 predicted' in ev.text_report(s)
+
+
 def test_nothing_is_defined():
     s = ev.summarise(ev.evaluate_predictions([('a', None, E, ~E), ('b', None, E, ~E)], distances=True))
-    assert s['metrics']['border_bias'] == dict(mean=None, std=None, median=None, ci=[None, None], n=0, bootstrap_ci=[None, None])
+    assert s['metrics']['border_bias'] == dict(mean=None, std=None, median=None, ci=[None, None], n=0,
+                                               bootstrap_ci=[None, None])
     assert 'border_bias [px; above 0 is too far out]: n/a +/- n/a (95% CI: n/a, 0 of 2 images)' in ev.text_report(s)
 
 
 def test_lengths_stand_in_the_text(table):
-    assert '\nnsd [tolerance 0.768 px]: ' in ev.text_report(ev.summarise(table)) and '\nboundary_iou [width 2 px]: ' in ev.text_report(ev.summarise(table))
-    sizes = [('a', None, np.ones((30, 40), bool), np.ones((30, 40), bool)), ('b', None, np.ones((300, 400), bool), np.ones((300, 400), bool))]
+    assert '\nnsd [tolerance 0.768 px]: ' in ev.text_report(ev.summarise(table))
+    assert '\nboundary_iou [width 2 px]: ' in ev.text_report(ev.summarise(table))
+    sizes = [('a', None, np.ones((30, 40), bool), np.ones((30, 40), bool)),
+             ('b', None, np.ones((300, 400), bool), np.ones((300, 400), bool))]
     text = ev.text_report(ev.summarise(ev.evaluate_predictions(sizes, distances=True)))
     assert '\nnsd [tolerance 0.5 to 5 px]: ' in text and '\nboundary_iou [width 1 to 10 px]: ' in text
-    text = ev.text_report(ev.summarise(ev.evaluate_predictions(sizes, distances=True, spacing=(.5, .5), tolerance=.7, width=2)))
+    text = ev.text_report(ev.summarise(ev.evaluate_predictions(sizes, distances=True, spacing=(.5, .5), tolerance=.7,
+                                                               width=2)))
     assert '\nnsd [tolerance 0.7 mm]: ' in text and '\nboundary_iou [width 2 mm]: ' in text
 
 
@@ -322,14 +354,17 @@ def test_a_metric_from_minus_one_to_one_in_table_summary_and_text(monkeypatch):
     monkeypatch.setattr(M, 'METRICS', M.METRICS)
     before = dict(M.METRICS)
     try:
-        M.register_metric(M.Metric('agreement', lambda c: 2 * (c.tp + c.tn) / (c.tp + c.fp + c.fn + c.tn) - 1, (-1., 1.)))
+        M.register_metric(M.Metric('agreement', lambda c: 2 * (c.tp + c.tn) / (c.tp + c.fp + c.fn + c.tn) - 1,
+                                   (-1., 1.)))
         t, half = np.ones((4, 4), bool), np.tile([True, False], (4, 2))
         table = ev.evaluate_predictions([('a', None, ~t, t), ('b', None, ~t, t), ('c', None, half, t)])
         assert table.agreement.tolist() == [-1, -1, 0]
         found = ev.summarise(table)['metrics']['agreement']
-        assert found['mean'] == pytest.approx(-2/3) and found['ci'][0] == -1 and found['ci'][1] == pytest.approx(-2/3 + 4.302653 / 3, abs=1e-5)
+        assert found['mean'] == pytest.approx(-2/3)
+        assert found['ci'][0] == -1 and found['ci'][1] == pytest.approx(-2/3 + 4.302653 / 3, abs=1e-5)
         assert '\nagreement: -0.6667 +/- 0.5774 (95% CI: [-1.0000, 0.7676])' in ev.text_report(ev.summarise(table))
-        assert ev.worst(table, 3, 'agreement').id.tolist() == ['a', 'b', 'c'] and ev.plot_distribution(table, ('agreement',)).axes
+        assert ev.worst(table, 3, 'agreement').id.tolist() == ['a', 'b', 'c']
+        assert ev.plot_distribution(table, ('agreement',)).axes
     finally:
         M.METRICS.clear()
         M.METRICS.update(before)
@@ -339,7 +374,8 @@ def test_an_unknown_metric_has_no_direction(table):
     with pytest.raises(InputError, match='not in the registry'): ev.worst(table, 3, 'fp')
 
 
-@pytest.mark.parametrize('item, words', [((E, E), 'item 2: is 2 values; give .id, group, prediction, truth.'), (E, 'item 2: is a ndarray'), (7, 'is a int')])
+@pytest.mark.parametrize('item, words', [((E, E), 'item 2: is 2 values; give .id, group, prediction, truth.'),
+                                         (E, 'item 2: is a ndarray'), (7, 'is a int')])
 def test_items_that_are_not_tuples_of_four(item, words):
     with pytest.raises(InputError, match=words): ev.evaluate_predictions([('a', None, E, E), item])
 
@@ -348,10 +384,42 @@ def test_unknown_pixels_stay_out_of_the_table():
     t = np.zeros((20, 20), bool)
     t[5:10, 5:10] = True
     rim = ndimage.binary_dilation(t, iterations=3) & ~t
-    a, b = ev.evaluate_predictions([('a', None, t | rim, t), ('b', None, t | rim, t, ~rim)], distances=True).to_dict('records')
+    a, b = ev.evaluate_predictions([('a', None, t | rim, t), ('b', None, t | rim, t, ~rim)],
+                                   distances=True).to_dict('records')
     assert (a['fp'], b['fp'], b['jaccard'], b['hd95'], b['area_ratio']) == (rim.sum(), 0, 1, 0, 1) and a['jaccard'] < .3
     assert b['tp'] + b['fp'] + b['fn'] + b['tn'] == 400 - rim.sum()
-    with pytest.raises(InputError, match='c, the mask of known pixels: has the shape'): ev.evaluate_predictions([('c', None, t, t, rim[:3])])
+    with pytest.raises(InputError, match='c, the mask of known pixels: has the shape'):
+        ev.evaluate_predictions([('c', None, t, t, rim[:3])])
+
+
+def test_settings_without_effect_are_named():
+    for setting in (dict(tolerance=2), dict(width=3)):
+        with pytest.raises(InputError, match=f'{next(iter(setting))}: has no effect without distances'):
+            ev.evaluate_predictions([('a', None, E, E)], **setting)
+
+
+@pytest.mark.parametrize('nobody', [None, '', float('nan'), 'NA', ' unknown ', '-'])
+def test_an_image_without_a_patient_stands_for_itself(nobody):
+    table = ev.evaluate_predictions([('a', nobody, E, E), ('b', nobody, E, E), ('c', 'p', E, E)])
+    assert table.group.tolist() == ['a', 'b', 'p'] and ev.summarise(table)['groups'] == 3
+
+
+@pytest.mark.parametrize('text, words', [
+    ('id,group,jaccard\n', 'holds no images'),
+    ('id,group,jaccard\na,a,1e999\n', 'NaN or infinite'),
+    ('id,group,jaccard\na,a,' + '9' * 400 + '\n', 'not numbers|infinite'),
+    ('id,group,jaccard,dice\na,a,1,\n', 'a: dice is NaN'),
+    ('id,group,jaccard\na,a,1\na,a,1\n', 'occurs twice'),
+])
+def test_hostile_tables_end_in_a_sentence(tmp_path, text, words):
+    (tmp_path/'t.csv').write_text(text)
+    with pytest.raises(InputError, match=words): ev.load_table(tmp_path/'t.csv')
+
+
+def test_counts_that_are_no_numbers(tmp_path):
+    (tmp_path/'t.csv').write_text('id,group,tp,fp,fn,jaccard\na,a,x,0,0,1\n')
+    with pytest.raises(InputError, match='the column tp: holds values that are not numbers'):
+        ev.summarise(ev.load_table(tmp_path/'t.csv'))
 
 
 # Pictures
@@ -380,8 +448,20 @@ def test_plots(table, tmp_path):
     assert (tmp_path/'d.png').stat().st_size > 1000 and not plt.get_fignums()      # returned, not left open
 
 
+def test_cases_of_different_sizes_are_not_drawn_over_each_other(table):
+    def load(id): return np.zeros((48, 60, 3), np.uint8), blobs(0)[0], blobs(0)[1][::2]
+    with pytest.raises(InputError, match='comes as an image of .48, 60. with masks of .48, 60. and .24, 60.'):
+        ev.plot_worst(table, load, n=1)
+
+
+@pytest.mark.parametrize('failures, n', [(5, 3), (-1, 3), (0, 0)])
+def test_failures_among_the_trials(failures, n):
+    with pytest.raises(InputError, match='is not a proportion'): ev.wilson_interval(failures, n)
+
+
 def test_evaluate_imports_neither_torch_nor_matplotlib():
     import subprocess
     import sys
-    code = "import sys, lesion_seg.evaluate; sys.exit(sum(m in sys.modules for m in ('torch', 'fastai', 'matplotlib', 'monai')))"
+    heavy = ('torch', 'fastai', 'matplotlib', 'monai')
+    code = f'import sys, lesion_seg.evaluate; sys.exit(sum(m in sys.modules for m in {heavy}))'
     assert subprocess.run([sys.executable, '-c', code], cwd=Path(ev.__file__).parents[1]).returncode == 0

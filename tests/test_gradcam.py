@@ -22,7 +22,8 @@ def small_unet():
     return UNet((4, 8, 8), 16, dropout=.1).eval()
 
 
-MODELS = dict(shipped=lambda: Bundle.shipped().model(), unet=small_unet, resnet=lambda: LesionUNet('resnet18', decoder=[64, 32, 16, 16]).eval())
+MODELS = dict(shipped=lambda: Bundle.shipped().model(), unet=small_unet,
+              resnet=lambda: LesionUNet('resnet18', decoder=[64, 32, 16, 16]).eval())
 
 
 @pytest.fixture(scope='module', params=['shipped', 'unet', pytest.param('resnet', marks=pytest.mark.slow)])
@@ -36,7 +37,8 @@ def image(): return torch.from_numpy(make_phantom(3, (128, 160)).image).permute(
 def oracle(model, layer, image, pixels):
     "The heat map of pytorch-grad-cam for the mean logit over `pixels`."
     where = torch.from_numpy(pixels)
-    with Oracle(model, [model.get_submodule(layer)]) as cam: return cam(image, [lambda logits: logits[0][where].mean()])[0]
+    with Oracle(model, [model.get_submodule(layer)]) as cam: return cam(image,
+                                                                        [lambda logits: logits[0][where].mean()])[0]
 
 
 def test_equals_pytorch_grad_cam(model, image):
@@ -100,11 +102,22 @@ def test_another_size(cam):
 
 def test_rich_display_is_a_small_picture_of_the_whole(cam):
     huge = cam.resized((3000, 4000))
-    for answer in (cam, huge, replace(cam, photograph=None), replace(cam, pixels=cam.pixels & False, raw=cam.raw * 0, heat=cam.heat * 0)):
+    for answer in (cam, huge, replace(cam, photograph=None),
+                   replace(cam, pixels=cam.pixels & False, raw=cam.raw * 0, heat=cam.heat * 0)):
         png = answer._repr_png_()
         with Image.open(io.BytesIO(png)) as im: assert max(im.size) < 600 and len(png) < 200_000
     titles = [ax.get_title() for ax in cam.plot().axes[:2]]
     assert titles == ['what is explained: lesion', f'what spoke for it in {cam.layer}']
     assert cam.plot().axes[2].get_ylabel() == 'fraction of the largest value'  # the legend
     hostile = replace(cam, layer='<img src=x onerror=alert(1)> $\\frac{')
-    assert hostile._repr_png_()[1:4] == b'PNG' and not hasattr(hostile, '_repr_html_') and not hasattr(hostile, '_repr_markdown_')
+    assert hostile._repr_png_()[1:4] == b'PNG'
+    assert not hasattr(hostile, '_repr_html_') and not hasattr(hostile, '_repr_markdown_')
+
+
+def test_a_threshold_in_percent_is_refused(image):
+    with pytest.raises(InputError, match='threshold 50: is not within'):
+        grad_cam(Bundle.shipped().model(), image, threshold=50)
+
+
+def test_the_bundle_may_be_named(cam):
+    np.testing.assert_array_equal(explain('shipped', make_phantom(4, (120, 150)).image).raw, cam.raw)

@@ -437,7 +437,8 @@ class TestWhoIsWho:
 
     def test_own_column(self):
         m = self.named('Site', ['a', 'b', 'a', 'NA'])
-        assert [p.group for p in m.group_by('site')] == ['a', 'b', 'a', '03'] and m.group_by(['Site']).grouping == 'grouped by Site (2 groups); 1 photograph without a group'
+        assert [p.group for p in m.group_by('site')] == ['a', 'b', 'a', '03']
+        assert m.group_by(['Site']).grouping == 'grouped by Site (2 groups); 1 photograph without a group'
         with pytest.raises(InputError, match=r'has no column clinic \(it has Site\)'): m.group_by('clinic')
 
     def test_groups_of_a_table(self, tmp_path):

@@ -30,7 +30,8 @@ masks = arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9)))
 pairs = st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(lambda s: st.tuples(arrays(bool, s), arrays(bool, s)))
 
 
-# Golden cases: a 6 x 8 image (48 pixels) whose truth is the 4 x 4 square in rows 1-4, columns 1-4; counts are tp, fp, fn, tn.
+# Golden cases: a 6 x 8 image (48 pixels) whose truth is the 4 x 4 square in rows 1-4, columns 1-4.
+# Counts are tp, fp, fn, tn.
 
 SQUARE = E.copy()
 SQUARE[1:5, 1:5] = True
@@ -84,10 +85,12 @@ def test_properties(pair):
     p, t = pair
     s, r = M.score_pair(p, t, distances=True), M.score_pair(t, p, distances=True)
     for name, m in M.METRICS.items():
-        if m.may_be_undefined and np.isnan(s[name]): assert t.any() < p.any() or name == 'border_bias' and p.any() < t.any()
+        if m.may_be_undefined and np.isnan(s[name]):
+            assert t.any() < p.any() or name == 'border_bias' and p.any() < t.any()
         else: assert m.bounds[0] <= s[name] <= (M.image_diagonal(p.shape) if m.is_length else m.bounds[1])
     assert np.isnan(s['border_bias']) or -s['assd'] - 1e-9 <= s['border_bias'] <= s['assd'] + 1e-9
-    assert s['border_bias'] == pytest.approx(-r['border_bias'], abs=1e-12, nan_ok=True)          # what is too wide the other way round is too narrow
+    # what is too wide the other way round is too narrow
+    assert s['border_bias'] == pytest.approx(-r['border_bias'], abs=1e-12, nan_ok=True)
     for name in ('dice', 'jaccard', 'pixel_accuracy', 'hd95', 'assd', 'nsd', 'boundary_iou'):
         assert s[name] == pytest.approx(r[name], abs=1e-12)                       # symmetric
     assert s['jaccard'] == pytest.approx(s['dice'] / (2 - s['dice']), abs=1e-12)
@@ -118,7 +121,8 @@ def test_empty_policy():
                 hd95=10, assd=10, nsd=0, boundary_iou=0, border_bias=np.nan)     # 6 x 8: the diagonal is 10
     assert nothing_claimed == pytest.approx(want, nan_ok=True)
     nothing_there = M.score_pair(SQUARE, E, spacing=(.5, .5), distances=True)
-    want = dict(dice=0, jaccard=0, pixel_accuracy=32/48, sensitivity=1, specificity=32/48, precision=0, area_ratio=np.nan,
+    want = dict(dice=0, jaccard=0, pixel_accuracy=32/48, sensitivity=1, specificity=32/48, precision=0,
+                area_ratio=np.nan,
                 hd95=5, assd=5, nsd=0, boundary_iou=0, border_bias=np.nan)
     assert nothing_there == pytest.approx(want, nan_ok=True)
     assert M.specificity(SQUARE, F) == 1
@@ -175,7 +179,8 @@ def test_bad_spacing_is_refused(spacing):
 
 def brute_surface(m):
     def inside(r, c): return 0 <= r < m.shape[0] and 0 <= c < m.shape[1] and m[r, c]
-    return [(r, c) for r, c in np.argwhere(m) if not all(inside(r + i, c + j) for i, j in ((0, 1), (1, 0), (0, -1), (-1, 0)))]
+    around = ((0, 1), (1, 0), (0, -1), (-1, 0))
+    return [(r, c) for r, c in np.argwhere(m) if not all(inside(r + i, c + j) for i, j in around)]
 
 
 def brute_distances(p, t, spacing):
@@ -198,7 +203,8 @@ def test_distances_by_brute_force(seed, spacing):
     assert M.hd95(p, t, spacing, percentile=100) == pytest.approx(max(there + back), abs=1e-9)
     assert M.assd(p, t, spacing) == pytest.approx(sum(there + back) / len(there + back), abs=1e-9)
     for tol in (0, .55, 1.01, 2.3):
-        assert M.nsd(p, t, tol, spacing) == pytest.approx(sum(d <= tol for d in there + back) / len(there + back), abs=1e-12)
+        assert M.nsd(p, t, tol, spacing) == pytest.approx(sum(d <= tol for d in there + back) / len(there + back),
+                                                          abs=1e-12)
 
 
 @pytest.mark.parametrize('seed', range(8))
@@ -224,8 +230,10 @@ def test_boundary_iou_by_repeated_erosion(seed, layers):
 
 def test_boundary_iou_with_oblong_pixels():
     p, t = blobs(4)
-    bands = [m & ~ndimage.binary_erosion(m, np.ones((9, 5))) for m in (p, t)]        # 1.2 mm: 4 rows of 0.3, 2 columns of 0.6
-    assert M.boundary_iou(p, t, 1.2, (.3, .6)) == pytest.approx((bands[0] & bands[1]).sum() / (bands[0] | bands[1]).sum(), abs=1e-12)
+    # 1.2 mm: 4 rows of 0.3, 2 columns of 0.6
+    bands = [m & ~ndimage.binary_erosion(m, np.ones((9, 5))) for m in (p, t)]
+    want = (bands[0] & bands[1]).sum() / (bands[0] | bands[1]).sum()
+    assert M.boundary_iou(p, t, 1.2, (.3, .6)) == pytest.approx(want, abs=1e-12)
 
 
 def test_score_pair_equals_its_parts():
@@ -270,10 +278,13 @@ def test_monai_agrees(spacing):
         p, t = blobs(seed, (130, 170), level=.4)
         x, y = (torch.from_numpy(m)[None, None] for m in (p, t))
         kw = dict(include_background=True, spacing=spacing)
-        assert M.hd95(p, t, spacing) == pytest.approx(monai.compute_hausdorff_distance(x, y, percentile=95, **kw).item(), rel=1e-5)
-        assert M.assd(p, t, spacing) == pytest.approx(monai.compute_average_surface_distance(x, y, symmetric=True, **kw).item(), rel=1e-5)
+        hausdorff = monai.compute_hausdorff_distance(x, y, percentile=95, **kw).item()
+        assert M.hd95(p, t, spacing) == pytest.approx(hausdorff, rel=1e-5)
+        mean = monai.compute_average_surface_distance(x, y, symmetric=True, **kw).item()
+        assert M.assd(p, t, spacing) == pytest.approx(mean, rel=1e-5)
         for tol in (.6, 1.2, 3.):
-            assert M.nsd(p, t, tol, spacing) == pytest.approx(monai.compute_surface_dice(x, y, [tol], **kw).item(), rel=1e-5)
+            surface_dice = monai.compute_surface_dice(x, y, [tol], **kw).item()
+            assert M.nsd(p, t, tol, spacing) == pytest.approx(surface_dice, rel=1e-5)
         dice = monai.compute_dice(x, y, include_background=True).item()
         assert M.dice(p, t) == pytest.approx(dice, rel=1e-6)
         assert M.jaccard(p, t) == pytest.approx(monai.compute_iou(x, y, include_background=True).item(), rel=1e-6)
@@ -290,7 +301,8 @@ def disc(radius, shift=0, shape=(200, 240)):
 def test_bias_of_discs(radius):
     "Concentric discs: the signed distance is the difference of the radii, the ratio that of their squares."
     p, t = disc(radius), disc(50)
-    assert M.border_bias(p, t) == pytest.approx(radius - 50, abs=.4) and M.border_bias(p, t, (.1, .1)) == pytest.approx((radius - 50) / 10, abs=.04)
+    assert M.border_bias(p, t) == pytest.approx(radius - 50, abs=.4)
+    assert M.border_bias(p, t, (.1, .1)) == pytest.approx((radius - 50) / 10, abs=.04)
     assert M.area_ratio(p, t) == pytest.approx((radius / 50)**2, rel=.01)
     assert M.border_bias(disc(50, 12), t) == pytest.approx(0, abs=.05) and M.assd(disc(50, 12), t) > 5
 
@@ -308,8 +320,10 @@ def test_bias_by_a_loop(seed):
 
 def test_a_metric_from_minus_one_to_one_is_one_call(monkeypatch):
     monkeypatch.setattr(M, 'METRICS', dict(M.METRICS))
-    M.register_metric(M.Metric('mcc', lambda c: (c.tp * c.tn - c.fp * c.fn) / ((c.tp + c.fp) * (c.tp + c.fn) * (c.tn + c.fp) * (c.tn + c.fn))**.5, (-1, 1)))
-    assert M.score_pair(~SQUARE, SQUARE)['mcc'] == -1 and M.overlap(box(1, 5, 3, 7), SQUARE)['mcc'] == pytest.approx((8 * 24 - 64) / (16 * 32))
+    def mcc(c): return (c.tp * c.tn - c.fp * c.fn) / ((c.tp + c.fp) * (c.tp + c.fn) * (c.tn + c.fp) * (c.tn + c.fn))**.5
+    M.register_metric(M.Metric('mcc', mcc, (-1, 1)))
+    assert M.score_pair(~SQUARE, SQUARE)['mcc'] == -1
+    assert M.overlap(box(1, 5, 3, 7), SQUARE)['mcc'] == pytest.approx((8 * 24 - 64) / (16 * 32))
     assert M.METRICS['mcc'].error(-1) == 2 and M.METRICS['hd95'].error(7) == 7
 
 
@@ -318,10 +332,12 @@ def test_unknown_pixels_do_not_matter(pair, random):
     p, t = pair
     known = np.array([[random.random() < .7 for _ in row] for row in p])
     known.flat[0] = True
-    lies = [np.where(known, m, [[random.random() < .5 for _ in row] for row in m]) for m in pair]      # anything may stand there
+    # anything may stand there
+    lies = [np.where(known, m, [[random.random() < .5 for _ in row] for row in m]) for m in pair]
     assert M.confusion(p, t, known) == M.confusion(*lies, known) and sum(M.confusion(p, t, known)) == known.sum()
     assert M.confusion(p, t, known) == M.confusion(p[known][None], t[known][None])
-    assert M.score_pair(*lies, distances=True, known=known) == pytest.approx(M.score_pair(p, t, distances=True, known=known), nan_ok=True)
+    assert M.score_pair(*lies, distances=True,
+                        known=known) == pytest.approx(M.score_pair(p, t, distances=True, known=known), nan_ok=True)
 
 
 def test_known_pixels_are_checked():
@@ -338,16 +354,26 @@ def test_overlay_colours_say_what_is_wrong(pair, alpha):
     image = np.full((*p.shape, 3), (200, 100, 50), np.uint8)
     out = M.overlay_errors(image, p, t, alpha)
     for r, c in np.ndindex(p.shape):
-        colour = {(1, 1): (255, 255, 0), (1, 0): (255, 0, 0), (0, 1): (0, 255, 0), (0, 0): None}[int(p[r, c]), int(t[r, c])]
+        colours = {(1, 1): (255, 255, 0), (1, 0): (255, 0, 0), (0, 1): (0, 255, 0), (0, 0): None}
+        colour = colours[int(p[r, c]), int(t[r, c])]
         want = image[r, c] if colour is None else np.round((1 - alpha) * image[r, c] + alpha * np.array(colour))
         assert (out[r, c] == want).all()
     assert (image == (200, 100, 50)).all()                       # the given image is left alone
 
 
+def test_numbers_out_of_range_are_refused():
+    image = np.zeros((6, 8, 3), np.uint8)
+    for alpha in (-.1, 1.1, 40):
+        with pytest.raises(InputError, match=f'alpha {alpha}: is not within'): M.overlay_errors(image, SQUARE, F, alpha)
+    for percentile in (-1, 101):
+        with pytest.raises(InputError, match=f'percentile {percentile}: '): M.hd95(SQUARE, F, percentile=percentile)
+
+
 def test_metrics_imports_nothing_heavy():
     import subprocess
     import sys
-    code = "import sys, lesion_seg.metrics; sys.exit(sum(m in sys.modules for m in ('torch', 'fastai', 'pandas', 'matplotlib', 'monai')))"
+    heavy = ('torch', 'fastai', 'pandas', 'matplotlib', 'monai')
+    code = f'import sys, lesion_seg.metrics; sys.exit(sum(m in sys.modules for m in {heavy}))'
     assert subprocess.run([sys.executable, '-c', code], cwd=Path(M.__file__).parents[1]).returncode == 0
 
 

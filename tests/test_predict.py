@@ -1,5 +1,9 @@
 """lesion_seg.predict: oracles by hand, properties of the way from file to mask, threads, files, and what is imported."""
+import copy
+import io
 import json
+import os
+import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -11,12 +15,13 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from lesion_seg.bundle import save_bundle
-from lesion_seg.core import InputError
-from lesion_seg.data import read_image, read_mask, resize_image
-from lesion_seg.core import unique_stems
-from lesion_seg.predict import KINDS, Segmentation, Segmenter
+from lesion_seg.bundle import Bundle, save_bundle
 from lesion_seg.contours import ring_area
+from lesion_seg.core import InputError, encode_png, unique_stems
+from lesion_seg.data import read_image, read_mask, resize_image
+from lesion_seg.dicom_seg import photo_to_dicom
+from lesion_seg.phantom import make_phantom
+from lesion_seg.predict import KINDS, Segmentation, Segmenter, TorchBackend
 
 
 def blobs(seed, shape=(64, 64), sigma=4):
@@ -287,3 +292,186 @@ def test_input_is_never_overwritten(segmenter, tmp_path):
 def test_unique_stems_never_collide(parts):
     stems = unique_stems([''.join(p) for p in parts])
     assert len({s.casefold() for s in stems}) == len(parts)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from('aAb'), st.lists(st.sampled_from(['_coco', '_COCO', '_jpg', '_2', '_mask']), max_size=3),
+                          st.sampled_from(['.png', '.jpg', '', '.coco'])), max_size=10))
+def test_files_of_one_run_never_collide(parts):
+    "Not only the stems: `a_coco.jpg` and `a.jpg` would both write a_coco.json."
+    endings = [k.ending for k in KINDS.values()]
+    stems = unique_stems([a + ''.join(b) + c for a, b, c in parts], endings)
+    assert len({(s + e).casefold() for s in stems for e in endings}) == len(parts) * len(endings)
+
+
+def test_two_photographs_of_one_run_are_both_there(segmenter, tmp_path):
+    files = [tmp_path / 'a.jpg', tmp_path / 'a_coco.jpg']
+    for i, f in enumerate(files): Image.fromarray(photo(60, 60 + i, i)).save(f)
+    for f, stem in zip(files, unique_stems(files, [k.ending for k in KINDS.values()]), strict=True): segmenter(f).save(tmp_path / 'out', stem)
+    assert len(list((tmp_path / 'out').iterdir())) == 12
+    assert json.loads((tmp_path / 'out' / 'a_coco.json').read_text())['images'][0]['file_name'] == 'a.jpg'
+
+
+def test_encoded_png_is_read_by_others():
+    a = np.random.default_rng(0).integers(0, 256, (37, 1), np.uint8)
+    for x in (a, a.T.copy(), np.tile(a, (1, 50))):
+        Image.open(io.BytesIO(encode_png(x))).verify()
+        assert np.array_equal(np.array(Image.open(io.BytesIO(encode_png(x)))), x)
+
+
+# What has to be known about a result
+
+@pytest.mark.parametrize('at,touches', [((.5, .5), False), ((.5, .95), True), ((.02, .5), True), ((.9, .9), True)])
+def test_a_lesion_that_leaves_the_frame_is_named(at, touches):
+    y, x = np.mgrid[:96, :96] + .5
+    small = (1 / (1 + np.exp(np.hypot(y - at[0] * 96, x - at[1] * 96) - 15))).astype(np.float32)
+    s = Segmentation(small, (200, 300), spacing=(.05, .05))
+    assert s.measure()['touches_frame'] is touches
+    assert s.record()['measures']['touches_frame'] is touches
+    assert ('lower bounds' in repr(s)) is touches and ('at least' in s.headline()) is touches
+    assert s.preview().height == 480 * 200 // 300 + (40 if touches else 20)
+
+
+@pytest.mark.parametrize('image,reason', [(np.zeros((90, 90, 3), np.uint8), 'is black everywhere'), (np.full((90, 90, 3), 200, np.uint8), 'the same colour'),
+                                          (photo(9, 9), 'only 9 x 9 pixels')])
+def test_a_picture_that_cannot_hold_skin_is_named(segmenter, image, reason, tmp_path):
+    Image.fromarray(image).save(tmp_path / 'x.png')
+    for s in (segmenter(image), segmenter(tmp_path / 'x.png'), next(segmenter.predict_many([image]))):
+        [warning] = s.warnings
+        assert reason in warning and warning in repr(s) and warning in s.notes()
+        assert json.loads(s.save(tmp_path / 'o', kinds='json')['json'].read_text())['warnings'] == [warning]
+        assert s.with_threshold(.7).warnings == [warning]
+
+
+def test_nothing_is_said_about_a_photograph(segmenter):
+    s = segmenter(make_phantom(3, 96).image)
+    assert s.warnings == [] and s.record()['warnings'] == []
+
+
+def test_json_tells_photographs_of_two_folders_apart(segmenter, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in 'ab':
+        (tmp_path / folder).mkdir()
+        Image.fromarray(photo(40, 40)).save(tmp_path / folder / 'x.png')
+    assert [segmenter(f'{f}/x.png').record()['source'] for f in 'ab'] == ['a/x.png', 'b/x.png']   # as it was typed
+    assert segmenter(tmp_path / 'a' / 'x.png').record()['source'] == str(tmp_path / 'a' / 'x.png')
+    assert [segmenter(s).record()['source'] for s in (photo(9, 9), (tmp_path / 'a' / 'x.png').read_bytes())] == [None, None]
+
+
+def test_control_characters_do_not_reach_the_terminal(segmenter, tmp_path):
+    for name in ('\x1b[31mred.png', 'two\nlines.png', 'a\u202eb.png'):
+        Image.fromarray(photo(40, 40)).save(tmp_path / name)
+        s = segmenter(tmp_path / name)
+        assert repr(s).isprintable() and s._repr_jpeg_()
+        assert json.loads(s.save(tmp_path / 'o', kinds='json')['json'].read_text())['name'] == name   # but the record is exact
+
+
+@pytest.mark.parametrize('spoil,words', [
+    (lambda m: np.where(np.arange(m.size).reshape(m.shape) < 3, np.nan, m), 'holds NaN or infinity in 3 of 4096 pixels; use another model'),
+    (lambda m: np.where(m > .5, np.inf, m), 'holds NaN or infinity in'),
+    (lambda m: m - 2, 'holds values from -2 to -1'), (lambda m: m[None], r'has the shape \(1, 64, 64\)'),
+    (lambda m: m[:0], r'has the shape \(0, 64\)')])
+def test_what_is_wrong_with_a_map_is_said(spoil, words):
+    small = np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(64, 64)
+    with pytest.raises(InputError, match=f'the map for mole.jpg: {words}'): Segmentation(spoil(small), (90, 90), name='mole.jpg')
+
+
+def test_the_threshold_itself_is_lesion():
+    small = np.round(blobs(2) * 255).astype(np.float32) / 255
+    for t in (1 / 255, 100 / 255, .5, 128 / 255):
+        s = Segmentation(small, (64, 64), threshold=float(np.float32(t)))
+        assert np.array_equal(s.mask, small >= np.float32(t))
+        assert s.measure()['mean_probability'] == pytest.approx(small[s.mask].mean(), abs=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([2, 16, 255]), st.sampled_from([(64, 64), (300, 200), (20, 9), (3, 64)]))
+def test_polygons_stay_valid_in_files(seed, levels, size):
+    "After rounding, too, and where the photograph is smaller than the map."
+    shapely = pytest.importorskip('shapely')
+    small = (np.round(blobs(seed, sigma=.8) * levels) / levels).astype(np.float32)
+    t = float(np.random.default_rng(seed).choice(small[(small > 0) & (small < 1)]))
+    geometry = Segmentation(small, size, threshold=t).geojson()['geometry']
+    if geometry is None: return
+    parts = geometry['coordinates'] if geometry['type'] == 'MultiPolygon' else [geometry['coordinates']]
+    for outer, *holes in parts:
+        polygon = shapely.Polygon(outer, holes)
+        assert polygon.is_valid, shapely.is_valid_reason(polygon)
+
+
+# DICOM brings its millimetres
+
+def test_a_dicom_file_brings_its_millimetres(segmenter, tmp_path):
+    import pydicom
+    dcm = photo_to_dicom(photo(80, 100), tmp_path / 'a.dcm', spacing=(.02, .03))
+    data_set = pydicom.dcmread(dcm)
+    os.rename(dcm, tmp_path / 'IM_0001')   # a suffix is not needed
+    with open(tmp_path / 'IM_0001', 'rb') as f:
+        for src in (tmp_path / 'IM_0001', str(tmp_path / 'IM_0001'), (tmp_path / 'IM_0001').read_bytes(), f, data_set):
+            s = segmenter(src)
+            assert s.spacing == (.02, .03) and s.measure()['area_mm2'] == pytest.approx(s.measure()['area_px'] * .0006)
+            assert s.overlay().shape == (80, 100, 3)
+    assert [s.spacing for s in segmenter.predict_many([tmp_path / 'IM_0001', data_set, photo(9, 9)])] == [(.02, .03), (.02, .03), None]
+    assert segmenter(data_set, spacing=(1, 2)).spacing == (1, 2)   # what the caller says counts more
+    assert segmenter(photo_to_dicom(photo(80, 100), tmp_path / 'b.dcm')).spacing is None
+    assert segmenter(photo(40, 40)).spacing is None and segmenter(Image.fromarray(photo(40, 40))).spacing is None
+
+
+# Copies, and other processes
+
+def test_a_copy_predicts_the_same(bundle):
+    s = Segmenter(bundle.path, threads=1)
+    for twin in (copy.copy(s), copy.deepcopy(s), pickle.loads(pickle.dumps(s))):  # noqa: S301
+        assert (twin.threads, twin.runtime, twin.precision, twin.metadata) == (1, 'torch', 'float32', s.metadata)
+        assert np.array_equal(twin(photo(64, 64)).small, s(photo(64, 64)).small)
+
+
+def test_a_copy_keeps_what_was_changed_and_finds_its_bundle(bundle, tmp_path, monkeypatch):
+    monkeypatch.chdir(bundle.path.parent)
+    changed = Bundle(bundle.path.relative_to(bundle.path.parent), bundle.info | dict(threshold=.7))
+    packed = pickle.dumps(Segmenter(changed))
+    monkeypatch.chdir(tmp_path)
+    assert pickle.loads(packed).bundle.threshold == .7  # noqa: S301
+    assert len(packed) < 5000   # a path and options, no weights
+
+
+PARALLEL = """
+import multiprocessing, sys
+import numpy as np
+from lesion_seg import Segmenter
+
+def work(segmenter, image, queue): queue.put(segmenter(image).small)
+
+if __name__ == '__main__':
+    _, method, runtime, folder = sys.argv
+    segmenter, image = Segmenter(folder, threads=2, runtime=runtime), np.load('photo.npy')
+    here = segmenter(image).small
+    context = multiprocessing.get_context(method)
+    queue = context.Queue()
+    process = context.Process(target=work, args=(segmenter, image, queue), daemon=True)
+    process.start()
+    there = queue.get(timeout=200)
+    print(float(np.abs(here - there).max()))
+"""
+
+
+SLOW = pytest.mark.slow   # each process imports PyTorch
+
+
+@pytest.mark.parametrize('runtime,method', [('torch', 'fork'), pytest.param('torch', 'spawn', marks=SLOW), pytest.param('torch', 'forkserver', marks=SLOW),
+                                            ('onnxruntime', 'fork'), ('onnxruntime', 'spawn'), ('onnxruntime', 'forkserver')])
+def test_another_process_gets_a_segmenter(method, runtime, bundle, tmp_path):
+    "A fork of a process in which PyTorch has worked waited for ever for threads that are not there."
+    (tmp_path / 'work.py').write_text(PARALLEL)
+    folder = bundle.path if runtime == 'torch' else 'shipped'
+    np.save(tmp_path / 'photo.npy', photo(224, 224))
+    done = subprocess.run([sys.executable, 'work.py', method, runtime, folder], cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 1e-5
+
+
+def test_threads_are_left_alone_in_the_first_process(bundle):
+    import torch
+    before = torch.get_num_threads()
+    Segmenter(bundle, runtime='torch')(photo(40, 40))
+    assert TorchBackend.process == os.getpid() and torch.get_num_threads() == before

@@ -6,7 +6,8 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
 from lesion_seg.core import InputError
-from lesion_seg.reliability import (ace, aupr, auroc, aurc, border_band, brier, calibration_summary, curve, ece, failure_report, fit_review, nll,
+from lesion_seg.reliability import (ace, aupr, auroc, aurc, border_band, brier, calibration_summary, curve, ece,
+                                    failure_report, fit_review, nll,
                                     reliability, review_recall, risk_coverage)
 
 
@@ -37,7 +38,8 @@ def test_ece_against_a_loop_and_scikit_learn(pixels, bins):
 def test_ace_against_scikit_learns_quantile_bins(pixels):
     p, y = pixels
     frequency, mean = calibration_curve(y.ravel(), p.ravel(), n_bins=15, strategy='quantile')
-    assert ace(reliability(p, y)) == pytest.approx(np.abs(frequency - mean).mean(), abs=.004)  # its cuts fall between ours
+    # its cuts fall between ours
+    assert ace(reliability(p, y)) == pytest.approx(np.abs(frequency - mean).mean(), abs=.004)
 
 
 def test_equal_mass_bins_cover_every_pixel_once(pixels):
@@ -58,7 +60,8 @@ def test_brier_and_nll_against_scikit_learn(pixels):
 def test_sums_of_halves_are_the_sums_of_the_whole(pixels):
     p, y = pixels
     whole, halves = reliability(p, y), reliability(p[:20], y[:20]) + reliability(p[20:], y[20:])
-    np.testing.assert_allclose([*whole.n, *whole.p, *whole.y, whole.square, whole.nll], [*halves.n, *halves.p, *halves.y, halves.square, halves.nll])
+    np.testing.assert_allclose([*whole.n, *whole.p, *whole.y, whole.square, whole.nll],
+                               [*halves.n, *halves.p, *halves.y, halves.square, halves.nll])
 
 
 def test_band_of_a_disc_is_a_ring():
@@ -127,3 +130,8 @@ def test_review_threshold_flags_the_share():
     doubt = np.random.default_rng(9).random(200)
     assert (doubt > fit_review(doubt, .2)).sum() == 40
     with pytest.raises(InputError, match='not all of them finite'): fit_review(np.array([np.nan]))
+
+
+def test_a_label_map_is_no_truth():
+    with pytest.raises(InputError, match='the mask: holds values from 0 to 255'):
+        reliability(np.full((2, 2), .5), np.array([[0, 1], [255, 0]]))

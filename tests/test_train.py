@@ -1,7 +1,9 @@
 """Training beyond the notebook: kill -9, a run that ended, files that changed, starts, spawned processes."""
 import importlib.util
+import json
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,8 +17,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from lesion_seg.bundle import Bundle, revise
-from lesion_seg.callbacks import BEST, BUNDLE, CHECKPOINT, HISTORY, read_state, read_tensors
-from lesion_seg.core import refuses, sha256
+from lesion_seg.callbacks import BEST, BUNDLE, CHECKPOINT, HISTORY, read_state, read_tensors, seal
+from lesion_seg.core import InputError, refuses, sha256
 from lesion_seg.loaders import lesion_dls
 from lesion_seg.loss import DiceBCELoss
 from lesion_seg.manifest import Manifest
@@ -174,7 +176,16 @@ def test_a_bundle_that_is_missing_or_of_an_earlier_run_is_written(manifest, tmp_
     first = fit_small(manifest, tmp_path / 'run', epochs=2)
     digest = first.info['weights_sha256']
     for p in (tmp_path / 'run' / BUNDLE).iterdir(): p.unlink()
-    assert fit_small(manifest, tmp_path / 'run', epochs=2, seed=3).info['weights_sha256'] == digest
+    said: list[str] = []
+    again = fit_small(manifest, tmp_path / 'run', epochs=2, seed=3, say=said.append)
+    assert again.info['weights_sha256'] == digest
+    assert said == ['finished; only its bundle was missing']
+    weights = tmp_path / 'run' / BUNDLE / 'model.safetensors'
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-9])
+    sentence = refuses(fit_small, manifest, tmp_path / 'run', epochs=2)
+    assert sentence.endswith('delete it; the same command writes it again')
+    weights.write_bytes(whole)
     # another run in the same folder, killed before it wrote its bundle
     with pytest.raises(RuntimeError, match='killed'):
         with pytest.MonkeyPatch.context() as m:
@@ -232,6 +243,24 @@ def test_a_mask_changed_in_place_stops_a_resume(own, tmp_path):
     mask.write_bytes(original)
     os.utime(mask) # a new date alone is no change
     assert fit_small(own, tmp_path / 'run').info['training']['epochs_done'] == 4
+
+
+def test_records_that_were_written_again_stop_a_resume(own, tmp_path):
+    from lesion_seg.records import write_records
+    records = tmp_path / 'records'
+    def learner():
+        return lesion_learner(lesion_dls(records, size=32, bs=4, num_workers=0), UNet((4, 8), 16, .2), None, 'fp32')
+    write_records(own, records, size=32, shards=1)
+    with pytest.raises(KeyboardInterrupt): fit_small(own, tmp_path / 'run', plug=1, learn=learner())
+    before = read_state(tmp_path / 'run' / CHECKPOINT)['data']
+    shutil.rmtree(records)
+    pairs = list(own.subset('train'))
+    Path(pairs[3].mask).write_bytes(Path(pairs[0].mask).read_bytes())
+    write_records(own, records, size=32, shards=1)
+    sentence = refuses(fit_small, own, tmp_path / 'run', learn=learner())
+    assert sentence.startswith(f'{records}') and 'is not the file that this training began with; put' in sentence
+    now = data_digests([*learner().dls.train_ds.pairs, *learner().dls.valid_ds.pairs])
+    assert [k for k in now if now[k] != before[k]] == [pairs[3].id]
 
 
 def test_the_digest_is_of_names_sizes_and_masks(own, tmp_path):
@@ -328,7 +357,16 @@ def test_settings_without_effect_are_named(manifest, tmp_path):
                 say=said.append)
     assert "without effect under the schedule 'one_cycle': min_delta, patience" in said
     train_model(manifest, tmp_path / 'b', **TINY | dict(epochs=1, bs=99), say=said.append)
-    assert 'the batch size 99 is larger than the 16 training photographs; 16 is used' in said
+    assert 'the batch size 99 is larger than the 16 training photographs, which are one batch' in said
+    unet = TINY | dict(model=TINY['model'] | dict(pretrained=True))
+    assert refuses(train_model, manifest, tmp_path / 'c', **unet) == \
+        "pretrained: is not for the model 'unet', which has no such encoder; leave it out, or choose 'lesion_unet'"
+    said.clear()
+    tiny = dict(name='lesion_unet', decoder=[8, 8, 8, 8])
+    first = train_model(manifest, tmp_path / 'd', **TINY | dict(model=tiny, epochs=1, say=quiet))
+    again = TINY | dict(model=tiny | dict(pretrained=True), epochs=1, say=said.append)
+    assert train_model(manifest, tmp_path / 'e', start=first, **again).info['training']['pretrained'] == 'False'
+    assert said[0] == 'without effect, since the training starts from a trained model: pretrained'
 
 
 @pytest.mark.parametrize('model', [dict(name='unet', pretrained=True), dict(name='unet', encoder='resnet18')])
@@ -412,3 +450,56 @@ def test_the_mean_of_weights_of_the_trials(manifest, tmp_path):
                         **TINY | dict(epochs=1, model=TINY['model'] | dict(bottleneck=8)), say=quiet)
     assert 'another architecture' in refuses(module.mean_weights,
                                              [bundles[0], wider]) and 'at least one' in refuses(module.mean_weights, [])
+
+
+# ------------------------------------------------------------------------------------------ checkpoints that mean harm
+def with_state(whole: bytes, change) -> bytes:
+    "A checkpoint with another state in its header, and the right digest."
+    n = int.from_bytes(whole[:8], 'little')
+    header = json.loads(whole[8:8 + n])
+    header['__metadata__']['state'] = change(json.loads(header['__metadata__']['state']))
+    text = json.dumps(header, separators=(',', ':')).encode()
+    return seal(len(text).to_bytes(8, 'little') + text + whole[8 + n:])
+
+
+def places(value, path=()):
+    "The path of every value in a tree."
+    yield path
+    for k, v in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from places(v, (*path, k))
+
+
+def replaced(state, path, value):
+    tree = json.loads(json.dumps(state))
+    if not path: return json.dumps(value)
+    at = tree
+    for k in path[:-1]: at = at[k]
+    if value is ...: del at[path[-1]]
+    else: at[path[-1]] = value
+    return json.dumps(tree)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_with_the_right_digest_and_a_wrong_state(manifest, tmp_path):
+    "Each value in turn is missing or of another kind: a sentence that names a file, or a training that ends."
+    import random
+    run, rng = tmp_path / 'run', random.Random(0)
+    with pytest.raises(KeyboardInterrupt): fit_small(manifest, run, plug=1, epochs=2, average=.5)
+    whole, best = ((run / name).read_bytes() for name in (CHECKPOINT, BEST))
+    n = int.from_bytes(whole[:8], 'little')
+    state = json.loads(json.loads(whole[8:8 + n])['__metadata__']['state'])
+    inside = [p for p in places(state) if p[:1] not in [('data',), ('settings',)]]
+    kinds = {tuple(0 if isinstance(k, int) else k for k in p): p for p in inside}
+    dls = small_learner(manifest).dls
+    for path in kinds.values():
+        value = rng.choice([..., None, -1, 1e308, 'x', [], {}])
+        (run / CHECKPOINT).write_bytes(with_state(whole, lambda s, p=path, v=value: replaced(s, p, v)))
+        (run / BEST).write_bytes(best)
+        torch.manual_seed(0)
+        learn = lesion_learner(dls, UNet((4, 8), 16, .2), None, 'fp32')
+        try: fit_small(manifest, run, learn=learn, epochs=2, average=.5)
+        except InputError as e: assert str(e).startswith(f'{run}'), (path, e)
+        for p in (run / BUNDLE).glob('*'): p.unlink()
+    deep = with_state(whole, lambda s: '[' * 100_000)
+    (run / CHECKPOINT).write_bytes(deep)
+    assert 'is not a checkpoint' in refuses(fit_small, manifest, run, epochs=2, average=.5)

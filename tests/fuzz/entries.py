@@ -499,7 +499,7 @@ def go_on(folder: Path, epochs: int = 2) -> None:
     learn = lesion_learner(tiny_learner(), UNet(channels=(2, 4), bottleneck=8), precision="fp32")
     learn.remove_cbs(learn.cbs.filter(lambda cb: isinstance(cb, ProgressCallback)))
     with learn.no_logging():
-        fit(learn, 2, folder, average=0.5, report=_stop if epochs == 1 else None)
+        fit(learn, 2, folder, average=0.5, report=_stop if epochs == 1 else None, say=lambda sentence: None)
 
 
 def _stop(row: dict) -> None:
@@ -518,12 +518,15 @@ def run_seeds() -> list[Case]:
 
 
 def resume_run(folder: Path) -> None:
+    from lesion_seg.callbacks import seal
+
     out = folder / "out"
     out.mkdir()
     for p in folder.iterdir():
         if p.is_file():
-            shutil.copy(p, out / p.name)
-    outcome = tried(go_on, out, names=(out, "training diverged"))
+            data = p.read_bytes()
+            (out / p.name).write_bytes(seal(data) if sum(data[-64:]) % 2 else data)  # half of the damage has the right digest
+    outcome = tried(go_on, out, names=(out,))
     if isinstance(outcome, InputError):
         raise outcome
 
