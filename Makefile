@@ -72,20 +72,20 @@ wheel: $(READY) ## build sdist and wheel, and try the wheel in an empty environm
 	$(BIN)/python .ci/wheel.py dist/*.whl --json benchmarks/results/wheel.json $(PIP)
 
 pictures: $(READY) ## draw the README's pictures, the logo and the social card
-	$(BIN)/python benchmarks/pictures.py
+	$(BIN)/python .ci/pictures.py
 
 DATA ?= data
 weights: $(READY) ## train the model that the package ships, from DATA=folder with isic2017/ (hours)
-	$(BIN)/python benchmarks/weights.py $(DATA)/isic2017
+	$(BIN)/python model/weights.py $(DATA)/isic2017
 
 model-card: $(READY) ## score it and write its model card, from DATA=folder with isic2017/ and isic2017_native/
-	$(BIN)/python benchmarks/model_card.py $(DATA)
+	$(BIN)/python model/model_card.py $(DATA)
 
 bench: $(READY) ## measure speed, memory and the price of whole numbers, from DATA=folder with isic2017/ (8 minutes, on a quiet machine)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[bench]'
 	$(BIN)/python benchmarks/onnx_speed.py
 	$(BIN)/python benchmarks/predict_speed.py
-	$(BIN)/python benchmarks/quantized.py $(DATA)
+	$(BIN)/python model/quantized.py $(DATA)
 
 clean: ## remove what can be made again
 	rm -rf _proc _docs build dist demo .pytest_cache .mypy_cache .ruff_cache *.egg-info

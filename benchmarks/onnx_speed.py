@@ -8,7 +8,7 @@ import argparse
 import json
 from pathlib import Path
 
-from peers import PEERS
+from peer_networks import PEERS
 
 from lesion_seg.benchmark import ALL_RUNTIMES, benchmark_bundle, benchmark_table
 from lesion_seg.bundle import SHIPPED, code_commit

@@ -28,7 +28,7 @@ def main() -> None:
     a.add_argument('--repeats', type=int, default=5)
     args = a.parse_args()
     make_phantom(0, args.size)
-    out: dict = dict(size=args.size, n=args.n, repeats=args.repeats)
+    out: dict = dict(command=f'OMP_NUM_THREADS=1 python benchmarks/phantom_speed.py --size {args.size} --n {args.n} --repeats {args.repeats}', size=args.size, n=args.n, repeats=args.repeats)
     for name, artefacts in (('mix', None), ('clean', {})):
         wall, cpu = (min(t) for t in zip(*(one_pass(args.n, args.size, artefacts) for _ in range(args.repeats)), strict=True))
         out[name] = dict(images_per_second=round(args.n / wall, 1), images_per_cpu_second=round(args.n / cpu, 1))

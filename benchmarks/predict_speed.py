@@ -1,6 +1,6 @@
 """From a file to a mask: python benchmarks/predict_speed.py [--bundle FOLDER] [--rounds 15] [--megapixels 6]
 
-Four questions, each with medians of alternating runs beside `bare.py`, the script that a person would write with Pillow and onnxruntime:
+Four questions, each with medians of alternating runs beside `bare_script.py`, the script that a person would write with Pillow and onnxruntime:
 a whole cold process for a large JPEG, with its memory; the same warm; where the warm time goes; and a folder of photographs with one core and with all.
 The photograph is synthetic, 3:2, quality 92. Writes benchmarks/results/predict_speed.json.
 """
@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import bare
+import bare_script
 import numpy as np
 from PIL import Image
 
@@ -73,7 +73,7 @@ def cold(bundle: Bundle, photo: Path, tmp: Path, rounds: int) -> dict:
     "A whole process each time."
     segment = [sys.executable, "-m", "lesion_seg.cli", "segment", str(photo), "-b", str(bundle.path), "-o", str(tmp / "cold")]
     commands = {"lesion_seg segment": segment, "lesion_seg segment, mask alone": [*segment, "--save", "mask"],
-                "bare script": [sys.executable, str(HERE / "bare.py"), str(bundle.file(ONNX)), str(bundle.size), str(photo), str(tmp / "bare.png")]}
+                "bare script": [sys.executable, str(HERE / "bare_script.py"), str(bundle.file(ONNX)), str(bundle.size), str(photo), str(tmp / "bare.png")]}
     found: dict[str, list] = {name: [] for name in commands}
     for i in range(rounds + 1):
         for name, command in commands.items():
@@ -89,8 +89,8 @@ def warm(bundle: Bundle, photo: Path, tmp: Path, rounds: int) -> dict:
     session, segmenter, out = open_session(bundle.file(ONNX)), Segmenter(bundle), str(tmp / "bare.png")
     ways: dict[str, Callable[[], object]] = {
         "lesion_seg": lambda: segmenter(photo).save(tmp, kinds="mask"),
-        "bare script": lambda: bare.segment(session, bundle.size, str(photo), out),
-        "bare script with draft": lambda: bare.segment(session, bundle.size, str(photo), out, draft=True)}
+        "bare script": lambda: bare_script.segment(session, bundle.size, str(photo), out),
+        "bare script with draft": lambda: bare_script.segment(session, bundle.size, str(photo), out, draft=True)}
     if ONNX_INT8 in bundle.info["onnx"]["sha256"]:
         quick = Segmenter(bundle, precision="int8")
         ways["lesion_seg, int8"] = lambda: quick(photo).save(tmp, kinds="mask")

@@ -39,7 +39,7 @@ def main(repeats: int = 11) -> None:
     for f in ways.values(): f()
     times = [{k: milliseconds(f) for k, f in ways.items()} for _ in range(repeats)]  # one after the other, so that both meet the same load
     difference = np.abs(ways['draft']().astype(int) - ways['full']())
-    print(json.dumps({
+    print(json.dumps({'command': 'python benchmarks/read_image_speed.py',
         'what': '4000x3000 JPEG to 256x256', 'repeats': repeats, 'jpeg_megabytes': round(len(jpeg) / 1e6, 2),
         'draft_ms': round(statistics.median(t['draft'] for t in times), 1), 'full_ms': round(statistics.median(t['full'] for t in times),
             1),

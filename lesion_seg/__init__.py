@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from lesion_seg.predict import Segmentation, Segmenter
 
 __version__ = "0.1.0"
-__all__ = ["Bundle", "InputError", "Manifest", "Segmentation", "Segmenter", "make_phantom", "read_image", "read_mask"]
+__all__ = ['Bundle', 'InputError', 'Manifest', 'Segmentation', 'Segmenter', 'make_phantom', 'read_image', 'read_mask']
 
-_HOMES = dict(Bundle="bundle", InputError="core", Manifest="manifest", Segmentation="predict", Segmenter="predict",
-              make_phantom="phantom", read_image="data", read_mask="data")
+_HOMES = dict(Bundle='bundle', InputError='core', Manifest='manifest', Segmentation='predict', Segmenter='predict',
+              make_phantom='phantom', read_image='data', read_mask='data')
 
 
 if not TYPE_CHECKING: # a type checker should complain about names that are not there
     def __getattr__(name: str) -> Any:
         "A name of the front door, imported at first use, so that `import lesion_seg` costs nothing."
-        if name not in _HOMES: raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        if name not in _HOMES: raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+        value = getattr(import_module(f'{__name__}.{_HOMES[name]}'), name)
         globals()[name] = value
         return value
 

@@ -134,7 +134,8 @@ class Questions(anywidget.AnyWidget):
         return dict(result=self.result(text_in(q, 'key'))), []
 
     @question
-    def uncertainty(self, q: dict[str, Any], buffers: list[Any]) -> Answer: return self.session.uncertainty(text_in(q, 'key'))
+    def uncertainty(self, q: dict[str, Any], buffers: list[Any]) -> Answer:
+        return self.session.uncertainty(text_in(q, 'key'))
 
     @question
     def gradcam(self, q: dict[str, Any], buffers: list[Any]) -> Answer:
@@ -196,14 +197,16 @@ class LesionApp(Questions):
         self.session = session or Session()
         examples = [dict(name=name, title=title, text=text) for name, (title, text, _) in EXAMPLES.items()]
         thumbs = [encode_jpeg(make_phantom(seeds[-1], (180, 240)).image) for _, _, seeds in EXAMPLES.values()]
-        setup = dict(limits=asdict(self.session.limits), bundles=list(self.session.bundles), threshold=self.session.threshold, examples=examples)
+        setup = dict(limits=asdict(self.session.limits), bundles=list(self.session.bundles),
+                     threshold=self.session.threshold, examples=examples)
         super().__init__(setup=setup, thumbs=thumbs)
         self.on_msg(lambda _, content, buffers: self.send(*self.answer(content, buffers)))
 
     @classmethod
     def questions(cls) -> list[str]:
         "The names of all that can be asked."
-        return [name for base in cls.__mro__ for name, member in vars(base).items() if getattr(member, 'is_question', False) is True]
+        members = {name: member for base in cls.__mro__ for name, member in vars(base).items()}
+        return [name for name, member in members.items() if getattr(member, 'is_question', False) is True]
 
     def answer(self,
         content: Any, # a message from the page
@@ -218,11 +221,13 @@ class LesionApp(Questions):
             reply, out = getattr(self, content['do'])(content, buffers)
             return {**reply, 'id': number}, out
         except InputError as e: return failed(as_sentence(e))
-        except MemoryError: return failed('There is not enough memory for this: use a smaller photograph, or start over.')
+        except MemoryError:
+            return failed('There is not enough memory for this: use a smaller photograph, or start over.')
         except Exception as e:
             place = ''.join(traceback.format_tb(e.__traceback__))
             log.error('%s in the app\n%s', type(e).__name__, place)
-            return failed(f'Something went wrong in the program ({type(e).__name__}); the log of the server says where.')
+            kind = type(e).__name__
+            return failed(f'Something went wrong in the program ({kind}); the log of the server says where.')
 
 def as_sentence(
     e: InputError, # whose parts are a name, what is wrong with it, and what to do
@@ -242,7 +247,9 @@ def find_bundles(
     for place in places:
         folder = SHIPPED if str(place) == 'shipped' and not Path(place).exists() else Path(place)
         inside = [folder] if (folder / METADATA).is_file() else sorted(p.parent for p in folder.glob(f'*/{METADATA}'))
-        if not inside: raise InputError(place, 'holds no bundle', 'give a folder that `lesion_seg train` wrote, or one that holds such folders')
+        if not inside:
+            raise InputError(place, 'holds no bundle',
+                             'give a folder that `lesion_seg train` wrote, or one that holds such folders')
         for p in inside:
             name = p.name if p.name not in out else f'{p.parent.name}/{p.name}'
             out[name] = str(Bundle.load(p).path.resolve())
@@ -251,14 +258,17 @@ def find_bundles(
 def app_from_env() -> LesionApp: # for a kernel of the server
     "The app as the server was told to make it."
     settings = json.loads(os.environ.get(SETTINGS, '{}'))
-    return LesionApp(Session(settings.get('bundles'), Limits(**settings.get('limits', {})), threads=1))  # many readers share the cores
+    # Many readers share the cores
+    return LesionApp(Session(settings.get('bundles'), Limits(**settings.get('limits', {})), threads=1))
 
 # %% ../nbs/30_app.ipynb #60f34e49
-POLICY = ("default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; img-src 'self' blob: data:; "
-          "connect-src 'self'; frame-ancestors 'self'; form-action 'none'; base-uri 'none'")
+POLICY = ("default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+          "style-src 'self' 'unsafe-inline'; img-src 'self' blob: data:; connect-src 'self'; frame-ancestors 'self'; form-action 'none'; base-uri 'none'")
 TORNADO = {'websocket_max_message_size': 32 * 2 ** 20,  # a part of an upload, with room to spare
-           'disable_check_xsrf': True,  # there is no login to ride on, and with the check Voilà refuses to end the kernel of a page that was left
-           'headers': {'Content-Security-Policy': POLICY, 'Referrer-Policy': 'no-referrer', 'X-Content-Type-Options': 'nosniff'}}
+           # There is no login to ride on, and with the check Voilà refuses to end the kernel of a page that was left
+           'disable_check_xsrf': True,
+           'headers': {'Content-Security-Policy': POLICY, 'Referrer-Policy': 'no-referrer',
+                       'X-Content-Type-Options': 'nosniff'}}
 
 # %% ../nbs/30_app.ipynb #be4151ef
 class Guard:
@@ -275,7 +285,8 @@ class Guard:
         host: str, # with or without a port, as in the headers `Host` and (behind '://') `Origin`
     ) -> bool:
         "Is this one of our names, or a bare address?"
-        name = host.rsplit(':', 1)[0] if host.count(':') == 1 or host.startswith('[') and not host.endswith(']') else host
+        has_port = host.count(':') == 1 or host.startswith('[') and not host.endswith(']')
+        name = host.rsplit(':', 1)[0] if has_port else host
         try: return bool(ipaddress.ip_address(name.strip('[]')))
         except ValueError: return name.lower() in self.names
 
@@ -289,10 +300,12 @@ class Guard:
         if not self.knows(host): return 403, 'This server is not known by that name: start it with --allow-host NAME.'
         if origin and origin.partition('://')[2] != host: return 403, 'Requests from other pages are not answered.'
         site, mode = headers.get('Sec-Fetch-Site', 'none'), headers.get('Sec-Fetch-Mode', 'navigate')
-        if site not in ('same-origin', 'none') and mode != 'navigate': return 403, 'Requests from other pages are not answered.'
+        if site not in ('same-origin', 'none') and mode != 'navigate':
+            return 403, 'Requests from other pages are not answered.'
         if starts_kernel and (mode != 'navigate' or headers.get('Sec-Fetch-Dest', 'document') != 'document'):
             return 403, 'Only a visit opens the page.'
-        if starts_kernel and running >= self.sessions: return 503, 'All places are taken. Please come back in some minutes; nothing of yours is lost.'
+        if starts_kernel and running >= self.sessions:
+            return 503, 'All places are taken. Please come back in some minutes; nothing of yours is lost.'
         return None
 
 # %% ../nbs/30_app.ipynb #404d6488
@@ -307,9 +320,11 @@ def voila_config(
     return dict(
         Voila=dict(ip=host, port=port, port_retries=0, open_browser=browser, tornado_settings=TORNADO),
         VoilaConfiguration=dict(
-            template='lesion_seg', allow_template_override='NO', allow_theme_override='NO', strip_sources=True, show_tracebacks=False,
+            template='lesion_seg', allow_template_override='NO', allow_theme_override='NO',
+            strip_sources=True, show_tracebacks=False,
             file_allowlist=['(?!)'], file_denylist=['.*'],  # no file is served
-            extension_allowlist=['anywidget', '@jupyter-widgets/jupyterlab-manager', '@voila-dashboards/widgets-manager8'],
+            extension_allowlist=['anywidget', '@jupyter-widgets/jupyterlab-manager',
+                                 '@voila-dashboards/widgets-manager8'],
             preheat_kernel=kernels > 0, default_pool_size=kernels),
         MappingKernelManager=dict(cull_idle_timeout=60 * idle_minutes, cull_interval=60, cull_connected=True))
 
@@ -341,7 +356,8 @@ def guarded_voila(
                 visit = request.path in visits or request.path.startswith(f'{base}/voila/render/')
                 running = len(self.kernel_manager.list_kernel_ids()) - warm
                 refusal = guard.refusal(request.headers, visit, running)
-                if refusal: return self.app.get_handler_delegate(request, Refused, dict(status=refusal[0], sentence=refusal[1]))
+                if refusal:
+                    return self.app.get_handler_delegate(request, Refused, dict(status=refusal[0], sentence=refusal[1]))
                 return find(request, **kwargs)
 
             self.app.find_handler = guarded
@@ -359,9 +375,11 @@ def serve(
 ) -> None:
     "Serve the page until the process is stopped."
     from traitlets.config import Config
-    sys.path[:] = [p for p in sys.path if os.path.realpath(p or '.') != os.getcwd()]  # a `voila.py` in the current folder is nobody's module
+    # A `voila.py` in the current folder is nobody's module
+    sys.path[:] = [p for p in sys.path if os.path.realpath(p or '.') != os.getcwd()]
     os.environ[SETTINGS] = json.dumps(dict(bundles=find_bundles(bundles), limits=asdict(limits)))
-    os.environ['JUPYTER_PATH'] = os.pathsep.join(filter(None, [str(WEB), os.environ.get('JUPYTER_PATH')]))  # where Voilà finds the template
+    # Where Voilà finds the template
+    os.environ['JUPYTER_PATH'] = os.pathsep.join(filter(None, [str(WEB), os.environ.get('JUPYTER_PATH')]))
     os.environ['JUPYTER_CONFIG_DIR'] = os.environ['JUPYTER_CONFIG_PATH'] = str(WEB)  # and no settings of anybody else
     os.environ.setdefault('MALLOC_ARENA_MAX', '2')  # kernels give memory back sooner
     config = voila_config(**options)

@@ -19,41 +19,56 @@ import numpy as np
 from PIL import Image
 from .core import InputError, atomic_path, encode_jpeg
 from .data import read_image, resize_image
+from .keypoints import LONG_SIDE, KeyPoints, Placement, find_keypoints, keypoint_candidates, place
 from .layouts import LesionPair, Problem
 from .manifest import Manifest, components, write_csv
 
 # %% auto #0
-__all__ = ['SIDE', 'ORIENTATIONS', 'ORDER', 'FREQUENCY', 'KEPT', 'SPANS', 'WINDOWS', 'LEVELS', 'PAGE_HEAD', 'thumbnail',
-           'thumbnails', 'turned', 'cosines', 'descriptors', 'resemblance', 'candidates', 'best_views',
-           'sampling_matrix', 'through_window', 'detail', 'standardised', 'alignment_step', 'align', 'correlation',
-           'lit_area', 'middle_area', 'agreement', 'compare_at', 'confirm', 'Duplicate', 'find_duplicates',
-           'clusters_of', 'Leak', 'leaks_in', 'Audit', 'splits_by_id', 'audit_manifest', 'picture_element', 'pair_row',
-           'html_list', 'audit_page', 'save_audit']
+__all__ = ['SIDE', 'ORIENTATIONS', 'ORDER', 'FREQUENCY', 'KEPT', 'SPANS', 'WINDOWS', 'LEVELS', 'AGREEING', 'PAGE_HEAD', 'LIMITS',
+           'thumbnail', 'read_grey', 'Looks', 'look_at', 'turned', 'cosines', 'descriptors', 'resemblance',
+           'candidates', 'best_views', 'sampling_matrix', 'through_window', 'detail', 'standardised', 'alignment_step',
+           'align', 'correlation', 'lit_area', 'middle_area', 'agreement', 'compare_at', 'confirm', 'tile_transform',
+           'placed_agreement', 'describe_placement', 'placed_window', 'Duplicate', 'whole_duplicates',
+           'placed_duplicates', 'find_duplicates', 'clusters_of', 'Leak', 'leaks_in', 'Audit', 'splits_by_id',
+           'audit_manifest', 'picture_element', 'pair_row', 'html_list', 'audit_page', 'save_audit']
 
 # %% ../nbs/06_audit.ipynb #a673b484
 SIDE = 128 # of a thumbnail, in pixels
 
 def thumbnail(
+    grey: np.ndarray, # uint8 (H, W)
+) -> np.ndarray: # uint8 (SIDE, SIDE)
+    "A grey photograph, squashed to a small square."
+    return np.asarray(Image.fromarray(grey).resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+
+def read_grey(
     path: Path, # a photograph
-) -> np.ndarray: # uint8 (SIDE, SIDE), grey
-    "A photograph, squashed to a small grey square."
-    grey = Image.fromarray(read_image(path, at_least=2 * SIDE)).convert('L')
-    return np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+) -> np.ndarray: # uint8 (H, W), reduced, but at least twice as large as a thumbnail
+    "A photograph in grey."
+    return np.asarray(Image.fromarray(read_image(path, at_least=2 * SIDE)).convert('L'))
 
 # %% ../nbs/06_audit.ipynb #248b1c18
-def thumbnails(
+class Looks(NamedTuple):
+    "What is kept of the photographs of a manifest."
+    rows: list[int] # those that could be read
+    tiles: np.ndarray # uint8 (rows, SIDE, SIDE), their thumbnails
+    keypoints: list[KeyPoints] # of each of them
+    problems: list[Problem] # what could not be read
+
+def look_at(
     manifest: Manifest, # photographs
     threads: int | None = None, # that decode; None: as many as the machine offers
     progress: Callable[[Iterable], Iterable] = iter, # wraps the loop over photographs
-) -> tuple[list[int], np.ndarray, list[Problem]]: # rows that could be read, uint8 (rows, SIDE, SIDE), what could not
-    "Read all photographs of a manifest."
-    def read(p: LesionPair) -> np.ndarray | Problem:
-        try: return thumbnail(p.image)
+) -> Looks: # thumbnails and key points
+    "Read all photographs of a manifest once."
+    def read(p: LesionPair) -> tuple[np.ndarray, KeyPoints] | Problem:
+        try: grey = read_grey(p.image)
         except InputError as e: return Problem(p.id, 'unreadable photograph', str(e))
+        return thumbnail(grey), find_keypoints(grey)
     with ThreadPoolExecutor(threads) as pool: results = list(progress(pool.map(read, manifest.pairs)))
-    rows = [i for i, x in enumerate(results) if not isinstance(x, Problem)]
-    tiles = np.stack([results[i] for i in rows]) if rows else np.zeros((0, SIDE, SIDE), np.uint8)
-    return rows, tiles, [x for x in results if isinstance(x, Problem)]
+    good = {i: x for i, x in enumerate(results) if not isinstance(x, Problem)}
+    tiles = np.stack([x[0] for x in good.values()]) if good else np.zeros((0, SIDE, SIDE), np.uint8)
+    return Looks(list(good), tiles, [x[1] for x in good.values()], [x for x in results if isinstance(x, Problem)])
 
 # %% ../nbs/06_audit.ipynb #0ea2354e
 ORIENTATIONS = ('as it is', 'a quarter turn left', 'a half turn', 'a quarter turn right', 'mirrored along the diagonal',
@@ -296,42 +311,123 @@ def confirm(
         left = left[r >= enough]
     return p, out
 
+# %% ../nbs/06_audit.ipynb #51978060
+def tile_transform(
+    placed: Placement, # how a lies on b
+    a: tuple[int, int], # (height, width) of a, in pixels of its key points
+    b: tuple[int, int], # (height, width) of b
+) -> np.ndarray: # float (3, 3): from pixels of a's thumbnail to pixels of b's
+    "How one thumbnail lies on another."
+    def to_sides(size: tuple[int, int]) -> np.ndarray: # from pixels of a thumbnail to long sides
+        sx, sy = size[1] / LONG_SIDE / SIDE, size[0] / LONG_SIDE / SIDE
+        return np.array([[sx, 0, sx / 2], [0, sy, sy / 2], [0, 0, 1]])
+    flip = np.array([[-1, 0, a[1] / LONG_SIDE], [0, 1, 0], [0, 0, 1]]) if placed.mirrored else np.eye(3)
+    return np.linalg.inv(to_sides(b)) @ np.vstack([placed.matrix, [0, 0, 1]]) @ flip @ to_sides(a)
+
+def placed_agreement(
+    a: np.ndarray, # uint8 (SIDE, SIDE), a thumbnail
+    b: np.ndarray, # uint8 (SIDE, SIDE), another
+    transform: np.ndarray, # float (3, 3): from pixels of a to pixels of b
+) -> float: # correlation of details where both show skin; -1 where they share less than a tenth
+    "Lay one thumbnail on the other and compare their details."
+    import cv2
+    if abs(np.linalg.det(transform[:2, :2])) > 1: return placed_agreement(b, a, np.linalg.inv(transform))
+    def onto(x: np.ndarray) -> np.ndarray: return cv2.warpAffine(x, transform[:2], (SIDE, SIDE), flags=cv2.INTER_AREA)
+    part = (onto(lit_area(a)) > .99) * lit_area(b)
+    part = (cv2.erode(part.astype(np.uint8), np.ones((7, 7), np.uint8)) * 1.0)[None].astype(np.float32)
+    if part.mean() < .1: return -1.0
+    details = detail(np.stack([onto(a), b]).astype(np.float32))
+    return float((standardised(details[:1], part) * standardised(details[1:], part)).sum())
+
+# %% ../nbs/06_audit.ipynb #6ceaf074
+AGREEING = 8 # key points that have to move together
+
+def describe_placement(
+    placed: Placement, # how a lies on b
+) -> str: # such as 'turned left by 30 degrees'
+    "How to hold the first picture so that it lies on the second."
+    angle = round(placed.angle)
+    turn = f'turned {"left" if angle > 0 else "right"} by {abs(angle)} degrees' if angle else 'as it is'
+    return f'mirrored left to right, {turn}' if placed.mirrored else turn
+
+def placed_window(
+    placed: Placement, # how a lies on b
+    a: tuple[int, int], # (height, width) of a, in pixels of its key points
+    b: tuple[int, int], # (height, width) of b
+) -> tuple[float, float, float, float]: # top, left, height, width, in sides of b
+    "The smallest upright window of b that holds all that a shows."
+    corners = np.array([[0, 0, 1], [SIDE, 0, 1], [0, SIDE, 1], [SIDE, SIDE, 1]]) - [.5, .5, 0]
+    x, y, _ = (tile_transform(placed, a, b) @ corners.T + .5) / SIDE
+    return float(y.min()), float(x.min()), float(np.ptp(y)), float(np.ptp(x))
+
 # %% ../nbs/06_audit.ipynb #191031ae
 class Duplicate(NamedTuple):
     "Two photographs that show the same picture."
     image_a: str # id
     image_b: str # id
     correlation: float # of fine structure, where both show something, in [-1, 1]
-    orientation: str # how to hold `image_a`, one of `ORIENTATIONS`, so that it lies on `image_b`
+    orientation: str # how to hold `image_a` so that it lies on `image_b`, such as 'turned left by 30 degrees'
     window: tuple[float, float, float, float] # what it then shows of `image_b`: top, left, height, width, in sides
 
 # %% ../nbs/06_audit.ipynb #fafbc126
-def find_duplicates(
-    manifest: Manifest, # the photographs; masks are not read
-    at_least: float = 0.6, # correlation that makes a pair, in (0, 1]
-    most: int = 12, # candidates that are looked at closely, for each photograph
-    threads: int | None = None, # that decode; None: as many as the machine offers
-    progress: Callable[[Iterable], Iterable] = iter, # wraps the loop over photographs
-) -> tuple[list[Duplicate], list[Problem]]: # pairs, the most similar first, and files that could not be read
-    "Find photographs that are the same picture: turned, mirrored, compressed, scaled, brighter, cropped by some 12 % a side."
-    if not 0 < at_least <= 1:
-        raise InputError(f'at_least {at_least}', 'is not a correlation', 'give a number above 0 and up to 1')
-    if most < 1: raise InputError(f'most {most}', 'is too few', 'look at 1 candidate or more')
-    rows, tiles, problems = thumbnails(manifest, threads, progress)
-    if len(rows) < 2: return [], problems
+def whole_duplicates(
+    looks: Looks, # of all photographs
+    ids: Sequence[str], # of the rows in `looks`
+    at_least: float, # correlation that makes a pair
+    most: int, # candidates for each photograph
+) -> list[Duplicate]: # one for each pair
+    "Pairs that show nearly the same part of the same picture, in one of eight orientations."
+    tiles = looks.tiles
     coarse = tiles.reshape(len(tiles), SIDE // 2, 2, SIDE // 2, 2).mean((2, 4), dtype=np.float32)
     whole = np.stack([descriptors(turned(coarse, g)) for g in range(8)])
     views = np.stack([descriptors(coarse, w) for w in WINDOWS])
     pairs = candidates(whole, views, most, 0.8)
     turn, window = best_views(whole, views, pairs)
     window, r = confirm(tiles, pairs, turn, window)
-    ids = [manifest[i].id for i in rows]
     duplicates = []
     for k in np.flatnonzero(r >= at_least):
         i, j = pairs[k]
         y, x, h, w = (round(float(v), 3) for v in window[k])
         duplicates.append(Duplicate(ids[i], ids[j], round(float(r[k]), 4), ORIENTATIONS[turn[k]], (y, x, h, w)))
-    return sorted(duplicates, key=lambda d: (-d.correlation, d.image_a, d.image_b)), problems
+    return duplicates
+
+def placed_duplicates(
+    looks: Looks, # of all photographs
+    ids: Sequence[str], # of the rows in `looks`
+    at_least: float, # correlation that makes a pair
+    most: int, # candidates for each photograph
+    progress: Callable[[Iterable], Iterable] = iter, # wraps the loop over candidate pairs
+) -> list[Duplicate]: # one for each pair
+    "Pairs whose key points moved together: turned by any angle, cropped, shifted."
+    duplicates = []
+    for i, j in progress(keypoint_candidates(looks.keypoints, most)):
+        a, b = looks.keypoints[i], looks.keypoints[j]
+        placed = place(a, b)
+        if placed is None or placed.agreeing < AGREEING: continue
+        r = placed_agreement(looks.tiles[i], looks.tiles[j], tile_transform(placed, a.size, b.size))
+        if r < at_least: continue
+        y, x, h, w = (round(v, 3) for v in placed_window(placed, a.size, b.size))
+        duplicates.append(Duplicate(ids[i], ids[j], round(r, 4), describe_placement(placed), (y, x, h, w)))
+    return duplicates
+
+def find_duplicates(
+    manifest: Manifest, # the photographs; masks are not read
+    at_least: float = 0.6, # correlation that makes a pair, in (0, 1]
+    most: int = 12, # candidates that are looked at closely, for each photograph
+    threads: int | None = None, # that decode; None: as many as the machine offers
+    progress: Callable[[Iterable], Iterable] = iter, # wraps the loop over photographs, then that over candidates
+) -> tuple[list[Duplicate], list[Problem]]: # pairs, the most similar first, and files that could not be read
+    "Find photographs that are the same picture: turned, mirrored, cropped, shifted, compressed, scaled or brighter."
+    if not 0 < at_least <= 1:
+        raise InputError(f'at_least {at_least}', 'is not a correlation', 'give a number above 0 and up to 1')
+    if most < 1: raise InputError(f'most {most}', 'is too few', 'look at 1 candidate or more')
+    looks = look_at(manifest, threads, progress)
+    if len(looks.rows) < 2: return [], looks.problems
+    ids = [manifest[i].id for i in looks.rows]
+    duplicates = [*whole_duplicates(looks, ids, at_least, most)]
+    known = {frozenset(d[:2]) for d in duplicates}
+    duplicates += [d for d in placed_duplicates(looks, ids, at_least, most, progress) if frozenset(d[:2]) not in known]
+    return sorted(duplicates, key=lambda d: (-d.correlation, d.image_a, d.image_b)), looks.problems
 
 # %% ../nbs/06_audit.ipynb #74a93487
 def clusters_of(
@@ -381,7 +477,8 @@ class Audit:
     def __str__(self):
         counts = f'near-duplicate pairs {len(self.pairs)}, clusters {len(self.clusters)}, leaks {len(self.leaks)}'
         lines = [f'{self.images} photographs: {counts}']
-        for k in self.leaks: lines.append(f'leak: {k.image_a} ({k.split_a}) is the same picture as {k.image_b} ({k.split_b})')
+        for k in self.leaks:
+            lines.append(f'leak: {k.image_a} ({k.split_a}) is the same picture as {k.image_b} ({k.split_b})')
         return '\n'.join(lines + [f'unreadable: {p.detail}' for p in self.unreadable])
 
 # %% ../nbs/06_audit.ipynb #21ec8752
@@ -437,6 +534,9 @@ td, th { padding: .5rem 1rem .5rem 0; text-align: left; vertical-align: top; ove
 td, th { border-bottom: 1px solid #8886; }
 </style></head><body><h1>Near-duplicates</h1>"""
 
+LIMITS = ('Not found are: other photographs of the same lesion that share no hairs or pores, crops to less than about half '
+          'of a side, copies that were stretched or bent, and copies so blurred that no detail is left.')
+
 def html_list(
     title: str, # the heading
     lines: Sequence[str], # plain text
@@ -459,8 +559,8 @@ def audit_page(
     names = '<tr><th>a</th><th>b</th><th>correlation, and how a lies on b</th></tr>'
     table = f'<h2>Pairs</h2><table>{names}{rows}</table>' if rows else ''
     clusters = html_list('Clusters of more than two', [', '.join(c) for c in audit.clusters if len(c) > 2])
-    parts = [PAGE_HEAD, f'<p>{head}</p>', html_list('Leaks', leaks), clusters, table, html_list('Unreadable', unreadable)]
-    return ''.join(parts) + '</body></html>\n'
+    parts = [PAGE_HEAD, f'<p>{head}</p><p>{LIMITS}</p>', html_list('Leaks', leaks), clusters, table]
+    return ''.join(parts) + html_list('Unreadable', unreadable) + '</body></html>\n'
 
 # %% ../nbs/06_audit.ipynb #fc0001aa
 def save_audit(
@@ -473,8 +573,10 @@ def save_audit(
     folder = Path(folder)
     content = asdict(audit) | {k: [x._asdict() for x in getattr(audit, k)] for k in ('pairs', 'leaks', 'unreadable')}
     columns = ('image_a', 'image_b', 'correlation')
-    with atomic_path(folder / 'duplicates.json') as f: f.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
+    with atomic_path(folder / 'duplicates.json') as f:
+        f.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
     with atomic_path(folder / 'duplicates.csv') as f:
         write_csv([{k: getattr(d, k) for k in columns} for d in audit.pairs], columns, f)
-    with atomic_path(folder / 'duplicates.html') as f: f.write_text(audit_page(audit, manifest, column), encoding='utf-8')
+    with atomic_path(folder / 'duplicates.html') as f:
+        f.write_text(audit_page(audit, manifest, column), encoding='utf-8')
     return folder / 'duplicates.html'

@@ -30,17 +30,13 @@ import numpy as np
 from filelock import FileLock
 from .bundle import METADATA, Bundle
 from lesion_seg.core import (
-    DICOM,
-    HEAD,
     InputError,
     atomic_path,
     cores,
-    is_readable,
-    open_file,
+    is_photograph,
     read_rows,
     safe_stem,
     sha256,
-    sniff,
     writing,
 )
 from .predict import KINDS, Segmentation, Segmenter
@@ -48,16 +44,16 @@ from .predict import KINDS, Segmentation, Segmenter
 # %% auto #0
 __all__ = ['MASK_FORMATS', 'COLUMNS', 'FolderWalk', 'Finder', 'list_inputs', 'Counts', 'Shards', 'Plan', 'write_list',
            'shard_offsets', 'even_size', 'place_to_work', 'read_plan', 'check_same', 'make_plan', 'encode_rle',
-           'decode_rle', 'write_rows', 'name_as_text', 'with_spacing', 'failure_row', 'result_row', 'Watch',
-           'predict_shard', 'opened', 'deaf_children', 'begin_work', 'Job', 'run_in_processes', 'RayWorker',
-           'run_on_ray', 'parse_share', 'BatchResult', 'segment_folder']
+           'decode_rle', 'write_rows', 'name_as_text', 'failure_row', 'result_row', 'Watch', 'predict_shard', 'opened',
+           'deaf_children', 'begin_work', 'Job', 'run_in_processes', 'RayWorker', 'run_on_ray', 'parse_share',
+           'BatchResult', 'segment_folder']
 
 # %% ../nbs/27_batch.ipynb #127028ac
 class FolderWalk:
     "Goes through folders by name and remembers where it was."
     def __init__(self,
         skip: str | Path = '', # a folder to leave out, such as that of the results
-        wanted: Callable[[str], bool] = is_readable, # which files of a folder are photographs
+        wanted: Callable[[str], bool] = is_photograph, # which files of a folder are photographs
     ):
         self.skip, self.wanted = os.path.realpath(skip) if skip else '', wanted
         self.entered: set[tuple[int, ...]] = set()
@@ -428,18 +424,6 @@ def name_as_text(
     "A file name as a table can hold it."
     return os.fsencode(name).decode('utf-8', 'backslashreplace')
 
-def with_spacing(
-    result: Segmentation, # of a file
-    path: str | Path, # that file
-) -> Segmentation: # the same, unless it knew no millimetres and the file does
-    "The result with the size of a pixel, where a DICOM header gives it."
-    if result.spacing is not None: return result
-    with open_file(path) as f:
-        if sniff(f.read(HEAD)) is not DICOM: return result
-    from lesion_seg.dicom import dicom_summary
-    spacing = dicom_summary(Path(path)).get('pixel_spacing')
-    return replace(result, spacing=tuple(spacing)) if spacing else result
-
 def failure_row(
     name: str, # of the input, as the list has it
     path: str, # under which it was opened
@@ -535,7 +519,7 @@ def predict_shard(
                 if plan.masks == 'png':
                     (place/'masks'/file).write_bytes(KINDS['mask'][1](result))
                     mask = dict(mask=f'masks/{index:06d}/{file}')
-                rows.append(result_row(name, with_spacing(result, path), **mask))
+                rows.append(result_row(name, result, **mask))
             watch.step()
         counts = Counts(len(rows), sum(r['status'] == 'failed' for r in rows))
         write_rows(
@@ -704,7 +688,7 @@ class BatchResult:
 def segment_folder(
     sources: str | Path | Iterable[str | Path], # see `list_inputs`
     out: str | Path, # folder of the results; one that holds an unfinished batch goes on
-    bundle: str | Path | Bundle | None = None, # a bundle or its folder; None: the one that comes with the package
+    bundle: str | Path | Bundle | None = None, # a bundle, its folder, or that of a run; None: the shipped one
     masks: str = 'png', # 'png': files; 'rle': in the rows; 'none'
     shard_size: int | None = None, # inputs in a shard: what a kill may cost; None: at most 256, even over the jobs
     shard: str = '1/1', # 'i/n': only each n-th shard, beginning with the i-th, for schedulers
@@ -721,7 +705,7 @@ def segment_folder(
     begin = time.perf_counter()
     part, parts = parse_share(shard)
     if workers is not None and workers < 1: raise InputError(f'workers {workers}', 'is too few', 'give at least 1')
-    model = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle) if bundle else Bundle.shipped()
+    model = Bundle.open(bundle)
     home = model.path.resolve()
     # what is wrong with model or options shows now
     opened(home, precision).predict(np.zeros((32, 32, 3), np.uint8), **options)

@@ -20,12 +20,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from .core import InputError, atomic_path, printable, sha256, writing
+from .untrusted import check_onnx, read_header
 
 if TYPE_CHECKING: from torch import Tensor, nn
 
 # %% auto #0
 __all__ = ['SCHEMA', 'METADATA', 'WEIGHTS', 'MODEL_CARD', 'ONNX', 'ONNX_DECODER', 'ONNX_INT8', 'SHIPPED', 'MAX_METADATA_BYTES',
-           'REQUIRED', 'OPTIONAL', 'MAX_SIZE', 'MAX_NUMBER', 'MAX_LIST', 'MAX_TEXT', 'RULES', 'LIBRARIES',
+           'REQUIRED', 'OPTIONAL', 'MAX_SIZE', 'MAX_NUMBER', 'MAX_LIST', 'MAX_TEXT', 'RULES', 'CHECKED', 'LIBRARIES',
            'Calibration', 'check_metadata', 'Bundle', 'versions', 'code_commit', 'replace_folder', 'save_bundle',
            'revise']
 
@@ -145,7 +146,7 @@ def check_metadata(
                          problems)
     return metadata
 
-# %% ../nbs/12_bundle.ipynb #3a3fb932
+# %% ../nbs/12_bundle.ipynb #adbf8c82
 @dataclass(frozen=True)
 class _Metadata:
     "What bundle.json says, by name."
@@ -196,6 +197,18 @@ class _Metadata:
 # %% ../nbs/12_bundle.ipynb #b91e6fc5
 class _Network(_Metadata):
     "The network of a bundle."
+    def expected_shapes(self) -> dict[str, tuple[int, ...]]: # empty where they cannot be told
+        "The shapes of the weights that the architecture asks for; nothing is allocated (imports torch)."
+        import torch
+        from lesion_seg.unet import build_model
+        try:
+            with torch.device('meta'): ghost = build_model(self.architecture)
+        except InputError as e:
+            problem = f'does not fit the architecture in {METADATA} ({e})'
+            raise InputError(self.path/WEIGHTS, problem, 'save the bundle again') from e
+        except (RuntimeError, NotImplementedError, TypeError, ValueError): return {}
+        return {k: tuple(v.shape) for k, v in ghost.state_dict().items()}
+
     def model(self,
         network: nn.Module | None = None, # your own module, for an architecture that this package cannot build
     ) -> nn.Module: # in evaluation mode, on the CPU
@@ -209,18 +222,67 @@ class _Network(_Metadata):
             kind = self.architecture.get('network', 'unknown')
             raise InputError(self.path, f'holds a network that this package cannot build ({kind})',
                              'give the module itself with `network=...`, or predict with the exported model.onnx')
+        shapes, expected = read_header(weights), {} if network else self.expected_shapes()
+        wrong = [k for k in expected.keys() | shapes.keys() if expected.get(k) != shapes.get(k)] if expected else []
+        if wrong:
+            first = min(wrong)
+            reason = f'{printable(first, 300)} is {shapes.get(first, "missing")}, not {expected.get(first, "there")}'
+            problem = f'does not fit the architecture in {METADATA} ({reason})'
+            raise InputError(weights, problem, 'save the bundle again')
         try:
             model = build_model(self.architecture) if network is None else copy.deepcopy(network)
             state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(weights).items()}
             model.load_state_dict(state, strict=True)
         except (SafetensorError, RuntimeError, TypeError, ValueError) as e:
-            reason = str(e).splitlines()[0][:200]
-            raise InputError(weights, f'does not fit the architecture in {METADATA} ({reason})',
-                             'save the bundle again') from e
+            problem = f'does not fit the architecture in {METADATA} ({str(e).splitlines()[0][:200]})'
+            raise InputError(weights, problem, 'save the bundle again') from e
         return (model if network is None else OwnNetwork(model, self.size)).eval()
 
+# %% ../nbs/12_bundle.ipynb #f15a5b36
+CHECKED: set[str] = set() # digests of exported files that were found harmless, so that each is looked at once
+
+class _Shown(_Network):
+    "The exported files of a bundle, and how it is shown."
+    def file(self,
+        name: str, # such as 'model.onnx'
+    ) -> Path: # raises `InputError` when it is not there or not the one that the metadata name
+        "An exported file."
+        path = self.path/name
+        digest = self.info.get('onnx', {}).get('sha256', {}).get(name)
+        if digest is None or not path.is_file():
+            how = ' --quantize static' if name == ONNX_INT8 else ''
+            raise InputError(path, f'is missing, this bundle has no {name}',
+                             f'make it with `lesion_seg export {self.path}{how}`')
+        if sha256(path) != digest:
+            raise InputError(path, f'differs from the digest in {METADATA} (cut or swapped)', 'copy the bundle again')
+        if self.path != SHIPPED and path.suffix == '.onnx' and digest not in CHECKED:
+            check_onnx(path, self.size)
+            CHECKED.add(digest)
+        return path
+
+    def __repr__(self) -> str:
+        name = printable(self.architecture['name'], 300)
+        return f'Bundle({name}, {self.size} px, threshold {self.threshold:g}, at {printable(str(self.path))})'
+
+    def _repr_html_(self) -> str:
+        training = self.info['training']
+        exported = self.info.get('onnx', {}).get('sha256', {})
+        arguments = ', '.join(f'{k}={v}' for k, v in self.architecture.items() if k != 'name')
+        rows = {
+            'architecture': f'{self.architecture["name"]} ({arguments})',
+            'input': f'{self.size} x {self.size} pixels',
+            'threshold': f'{self.threshold:g}',
+            'temperature': f'{self.temperature:g}',
+            'trained on': training.get('data', 'not said'),
+            'licence': training.get('licence', 'unknown'),
+            'exported': ', '.join(exported) or 'no',
+            'weights': f'{self.info["weights_sha256"][:12]}...',
+            'folder': self.path}
+        cells = (f'<tr><th>{k}</th><td>{html.escape(printable(str(v)))}</td></tr>' for k, v in rows.items())
+        return f'<table>{"".join(cells)}</table>'
+
 # %% ../nbs/12_bundle.ipynb #86a735f5
-class Bundle(_Network):
+class Bundle(_Shown):
     "A trained model on disk: a folder with its metadata and its weights."
 
     @classmethod
@@ -265,41 +327,6 @@ class Bundle(_Network):
     def shipped(cls) -> Bundle:
         "The model that comes with the package."
         return cls.load(SHIPPED)
-
-    def file(self,
-        name: str, # such as 'model.onnx'
-    ) -> Path: # raises `InputError` when it is not there or not the one that the metadata name
-        "An exported file."
-        path = self.path/name
-        digest = self.info.get('onnx', {}).get('sha256', {}).get(name)
-        if digest is None or not path.is_file():
-            how = ' --quantize static' if name == ONNX_INT8 else ''
-            raise InputError(path, f'is missing, this bundle has no {name}',
-                             f'make it with `lesion_seg export {self.path}{how}`')
-        if sha256(path) != digest:
-            raise InputError(path, f'differs from the digest in {METADATA} (cut or swapped)', 'copy the bundle again')
-        return path
-
-    def __repr__(self) -> str:
-        name = printable(self.architecture['name'], 300)
-        return f'Bundle({name}, {self.size} px, threshold {self.threshold:g}, at {printable(str(self.path))})'
-
-    def _repr_html_(self) -> str:
-        training = self.info['training']
-        exported = self.info.get('onnx', {}).get('sha256', {})
-        arguments = ', '.join(f'{k}={v}' for k, v in self.architecture.items() if k != 'name')
-        rows = {
-            'architecture': f'{self.architecture["name"]} ({arguments})',
-            'input': f'{self.size} x {self.size} pixels',
-            'threshold': f'{self.threshold:g}',
-            'temperature': f'{self.temperature:g}',
-            'trained on': training.get('data', 'not said'),
-            'licence': training.get('licence', 'unknown'),
-            'exported': ', '.join(exported) or 'no',
-            'weights': f'{self.info["weights_sha256"][:12]}...',
-            'folder': self.path}
-        cells = (f'<tr><th>{k}</th><td>{html.escape(printable(str(v)))}</td></tr>' for k, v in rows.items())
-        return f'<table>{"".join(cells)}</table>'
 
 # %% ../nbs/12_bundle.ipynb #04f45993
 LIBRARIES = ('lesion_seg', 'torch', 'fastai', 'timm', 'albumentations', 'numpy')

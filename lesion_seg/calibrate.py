@@ -166,6 +166,7 @@ def calibration_warnings(
     n: int, # images that were fitted on
     temperature: float, # as it was fitted
     bounds: tuple[float, float] = TEMPERATURES, # where it was sought
+    empty: int = 0, # masks without any lesion, at the size of the maps
 ) -> list[str]: # plain sentences without a full stop; none where all is well
     "What a reader has to know about a fit."
     warnings = []
@@ -178,6 +179,9 @@ def calibration_warnings(
         warnings.append(f'the temperature {temperature:.2f} lies at the limit of what is sought ({low:g} to {high:g}): '
                         'the masks and the predictions hardly agree, or agree in every pixel; '
                         'look at them before you use it')
+    if empty:
+        warnings.append(f'{empty} of {n} masks hold no lesion at the size of the network: nothing was learned from '
+                        'their borders; look whether their lesions are too small or the masks wrong')
     return warnings
 
 # %% ../nbs/18_calibrate.ipynb #27aaac99
@@ -202,4 +206,4 @@ def fit_calibration(
                 border_cross_entropy=[cross_entropy(in_band(maps), in_band(masks)) for maps in (probabilities, after)],
                 jaccard=[float(mean_jaccard(probabilities, masks, [0.5])[0]),
                          float(mean_jaccard(after, masks, [threshold])[0])],
-                warnings=calibration_warnings(len(masks), temperature))
+                warnings=calibration_warnings(len(masks), temperature, empty=sum(not np.any(m) for m in masks)))

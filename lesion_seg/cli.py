@@ -4,6 +4,7 @@
 
 # %% ../nbs/32_cli.ipynb #bcc817dc
 from __future__ import annotations
+import csv
 import io
 import json
 import logging
@@ -12,10 +13,11 @@ import re
 import socket
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 from .config import Config, config_yaml, load_config, setup_logging
 from lesion_seg.core import (
@@ -27,26 +29,28 @@ from lesion_seg.core import (
     list_photographs,
     open_file,
     printable,
+    safe_cell,
     sniff,
     unique_stems,
     writing,
 )
 from .manifest import SPLITS, Manifest, make_split
-from .predict import ALL_KINDS, KINDS, Segmentation
+from .predict import ALL_KINDS, KINDS, Segmentation, json_bytes
 
 if TYPE_CHECKING:
+    from lesion_seg.bundle import Bundle
     from lesion_seg.records import RecordReader
 
 # %% auto #0
 __all__ = ['app', 'ConfigOpt', 'SetOpt', 'JsonOpt', 'BundleArg', 'TableArg', 'VersionOpt', 'ABOUT', 'ThresholdOpt',
            'PrecisionOpt', 'TtaOpt', 'LargestOpt', 'FillOpt', 'ImagesArg', 'ModelOpt', 'ResultsOpt', 'SaveOpt',
-           'ReviewOpt', 'SegOpt', 'FractionalOpt', 'MillimetresOpt', 'BatchOpt', 'MasksOpt', 'WorkersOpt', 'ShardOpt',
-           'RayOpt', 'say', 'answer', 'shown', 'progress_bar', 'complaint', 'main', 'show_version', 'keep_settings',
-           'settings', 'find_bundle', 'open_table', 'subset_of', 'parse_size', 'phantom', 'download', 'parse_values',
-           'parse_fractions', 'keep_duplicates_together', 'split', 'records', 'log_epoch', 'starting_weights', 'train',
-           'calibrate', 'check_threshold', 'evaluate', 'export', 'benchmark', 'find_photographs', 'parse_kinds',
-           'dicom_header', 'Results', 'segment_archive', 'segment', 'check_port', 'web_app', 'demo', 'installation',
-           'info']
+           'ReviewOpt', 'SegOpt', 'FractionalOpt', 'MillimetresOpt', 'FrameOpt', 'BatchOpt', 'MasksOpt', 'WorkersOpt',
+           'ShardOpt', 'RayOpt', 'say', 'answer', 'shown', 'progress_bar', 'complaint', 'main', 'show_version',
+           'keep_settings', 'settings', 'open_table', 'subset_of', 'not_shipped', 'parse_size', 'phantom', 'download',
+           'parse_values', 'parse_fractions', 'keep_duplicates_together', 'split', 'records', 'log_epoch',
+           'starting_weights', 'has_packaged_encoder', 'train', 'calibrate', 'check_threshold', 'evaluate', 'export',
+           'benchmark', 'Photograph', 'find_photographs', 'predict_photographs', 'parse_kinds', 'dicom_header',
+           'Outputs', 'Results', 'segment_archive', 'segment', 'check_port', 'web_app', 'demo', 'installation', 'info']
 
 # %% ../nbs/32_cli.ipynb #de899a6e
 app = typer.Typer(
@@ -60,8 +64,9 @@ app = typer.Typer(
 def say(
     text: Any, # how it goes
 ) -> None:
-    "Tell people something, on stderr."
+    "Tell people something, on stderr and in the log file."
     print(printable(str(text), 100_000), file=sys.stderr)
+    logging.getLogger('lesion_seg').info(printable(str(text)), extra=dict(file_only=True))
 
 def answer(
     result: dict[str, Any], # for programs
@@ -70,6 +75,8 @@ def answer(
 ) -> None:
     "The result of a command, on stdout."
     print(json.dumps(result) if as_json else printable(text, 100_000))
+    last = printable(text).splitlines()[-1:] or ['done']
+    logging.getLogger('lesion_seg').info(last[0], extra=dict(file_only=True, facts=dict(result=result)))
 
 def shown(
     name: Any, # a path
@@ -152,7 +159,7 @@ ConfigOpt = Annotated[Path | None, typer.Option('--config', show_default=False,
 SetOpt = Annotated[list[str] | None, typer.Option('--set', show_default=False,
     help='Override one setting: section.key=value. May be repeated.')]
 JsonOpt = Annotated[bool, typer.Option('--json', help='Print the result as JSON.')]
-BundleArg = Annotated[Path, typer.Argument(show_default=False,
+BundleArg = Annotated[str, typer.Argument(show_default=False,
     help="The folder that `lesion_seg train` wrote, a bundle, or 'shipped' for the package's own.")]
 TableArg = Annotated[Path | None, typer.Argument(show_default=False,
     help='Table with splits from `lesion_seg split`, or a folder of records; else paths.manifest.')]
@@ -195,16 +202,6 @@ def settings(
     setup_logging(cfg.logging)
     return cfg
 
-# %% ../nbs/32_cli.ipynb #79455b3d
-def find_bundle(
-    path: Path | None, # a bundle, the folder of a run that holds one, or 'shipped'; None: the package's own
-) -> Path: # a folder that should hold a bundle
-    "The bundle that was asked for."
-    from lesion_seg.bundle import SHIPPED
-    if path is None or (str(path) == 'shipped' and not path.exists()): return SHIPPED
-    inside = path/'bundle'
-    return inside if inside.is_dir() and not (path/'bundle.json').exists() else path
-
 # %% ../nbs/32_cli.ipynb #255bc6e4
 def open_table(
     path: str | Path, # .csv, .parquet, a folder of photographs and masks, or one of records
@@ -221,16 +218,29 @@ def subset_of(
     table: Manifest | RecordReader, # with splits
     part: str, # 'train', 'valid', 'test' or 'all'
     name: Any, # what to call the table in a sentence
-) -> Any: # what `table` is, never empty; raises `InputError`
+) -> Manifest: # never empty; raises `InputError`
     "One split of a table."
     choices = (*SPLITS, 'all')
     if part not in choices: raise InputError(f'--split {part}', 'is not a split', f'choose one of {", ".join(choices)}')
     chosen = table if part == 'all' else table.subset(part)
     if not len(chosen):
-        raise InputError(
-            name, f'holds no image in split {part!r}', 'choose another --split, or divide it with `lesion_seg split`'
-        )
-    return chosen
+        remedy = 'choose another --split, or divide it with `lesion_seg split`'
+        raise InputError(name, f'holds no image in split {part!r}', remedy)
+    if isinstance(chosen, Manifest): return chosen
+    side = chosen.size
+    if side:
+        say(f'{shown(name)}: the records hold {side} x {side} pixels, and that is the size at which they are compared')
+    return chosen.manifest()
+
+def not_shipped(
+    bundle: Bundle, # about to be changed
+    instead: str, # what to do
+) -> Bundle: # the same; raises `InputError`
+    "Refuse to change the model inside the package."
+    from lesion_seg.bundle import SHIPPED
+    if bundle.path.resolve() == SHIPPED.resolve():
+        raise InputError('the shipped bundle', 'belongs to the package and is not changed', instead)
+    return bundle
 
 # %% ../nbs/32_cli.ipynb #6490133c
 def parse_size(
@@ -343,7 +353,12 @@ def keep_duplicates_together(
 ) -> tuple[Manifest, dict[str, Any]]: # near-duplicates in one group, and what was found
     "Look for photographs that are nearly the same, and make one group of them."
     from lesion_seg.audit import audit_manifest, save_audit
-    with progress_bar('looking for near-duplicates'): audited = audit_manifest(manifest, column)
+    with progress_bar('looking for near-duplicates', len(manifest)) as step:
+        def counted(items: Iterable[Any]) -> Iterator[Any]:
+            for i, item in enumerate(items, 1):
+                yield item
+                step(i)
+        audited = audit_manifest(manifest, column, progress=counted)
     page = save_audit(folder, audited, manifest, column)
     say(f'{audited}\nthe report, with thumbnails, is {shown(page)}')
     leaks = [leak._asdict() for leak in audited.leaks]
@@ -361,8 +376,15 @@ def split(
         help='Fractions of train, valid and test; else those of the configuration.')] = None,
     seed: Annotated[int | None, typer.Option(
         min=0, show_default=False, help="Same seed, same split; else the configuration's.")] = None,
+    group: Annotated[list[str] | None, typer.Option(show_default=False,
+        help='Keep together what shares a value in this column; else patients and lesions. Repeatable.')] = None,
+    image_column: Annotated[str | None, typer.Option(show_default=False,
+        help="A table's column of photographs, if not found by its name.")] = None,
+    mask_column: Annotated[str | None, typer.Option(show_default=False,
+        help="A table's column of masks, if not found by its name.")] = None,
     table: Annotated[Path | None, typer.Option(show_default=False,
         help='Metadata to join by image id: patients, lesions, official splits.')] = None,
+    partial: Annotated[bool, typer.Option('--partial', help='Let photographs be missing in that table.')] = False,
     on: Annotated[str | None, typer.Option(
         show_default=False, help="The table's column of image ids, if not found by itself.")] = None,
     official: Annotated[str | None, typer.Option(show_default=False, help='A column with an official split.')] = None,
@@ -379,22 +401,27 @@ def split(
     cfg = settings(ctx, config, set_)
     shares: tuple[float, ...] | None = (cfg.data.train_split, cfg.data.val_split, cfg.data.test_split)
     if fractions or official: shares = parse_fractions(fractions) if fractions else None
-    manifest = Manifest.load(source)
+    manifest = Manifest.load(source, image_column, mask_column)
     manifest.check(full=full)
-    if table: manifest = manifest.join(table, on)
+    if table: manifest = manifest.join(table, on, partial)
     more: dict[str, Any] = {}
     if audited:
         manifest, more = keep_duplicates_together(manifest, official or 'split', out.with_name(f'{out.stem}_audit'))
     chosen_seed = cfg.project.seed if seed is None else seed
     done, report = make_split(
-        manifest, shares, chosen_seed, official=official, as_split=parse_values(as_), duplicates=duplicates
+        manifest,
+        shares,
+        chosen_seed,
+        official=official,
+        as_split=parse_values(as_),
+        duplicates=duplicates,
+        group_by=group,
     )
     with writing(out): out.parent.mkdir(parents=True, exist_ok=True)
     done.save(out)
     counts = {s: len(done.subset(s)) for s in SPLITS}
-    answer(
-        dict(manifest=str(out), images=counts, digest=done.digest) | more, as_json, f'{report}\nwritten to {shown(out)}'
-    )
+    facts = dict(manifest=str(out), images=counts, grouping=report.grouping, digest=done.digest)
+    answer(facts | more, as_json, f'{report}\nwritten to {shown(out)}')
 
 # %% ../nbs/32_cli.ipynb #eeda26c3
 @app.command()
@@ -433,21 +460,25 @@ def log_epoch(
 
 def starting_weights(
     cfg: Config, # model and training.start
-) -> tuple[Path | None, str]: # the bundle to start from, and what to say about it
-    "Where a training begins."
+) -> str | None: # 'shipped', or the bundle that was named; None: none
+    "The bundle that a training begins from."
     from lesion_seg.bundle import Bundle
     start = cfg.training.start
-    if start not in ('auto', 'shipped', None): return find_bundle(Path(start)), f'the weights of {shown(start)}'
-    shipped = Bundle.shipped()
-    if start and cfg.model.fits(shipped.architecture): return shipped.path, 'the shipped weights'
-    if start == 'shipped':
-        raise InputError(
-            'training.start shipped',
-            'the shipped model is another network than the one configured',
-            'leave model at its defaults',
-        )
-    encoder = cfg.model.architecture == 'lesion_unet' and cfg.model.pretrained
-    return None, 'fresh weights' + (' over an encoder that has seen ImageNet' if encoder else '')
+    if start not in ('auto', 'shipped'): return start
+    if cfg.model.fits(Bundle.shipped().architecture): return 'shipped'
+    if start == 'auto': return None
+    remedy = 'leave the section model at its defaults'
+    raise InputError('training.start shipped', 'the shipped model is another network than the one configured', remedy)
+
+def has_packaged_encoder(
+    cfg: Config, # model
+) -> bool: # False for the classic network, too
+    "Are ImageNet weights for this encoder installed?"
+    from lesion_seg.unet import packaged_weights
+    if cfg.model.architecture != 'lesion_unet': return False
+    try: packaged_weights(cfg.model.encoder)
+    except InputError: return False
+    return True
 
 # %% ../nbs/32_cli.ipynb #6b75020c
 @app.command()
@@ -459,29 +490,33 @@ def train(
     config: ConfigOpt = None, set_: SetOpt = None, as_json: JsonOpt = False,
 ) -> None:
     "Train a segmenter and save the best epoch as a bundle; an interrupted run goes on where it was."
-    from lesion_seg import train as training
-    from lesion_seg.loss import DiceBCELoss
+    from lesion_seg.train import train_model
     cfg = settings(ctx, config, set_)
     first = os.environ.get('RANK', '0') == '0' # of the processes of a launch
     table = open_table(manifest or cfg.paths.manifest)
-    start, origin = starting_weights(cfg)
-    if first: logging.getLogger('lesion_seg').info(f'training starts from {origin}')
-    weights = cfg.training.loss_weights
+    start = starting_weights(cfg)
+    log = logging.getLogger('lesion_seg')
+    model = cfg.model.arguments()
+    if cfg.training.start == 'auto' and not start:
+        if cfg.model.pretrained is None and has_packaged_encoder(cfg): model['pretrained'] = True
+        origin = 'an encoder that knows ImageNet' if model.get('pretrained') else 'fresh ones'
+        if first: log.info(f'the shipped weights do not fit the network that is configured, so it begins with {origin}')
     with redirect_stdout(sys.stderr): # fastai's callbacks print; stdout is for the result
-        bundle = training.train_model(
+        bundle = train_model(
             table,
             out or cfg.paths.run_dir,
-            cfg.model.arguments(),
+            model,
             size=cfg.data.image_size,
             bs=cfg.data.batch_size,
             augs=cfg.augmentation.arguments(),
-            loss=DiceBCELoss(weights.dice, weights.bce),
+            loss=cfg.training.loss_arguments(),
             seed=cfg.project.seed,
             start=start,
             num_workers=cfg.data.num_workers,
             licence=cfg.data.licence,
             progress=sys.stderr.isatty() and first,
             report=log_epoch,
+            say=log.info,
             **cfg.training.arguments(),
         )
     scores = bundle.info['metrics']['valid']
@@ -492,19 +527,21 @@ def train(
 @app.command()
 def calibrate(
     ctx: typer.Context,
-    bundle: Annotated[Path, typer.Argument(
+    bundle: Annotated[str, typer.Argument(
         show_default=False, help='The folder that `lesion_seg train` wrote, or a bundle; its metadata is revised.')],
     manifest: TableArg = None,
     part: Annotated[str, typer.Option('--split', help='The split to fit on; never the one to report on.')] = 'valid',
     config: ConfigOpt = None, set_: SetOpt = None, as_json: JsonOpt = False,
 ) -> None:
     "Fit a bundle's threshold and temperature on images that it was not trained on."
+    from lesion_seg.bundle import Bundle
     from lesion_seg.report import calibrate_bundle
     cfg = settings(ctx, config, set_)
+    model = not_shipped(Bundle.open(bundle), 'train one of your own, or copy its folder and calibrate the copy')
     name = manifest or cfg.paths.manifest
     chosen = subset_of(open_table(name), part, name)
     with progress_bar('calibrating'):
-        fit = calibrate_bundle(find_bundle(bundle), chosen, part, say=say).info['metrics']['calibration']
+        fit = calibrate_bundle(model, chosen, part, say=say).info['metrics']['calibration']
     before, after = fit['jaccard']
     answer(
         fit,
@@ -552,12 +589,13 @@ def evaluate(
     config: ConfigOpt = None, set_: SetOpt = None, as_json: JsonOpt = False,
 ) -> None:
     "Score a bundle on images with masks: mean, intervals, failures, pictures of the worst cases."
+    from lesion_seg.bundle import Bundle
     from lesion_seg.evaluate import text_report
     from lesion_seg.report import evaluate_manifest, save_evaluation
     cfg = settings(ctx, config, set_)
     name = manifest or cfg.paths.manifest
     chosen = subset_of(open_table(name), part, name)
-    model = find_bundle(bundle)
+    model = Bundle.open(bundle)
     options = cfg.prediction.arguments(threshold=threshold, tta=tta, largest=largest, fill_holes=fill_holes)
     options['precision'] = precision or cfg.prediction.precision
     with_distances = cfg.evaluation.distances if distances is None else distances
@@ -594,16 +632,18 @@ def export(
         raise InputError('--floats', 'does not go with --quantize, whose files take uint8', 'leave one of them out')
     if calibration and not quantize:
         raise InputError('--calibration', 'is for --quantize only', 'give --quantize static as well, or leave it out')
-    model = Bundle.load(find_bundle(bundle))
+    model = Bundle.open(bundle)
     if quantize is None:
-        with progress_bar(f'exporting at opset {opset}'): file = export_onnx(model, out, opset, floats)
+        if out is None: not_shipped(model, 'name a file with --out')
+        with progress_bar(f'exporting at opset {opset}'): file = export_onnx(model, out, opset, floats, say)
     else:
         from lesion_seg.quantize import quantize_onnx, training_images
+        if out is None: not_shipped(model, 'name a file with --out')
         photographs: dict[str, Any] = {}
         if calibration:
             photographs = dict(images=training_images(Manifest.load(calibration), n), source='training photographs')
         with progress_bar('quantizing'):
-            if 'onnx' not in model.info: model = Bundle.load(export_onnx(model, opset=opset).parent)
+            if 'onnx' not in model.info: model = Bundle.load(export_onnx(model, opset=opset, say=say).parent)
             file = quantize_onnx(model, path=out, method=quantize, n=n, say=say, **photographs)
     size = file.stat().st_size
     answer(
@@ -615,7 +655,7 @@ def export(
 # %% ../nbs/32_cli.ipynb #bbb93f59
 @app.command()
 def benchmark(
-    bundle: Annotated[Path | None, typer.Argument(
+    bundle: Annotated[str | None, typer.Argument(
         show_default=False, help="A bundle, or the folder of a run; else the package's own.")] = None,
     only: Annotated[str | None, typer.Option(
         show_default=False, help="Names, with commas, such as 'torch eager,onnx float'; else all.")] = None,
@@ -629,41 +669,77 @@ def benchmark(
 ) -> None:
     "Time a bundle on every runtime that is installed, in turns: latency, throughput, load time, memory, size."
     from lesion_seg import benchmark as timing
+    from lesion_seg.bundle import Bundle
     names = [n.strip() for n in only.split(',')] if only else list(timing.ALL_RUNTIMES)
     unknown = [n for n in names if n not in timing.ALL_RUNTIMES]
     if unknown:
         raise InputError(f'--only {unknown[0]}', 'is not a runtime', f'choose from {", ".join(timing.ALL_RUNTIMES)}')
     runtimes = {n: timing.ALL_RUNTIMES[n] for n in names}
-    with progress_bar('timing'): times = timing.benchmark_bundle(find_bundle(bundle), runtimes, threads, size, rounds, batch)
+    with progress_bar('timing', 1) as step:
+        times = timing.benchmark_bundle(Bundle.open(bundle), runtimes, threads, size, rounds, batch, report=step)
     if out:
         with atomic_path(out) as file: file.write_text(json.dumps(times, indent=1) + '\n', encoding='utf-8')
     answer(times, as_json, timing.benchmark_table(times))
 
 # %% ../nbs/32_cli.ipynb #907e7449
+class Photograph(NamedTuple):
+    "One input of `segment`."
+    file: Path # what it is called
+    frame: int | None = None # of a DICOM file with several, from 1
+    record: Any = None # a pair of a records folder
+
+    def read(self) -> Any: # what `Segmenter.predict` takes
+        "The pixels, where the file's name alone does not lead to them."
+        from lesion_seg.dicom import read_dicom
+        if self.record: return self.record.image
+        return read_dicom(self.file, self.frame)[0] if self.frame else self.file
+
 def find_photographs(
-    paths: Sequence[Path], # files, folders, globs, tables with a column `image`
-) -> tuple[list[Path], list[str]]: # in order, and a sentence for each folder in which something was passed over
+    paths: Sequence[Path], # files, folders, globs, tables with a column `image`, folders of records
+    frame: int | None = None, # of DICOM files with several, from 1
+) -> tuple[list[Photograph], list[str]]: # in order, and a sentence for each folder in which something was passed over
     "What `segment` shall look at; raises `InputError` when that is nothing."
     from lesion_seg.batch import list_inputs
-    photographs: list[Path] = []
+    photographs: list[Photograph] = []
     remarks = []
     for path in paths:
+        if re.match(r'https?:/', str(path)):
+            raise InputError(shown(path), 'is an address on the internet', 'download it and give the file')
+        if (path/'records.json').is_file():
+            from lesion_seg.records import RecordReader
+            photographs += [Photograph(path/pair.id, record=pair) for pair in RecordReader(path).pairs]
+            continue
+        files = [path] # a name that does not exist has a sentence of its own later
         if path.is_dir():
             listing = list_photographs(path)
-            photographs += listing.photographs
+            files = listing.photographs
             if listing.passed_over: remarks.append(f'{shown(path)}: {listing}')
         elif path.suffix.lower() in ('.csv', '.parquet') or not path.exists() and any(c in str(path) for c in '*?['):
-            photographs += map(Path, list_inputs(path))
-        else: photographs.append(path) # a name that does not exist has a sentence of its own later
+            files = [Path(name) for name in list_inputs(path)]
+        photographs += [Photograph(file, frame) for file in files]
     if photographs: return photographs, remarks
     below = any(p.is_dir() and any(q.is_dir() for q in p.iterdir()) for p in paths)
     remedy = 'add --batch to look into the folders inside as well' if below else 'give photographs or a folder of them'
-    raise InputError(
-        shown(', '.join(map(str, paths))),
-        '; '.join(['holds no photograph', *(r.split(': ')[-1] for r in remarks)]),
-        remedy,
-    )
+    problem = '; '.join(['holds no photograph', *(remark.split(': ')[-1] for remark in remarks)])
+    raise InputError(shown(', '.join(map(str, paths))), problem, remedy)
 
+def predict_photographs(
+    segmenter: Any, # a `Segmenter`
+    photographs: Sequence[Photograph], # in order
+    **options: Any, # of `Segmenter.predict`
+) -> Iterator[Segmentation | InputError]: # one for each
+    "The lesions in photographs; what has to be read in a special way is read one by one."
+    if not any(p.frame or p.record for p in photographs):
+        yield from segmenter.predict_many([p.file for p in photographs], **options)
+        return
+    for p in photographs:
+        try:
+            header = dicom_header(p.file) if p.frame else None
+            spacing = dict(spacing=tuple(header['pixel_spacing'])) if header and header.get('pixel_spacing') else {}
+            yield replace(segmenter.predict(p.read(), **spacing | options), name=p.file.name)
+        except InputError as e: yield e if str(p.file) in str(e) else e.named(p.file)
+
+# %% ../nbs/32_cli.ipynb #2c8b4e07
 def parse_kinds(
     text: str, # 'mask,json'
 ) -> tuple[str, ...]: # keys of `KINDS`
@@ -688,8 +764,8 @@ def dicom_header(
     return dicom_summary(file, identifying) if fmt is DICOM else None
 
 # %% ../nbs/32_cli.ipynb #d0d85629
-class Results:
-    "The files that one call of `segment` writes."
+class Outputs:
+    "Which files one call of `segment` writes."
     def __init__(self,
         files: Sequence[Path], # the photographs
         folder: Path, # for the results
@@ -697,52 +773,97 @@ class Results:
         seg: Path | None = None, # a DICOM Segmentation, for one DICOM photograph
         fractional: bool = False, # with probabilities in it
     ):
-        self.folder, self.kinds, self.seg, self.fractional = folder, kinds, seg, fractional
+        self.files, self.folder, self.kinds, self.seg, self.fractional = files, folder, kinds, seg, fractional
         self.stems = unique_stems(files)
-        self.rows: list[dict[str, Any]] = []
-        self.broken: list[str] = []
         targets = {(folder/f'{stem}{KINDS[k][0]}').resolve() for stem in self.stems for k in kinds}
         clash = [f for f in files if f.resolve() in targets]
         if clash:
             raise InputError(shown(clash[0]), 'would be overwritten by a result', 'choose another folder with --out')
-        if not seg: return
-        if len(files) != 1 or not files[0].is_file() or dicom_header(files[0]) is None:
+        if seg: self.check_seg(seg)
+
+    def check_seg(self,
+        seg: Path, # where the DICOM Segmentation goes
+    ) -> None: # raises `InputError`
+        "Refuse --seg for anything but one DICOM file, and over that file."
+        about, file = f'--seg {shown(seg)}', self.files[0]
+        if len(self.files) != 1 or not file.is_file() or dicom_header(file) is None:
             raise InputError(
-                f'--seg {shown(seg)}',
-                'a DICOM Segmentation belongs to one DICOM photograph',
-                'give exactly one DICOM file',
+                about, 'a DICOM Segmentation belongs to one DICOM photograph', 'give exactly one DICOM file'
             )
-        if seg.exists() and seg.samefile(files[0]):
-            raise InputError(
-                f'--seg {shown(seg)}', 'is the photograph itself and is not overwritten', 'choose another name'
-            )
+        if seg.exists() and seg.samefile(file):
+            raise InputError(about, 'is the photograph itself and is not overwritten', 'choose another name')
+
+# %% ../nbs/32_cli.ipynb #5e70b1d9
+class Results(Outputs):
+    "What one call of `segment` has found so far."
+    def __init__(self,
+        files: Sequence[Path], # the photographs
+        folder: Path, # for the results
+        kinds: Sequence[str], # what to write for each, see `KINDS`
+        seg: Path | None = None, # a DICOM Segmentation, for one DICOM photograph
+        fractional: bool = False, # with probabilities in it
+    ):
+        super().__init__(files, folder, kinds, seg, fractional)
+        self.rows: list[dict[str, Any]] = []
+        self.broken: list[str] = []
+        self.table: list[dict[str, Any]] = []
+        self.coco: dict[str, list] = dict(images=[], categories=[dict(id=1, name='lesion')], annotations=[])
 
     def add(self,
-        file: Path, # the photograph
-        result: Segmentation | InputError, # what became of it
-        stem: str, # of the files
+        result: Segmentation | InputError, # what became of the next photograph
     ) -> None:
         "Write the files of one photograph, or remember why there are none."
-        from lesion_seg.dicom_seg import write_seg
-        if isinstance(result, InputError): return self.broken.append(as_options(str(result)))
+        file, stem = self.files[len(self.table)], self.stems[len(self.table)]
+        if isinstance(result, InputError):
+            self.broken.append(as_options(str(result)))
+            self.table.append(dict(file=file, status='failed', reason=self.broken[-1]))
+            return
         written = result.save(self.folder, stem, self.kinds)
-        source = result.probability if self.fractional else result.mask
-        if self.seg: written['seg'] = write_seg(self.seg, source, file, model=result.model)
-        row = dict(file=str(file), **result.measure())
+        if self.seg:
+            from lesion_seg.dicom_seg import write_seg
+            source = result.probability if self.fractional else result.mask
+            written['seg'] = write_seg(self.seg, source, file, model=result.model)
+        row = dict(file=str(file), **result.measure(), warnings=result.notes())
         if result.disagreement is not None: row |= dict(doubt=result.disagreement, needs_review=result.needs_review)
-        self.rows.append(row | dict(written={kind: str(path) for kind, path in written.items()}))
+        files = {kind: str(path) for kind, path in written.items()}
+        self.rows.append(row | dict(written=files))
+        number = len(self.table) + 1
+        H, W = result.size
+        self.table.append(dict(status='ok', height=H, width=W, threshold=result.threshold, **row, **files))
+        self.coco['images'].append(dict(id=number, file_name=str(file), height=H, width=W))
+        if row['area_px']: self.coco['annotations'].append(result.coco(number, number))
+
+    def write_tables(self) -> list[Path]: # segmentations.csv and segmentations_coco.json
+        "One row and one COCO image for each photograph."
+        parts = dict(centre=('centre_row', 'centre_column'), bbox=('top', 'left', 'bottom', 'right'),
+                     spacing_mm=('spacing_row_mm', 'spacing_column_mm'))
+        lines: list[dict[str, Any]] = []
+        for row in self.table:
+            line: dict[str, Any] = {}
+            for key, value in row.items():
+                if key in parts: line |= dict(zip(parts[key], value or [None] * len(parts[key]), strict=True))
+                else: line[key] = '; '.join(value) if isinstance(value, list) else value
+            lines.append({key: safe_cell(str(v) if isinstance(v, Path) else v) for key, v in line.items()})
+        columns = list(dict.fromkeys(['file', 'status', 'reason', *(key for line in lines for key in line)]))
+        table, coco = self.folder/'segmentations.csv', self.folder/'segmentations_coco.json'
+        with atomic_path(table) as tmp, open(tmp, 'w', newline='', encoding='utf-8', errors='backslashreplace') as f:
+            writer = csv.DictWriter(f, columns)
+            writer.writeheader()
+            writer.writerows(lines)
+        with atomic_path(coco) as tmp: tmp.write_bytes(json_bytes(self.coco))
+        return [table, coco]
 
     def __str__(self) -> str:
         lines = []
         for row in self.rows:
-            review = ', needs review' if row.get('needs_review') else ''
-            lines.append(f'{shown(row["file"])}: lesion {row["area_fraction"]:.1%} of the image{review}')
-        return '\n'.join([*lines, f'{len(self.rows)} of {len(self.stems)} segmented; results in {shown(self.folder)}'])
+            remarks = [*row['warnings'], *(['needs review'] if row.get('needs_review') else [])]
+            lines.append(', '.join([f'{shown(row["file"])}: lesion {row["area_fraction"]:.1%} of the image', *remarks]))
+        return '\n'.join([*lines, f'{len(self.rows)} of {len(self.files)} segmented; results in {shown(self.folder)}'])
 
 # %% ../nbs/32_cli.ipynb #b2557dd7
 ImagesArg = Annotated[list[Path], typer.Argument(show_default=False, readable=False, # each says so by itself
     help='Photographs, folders of them, globs in quotes, or tables (.csv, .parquet) with a column image.')]
-ModelOpt = Annotated[Path | None, typer.Option('-b', '--bundle', show_default=False,
+ModelOpt = Annotated[str | None, typer.Option('-b', '--bundle', show_default=False,
     help="The folder that `lesion_seg train` wrote, or a bundle; else the package's own.")]
 ResultsOpt = Annotated[
     Path | None, typer.Option('-o', '--out', show_default=False, help='Folder for the results; else paths.output_dir.')
@@ -759,6 +880,8 @@ FractionalOpt = Annotated[
 MillimetresOpt = Annotated[
     float | None, typer.Option(min=1e-6, show_default=False, help='Size of a pixel, for measures in millimetres.')
 ]
+FrameOpt = Annotated[int | None, typer.Option(min=1, show_default=False,
+    help='Which picture of a DICOM file with several, from 1.')]
 BatchOpt = Annotated[
     bool,
     typer.Option('--batch', help='For archives: into all folders, results as Parquet in shards, and on after a kill.'),
@@ -779,7 +902,7 @@ RayOpt = Annotated[
 def segment_archive(
     images: Sequence[Path], # folders, globs, tables, photographs
     folder: Path, # for the results
-    bundle: Path, # of the model
+    bundle: str | None, # of the model
     cfg: Config, # its section `batch`
     options: dict[str, Any], # of `segment_folder`; None where the configuration decides
     as_json: bool, # print the result as JSON
@@ -821,12 +944,13 @@ def segment(
     review: ReviewOpt = None,
     seg: SegOpt = None, fractional: FractionalOpt = False,
     mm_per_pixel: MillimetresOpt = None,
+    frame: FrameOpt = None,
     batch: BatchOpt = False, masks: MasksOpt = None, workers: WorkersOpt = None,
     shard: ShardOpt = None, ray: RayOpt = False,
     config: ConfigOpt = None, set_: SetOpt = None, as_json: JsonOpt = False,
 ) -> None:
     "Draw the lesion's border in photographs: masks at their own resolution, measures, contours."
-    from lesion_seg.batch import with_spacing
+    from lesion_seg.bundle import Bundle
     from lesion_seg.predict import Segmenter
     cfg = settings(ctx, config, set_)
     kinds = parse_kinds(save)
@@ -836,21 +960,23 @@ def segment(
     options['review'] = cfg.prediction.review if review is None else review
     if mm_per_pixel: options['spacing'] = (mm_per_pixel, mm_per_pixel)
     if batch or masks or workers or shard or ray:
-        if seg or save != 'mask,json':
-            raise InputError('--batch', 'writes rows and masks', 'leave out --save and --seg')
+        if seg or frame or save != 'mask,json':
+            raise InputError('--batch', 'writes rows and masks', 'leave out --save, --seg and --frame')
         options |= dict(masks=masks, workers=workers, shard=shard, ray=ray, precision=precision)
-        return segment_archive(images, folder, find_bundle(bundle), cfg, options, as_json)
-    files, remarks = find_photographs(images)
+        return segment_archive(images, folder, bundle, cfg, options, as_json)
+    photographs, remarks = find_photographs(images, frame)
+    files = [p.file for p in photographs]
     results = Results(files, folder, kinds, seg, fractional)
-    segmenter = Segmenter(find_bundle(bundle), precision=precision)
+    segmenter = Segmenter(Bundle.open(bundle), precision=precision)
     with writing(folder): folder.mkdir(parents=True, exist_ok=True)
     with progress_bar('segmenting', len(files)) as step:
-        for i, result in enumerate(segmenter.predict_many(files, **options)):
-            if isinstance(result, Segmentation): result = with_spacing(result, files[i])
-            results.add(files[i], result, results.stems[i])
+        for i, result in enumerate(predict_photographs(segmenter, photographs, **options)):
+            results.add(result)
             step(i + 1)
+    tables = results.write_tables() if len(files) > 1 or images[0].is_dir() else []
     for sentence in [*remarks, *results.broken]: say(sentence)
-    answer(dict(results=results.rows, broken=results.broken, passed_over=remarks), as_json, str(results))
+    facts = dict(results=results.rows, broken=results.broken, passed_over=remarks, tables=list(map(str, tables)))
+    answer(facts, as_json, str(results))
     if results.broken: raise typer.Exit(2)
 
 # %% ../nbs/32_cli.ipynb #44392623
@@ -936,7 +1062,7 @@ def installation() -> dict[str, str]: # by name, all of it text
 @app.command()
 def info(
     ctx: typer.Context,
-    bundle: Annotated[Path | None, typer.Argument(
+    bundle: Annotated[str | None, typer.Argument(
         show_default=False, help="A bundle or run to describe, or 'shipped', or a DICOM file.")] = None,
     identifying: Annotated[bool, typer.Option(
         '--identifying', help="Show a DICOM file's patient, dates and serial numbers as well.")] = False,
@@ -946,18 +1072,17 @@ def info(
     from lesion_seg.bundle import Bundle
     asked_for_settings = config or set_ or any(ctx.obj or ())
     cfg = settings(ctx, config, set_)
-    if bundle and bundle.is_file():
-        header = dicom_header(bundle, identifying)
+    if bundle and os.path.isfile(bundle):
+        header = dicom_header(Path(bundle), identifying)
         if header is None:
             raise InputError(shown(bundle), 'is neither a bundle folder nor a DICOM file', 'give one of them')
         return answer(header, as_json, str(header))
     if bundle:
-        folder = find_bundle(bundle)
-        if not folder.exists():
+        if bundle != 'shipped' and not os.path.exists(bundle):
             raise InputError(
                 shown(bundle), 'does not exist', "give the folder of a run or a bundle, 'shipped', or a DICOM file"
             )
-        metadata = Bundle.load(folder).info
+        metadata = Bundle.open(bundle).info
         return answer(metadata, as_json, json.dumps(metadata, indent=2))
     if asked_for_settings: return answer(cfg.model_dump(), as_json, config_yaml(cfg))
     known = installation()

@@ -135,7 +135,9 @@ class Model(Section):
         'lesion_unet', 'lesion_unet (pretrained encoder) or unet (the classic)'
     )
     encoder: str = setting('tf_efficientnet_lite2', "timm name of lesion_unet's encoder")
-    pretrained: bool | str = setting(False, 'true: ImageNet weights of the installed data package; or a weights file')
+    pretrained: bool | str | None = setting(
+        None, 'true: ImageNet weights of the data package; or a weights file; null: where nothing better is there'
+    )
     decoder: list[int] | None = setting(
         [128, 64, 48, 24], "widths of lesion_unet's four lean blocks, deepest first; null: fastai's blocks"
     )
@@ -153,7 +155,11 @@ class Model(Section):
                 name='unet', channels=tuple(self.encoder_channels), bottleneck=self.bottleneck_channels, **dropout
             )
         return dict(
-            name='lesion_unet', encoder=self.encoder, pretrained=self.pretrained, decoder=self.decoder, **dropout
+            name='lesion_unet',
+            encoder=self.encoder,
+            pretrained=self.pretrained or False,
+            decoder=self.decoder,
+            **dropout,
         )
 
     def fits(self,
@@ -203,9 +209,16 @@ class Training(Section):
     )
     tensorboard: bool = setting(True, 'write event files')
     resume: bool = setting(True, "go on from the run's checkpoint if there is one")
-    loss_weights: Loss = setting(Loss, 'of Dice + BCE')
+    loss: str = setting('dice_bce', 'dice_bce, tversky_bce, dice, bce, tversky, focal_tversky or boundary')
+    loss_weights: Loss = setting(Loss, 'of the two parts of dice_bce')
+    loss_options: dict[str, float] = setting({}, 'further arguments of the loss, such as {alpha: 0.3}')
     early_stopping: EarlyStopping = setting(EarlyStopping, 'for plateau')
     reduce_lr: ReduceLR = setting(ReduceLR, 'for plateau')
+
+    def loss_arguments(self) -> dict[str, Any]: # of `make_loss`
+        "The loss as the training takes it: its name, and what that class wants to know."
+        weights = dict(dice_weight=self.loss_weights.dice, bce_weight=self.loss_weights.bce)
+        return dict(name=self.loss, **(weights if self.loss == 'dice_bce' else {}) | self.loss_options)
 
     def arguments(self) -> dict[str, Any]: # of `fit`
         "The length, the learning rate and its course as the training takes them."
@@ -470,14 +483,14 @@ class JsonLines(logging.Formatter):
     ) -> str: # time, level, message and the numbers
         "A record as JSON."
         clock = time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(record.created))
-        entry = dict(time=clock, level=record.levelname, message=record.getMessage(), **getattr(record, 'facts', {}))
+        entry = dict(time=clock, level=record.levelname, message=record.getMessage()) | getattr(record, 'facts', {})
         if record.exc_info: entry['exception'] = self.formatException(record.exc_info)
         return json.dumps(entry, default=str)
 
 # %% ../nbs/31_config.ipynb #a4ca907d
 def setup_logging(
     settings: Logging, # the section `logging`
-) -> logging.Logger: # the package's logger; `extra={'facts': {...}}` adds fields to the JSON line
+) -> logging.Logger: # the package's; `extra=dict(facts={...})` adds fields, `file_only=True` spares stderr
     "Send the package's log to stderr and, if wanted, to a file."
     logger = logging.getLogger('lesion_seg')
     for handler in list(logger.handlers):
@@ -485,6 +498,7 @@ def setup_logging(
         handler.close()
     stream = logging.StreamHandler(sys.stderr)
     stream.setFormatter(logging.Formatter(settings.format))
+    stream.addFilter(lambda record: not getattr(record, 'file_only', False)) # what people have read already
     logger.addHandler(stream)
     if settings.log_file:
         path = Path(settings.log_file)

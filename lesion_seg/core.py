@@ -51,7 +51,8 @@ class InputError(ValueError):
         name = str(about).replace('\n', '?') if problem else str(about) # a file may have a line break in its name
         self.about, self.problem, self.remedy = printable(name), printable(problem), printable(remedy)
         self.problems = list(problems)
-        super().__init__(self.about, self.problem, self.remedy, self.problems) # so that it can be sent to another process
+        # So that it can be sent to another process
+        super().__init__(self.about, self.problem, self.remedy, self.problems)
     def __str__(self) -> str:
         return ': '.join(filter(None, [self.about, '; '.join(filter(None, [self.problem, self.remedy]))]))
     def named(self,
@@ -74,7 +75,7 @@ def safe_markdown(
 ) -> str: # one line of Markdown that shows exactly this text, also in the cell of a table
     "A text that is safe inside Markdown."
     plain = ' '.join(printable(str(text), most).split('\n'))
-    return re.sub(r"[!-+\-:-@\[-`{-~]", lambda m: f'&#{ord(m[0])};', plain)
+    return re.sub(r'[!-+\-:-@\[-`{-~]', lambda m: f'&#{ord(m[0])};', plain)
 
 # %% ../nbs/00_core.ipynb #7886faee
 def refuses(
@@ -107,7 +108,8 @@ def unwritten(
 ) -> InputError: # to be raised
     "The sentence for a file that the disk refuses."
     full = e.errno in (errno.ENOSPC, errno.EDQUOT)
-    return InputError(path, f'cannot be written ({e.strerror or e})', 'free some space' if full else 'check the folder and its permissions')
+    return InputError(path, f'cannot be written ({e.strerror or e})',
+                      'free some space' if full else 'check the folder and its permissions')
 
 @contextmanager
 def writing(
@@ -184,7 +186,8 @@ def open_source(
     if isinstance(src, (bytes, bytearray, memoryview)): f: BinaryIO = io.BytesIO(src)
     elif isinstance(src, (str, os.PathLike)): f = open_file(src)
     elif hasattr(src, 'read'): f = io.BytesIO(_whole(src))
-    else: raise InputError(source_name(src), f'is a {type(src).__name__}', 'give a path, bytes, an open file or an array')
+    else:
+        raise InputError(source_name(src), f'is a {type(src).__name__}', 'give a path, bytes, an open file or an array')
     with f: yield f
 
 def _whole(src: Any) -> bytes:
@@ -234,10 +237,12 @@ DICOM = FileFormat('a DICOM file', rb'.{128}DICM|' + _BARE_DICOM, ('.dcm', '.dic
 
 FORMATS = [
     DICOM,
-    FileFormat('a JPEG file', rb'\xff\xd8\xff', ('.jpg', '.jpeg', '.jpe', '.jfif'), 'PIL.JpegImagePlugin:JpegImageFile'),
+    FileFormat('a JPEG file', rb'\xff\xd8\xff', ('.jpg', '.jpeg', '.jpe', '.jfif'),
+               'PIL.JpegImagePlugin:JpegImageFile'),
     FileFormat('a PNG file', rb'\x89PNG\r\n\x1a\n', ('.png',), 'PIL.PngImagePlugin:PngImageFile'),
     FileFormat('a TIFF file', rb'II[*+]\0|MM\0[*+]', ('.tif', '.tiff'), 'PIL.TiffImagePlugin:TiffImageFile'),
-    FileFormat('a BMP file', rb'BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0', ('.bmp', '.dib'), 'PIL.BmpImagePlugin:BmpImageFile'),
+    FileFormat('a BMP file', rb'BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0', ('.bmp', '.dib'),
+               'PIL.BmpImagePlugin:BmpImageFile'),
     FileFormat('a WebP file', rb'RIFF.{4}WEBP', ('.webp',), 'PIL.WebPImagePlugin:WebPImageFile'),
     FileFormat('a GIF file', rb'GIF8', ('.gif',), 'PIL.GifImagePlugin:GifImageFile'),
     FileFormat('an AVIF file', rb'.{4}ftyp(avi[fs]|m[is]f1.{4}(.{4}){0,8}?avi[fs])', ('.avif',),
@@ -252,9 +257,11 @@ FORMATS = [
     FileFormat('a ZIP archive', rb'PK\x03\x04', ('.zip',)),
     FileFormat('a Parquet file', rb'PAR1', ('.parquet', '.pq')),
     FileFormat('an SVG drawing', rb'\s*(<\?xml[^>]*>\s*)?<svg', ('.svg',)),
-    FileFormat('a web page (perhaps a failed download)', rb'(?i)(\xef\xbb\xbf)?\s*<(!doctype html|html|head|body)', ('.html', '.htm')),
+    FileFormat('a web page (perhaps a failed download)', rb'(?i)(\xef\xbb\xbf)?\s*<(!doctype html|html|head|body)',
+               ('.html', '.htm')),
     FileFormat('a pointer of Git LFS, not the file itself', rb'version https://git-lfs', remedy='run git lfs pull'),
-    FileFormat('a text file', rb'[\t\n\r\x20-\x7e\x80-\xff]+\Z', ('.txt', '.csv', '.tsv', '.json', '.md', '.yaml', '.yml', '.xml'))]
+    FileFormat('a text file', rb'[\t\n\r\x20-\x7e\x80-\xff]+\Z',
+               ('.txt', '.csv', '.tsv', '.json', '.md', '.yaml', '.yml', '.xml'))]
 
 # %% ../nbs/00_core.ipynb #0c40a3d8
 HEAD = 4096 # bytes of a file that tell what it is
@@ -293,7 +300,8 @@ MASK_NAME = re.compile(r'[_-](segmentation|mask|lesion|seg|gt|label)s?$', re.I)
 
 CERTAIN_NAME = re.compile(r'[_-](segmentation|mask|overlay|probability|superpixel)s?$', re.I) # never photographs
 
-DICOM_SEGMENTATION = re.compile(rb'(\x02\0\x02\0|\x08\0\x16\0).{4}1\.2\.840\.10008\.5\.1\.4\.1\.1\.66\.[457]', re.S) # by its SOP class
+# By its SOP class
+DICOM_SEGMENTATION = re.compile(rb'(\x02\0\x02\0|\x08\0\x16\0).{4}1\.2\.840\.10008\.5\.1\.4\.1\.1\.66\.[457]', re.S)
 
 def photograph_stem(
     stem: str, # of a file, such as 'ISIC_1_segmentation'
@@ -329,7 +337,8 @@ def list_photographs(
 ) -> Listing: # raises `InputError` where the folder cannot be listed
     "The photographs directly in a folder, and what was passed over."
     try: files = sorted(p for p in Path(folder).iterdir() if not p.name.startswith('.') and not p.is_dir())
-    except OSError as e: raise InputError(folder, f'cannot be listed ({e.strerror})', 'check the path and its permissions') from e
+    except OSError as e:
+        raise InputError(folder, f'cannot be listed ({e.strerror})', 'check the path and its permissions') from e
     photographs = [p for p in files if wanted(p)]
     return Listing(photographs, sorted(set(files) - set(photographs)))
 
@@ -392,7 +401,8 @@ def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:
             names = [n.strip() for n in next(rows)]
             for r in rows:
                 if r and len(r) != len(names):
-                    raise InputError(path, f'has {len(r)} fields in line {rows.line_num} and {len(names)} column names', 'repair that line')
+                    problem = f'has {len(r)} fields in line {rows.line_num} and {len(names)} column names'
+                    raise InputError(path, problem, 'repair that line')
                 if r: yield dict(zip(names, (v.strip() for v in r), strict=True))
         except UnicodeDecodeError: raise InputError(path, 'is not UTF-8 text', 'save it as "CSV UTF-8"') from None
         except csv.Error as e: raise InputError(path, f'is not a table ({e})', 'save it as CSV again') from e

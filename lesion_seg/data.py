@@ -18,16 +18,16 @@ import numpy as np
 from PIL import (Image, ImageCms, ImageDraw, ImageFilter, ImageFont, GifImagePlugin, JpegImagePlugin, PngImagePlugin,
                  TiffImagePlugin)
 from .core import DICOM, HEAD, FileFormat, InputError, Reader, Source, open_source, printable, sniff, source_name
-from .tiff import deep_values, picture_directory, starting_with, tiff_directories
+from .tiff import TiffDirectory, deep_values, picture_directory, starting_with, tiff_directories
 
 # %% auto #0
 __all__ = ['MAX_PIXELS', 'SURE_PIXELS', 'PHOTO_DENSITY', 'MASK_DENSITY', 'MAX_SCANS', 'MAX_SEGMENTS', 'TURNS', 'resize_image',
            'area_weights', 'resize_mask', 'border_coverage', 'draw_contour', 'readable_format', 'decoding',
-           'check_size', 'check_png_chunks', 'check_jpeg_scans', 'check_single', 'PictureWarning', 'white_value',
-           'to_eight_bits', 'open_tiff', 'open_picture', 'upright', 'grey_eight_bits', 'srgb_transform', 'to_srgb',
-           'rgb_from_pil', 'rgb_from_array', 'is_deep_png', 'deep_png', 'read_image', 'implausible', 'header_size',
-           'image_size', 'undecided', 'mask_from_values', 'one_channel', 'mask_channels', 'read_mask', 'thumbnail',
-           'fit_text', 'contact_sheet']
+           'check_size', 'check_png_chunks', 'check_jpeg_segments', 'check_jpeg_scans', 'check_single',
+           'PictureWarning', 'white_value', 'to_eight_bits', 'tiff_picture', 'open_tiff', 'open_picture', 'upright',
+           'grey_eight_bits', 'srgb_transform', 'to_srgb', 'rgb_from_pil', 'rgb_from_array', 'is_deep_png', 'deep_png',
+           'read_image', 'implausible', 'header_size', 'image_size', 'undecided', 'mask_from_values', 'one_channel',
+           'mask_channels', 'read_mask', 'thumbnail', 'fit_text', 'contact_sheet']
 
 # %% ../nbs/01_data.ipynb #703c1ef3
 def resize_image(
@@ -154,17 +154,23 @@ def check_png_chunks(
         f.seek(int.from_bytes(chunk[:4], 'big') + 4, os.SEEK_CUR)
     raise InputError(name, 'holds very many chunks', 'it is damaged or made to take long; save it again')
 
-def check_jpeg_scans(
+def check_jpeg_segments(
     f: BinaryIO, # an open JPEG file
     name: str, # of the file
 ) -> None: # raises `InputError`
-    "Refuse a JPEG of very many scans, or of very many segments before the first one."
+    "Refuse a JPEG of very many segments before its pixels."
     f.seek(2)
     for _ in range(MAX_SEGMENTS):
         marker = f.read(4)
         if len(marker) < 4 or marker[0] != 0xff or marker[1] == 0xda: break
         f.seek(max(int.from_bytes(marker[2:], 'big') - 2, 0), os.SEEK_CUR)
     else: raise InputError(name, 'holds very many segments', 'it is damaged or made to take long; save it again')
+
+def check_jpeg_scans(
+    f: BinaryIO, # an open JPEG file, which is read to its end
+    name: str, # of the file
+) -> None: # raises `InputError`
+    "Refuse a JPEG of very many scans."
     f.seek(0)
     scans = sum(block.count(b'\xff\xda') for block in iter(lambda: f.read(1 << 20), b''))
     if scans <= MAX_SCANS: return
@@ -189,12 +195,12 @@ def white_value(
     values: np.ndarray, # uint16, of a whole picture
     name: str, # of the file
     stated: int = 0, # what the file says that white is; 0 where it does not
-) -> int: # 1023, 4095, 16383 or 65535, or what the file states
+) -> int: # 255, 1023, 4095, 16383 or 65535, or what the file states
     "The value that white has in a picture of 16 bits."
     highest = int(values.max())
     if highest <= stated < 65535 and stated >= 255: return stated
-    for bits in (10, 12, 14):
-        if 255 < highest < 1 << bits:
+    for bits in (8, 10, 12, 14):
+        if 0 < highest < 1 << bits:
             guess = f'the largest value is {highest}, so it is read as {bits} bits in 16'
             warnings.warn(f'{printable(name)}: {guess}', PictureWarning, 2)
             return (1 << bits) - 1
@@ -225,6 +231,18 @@ def to_eight_bits(
     raise InputError(name, problem, 'give uint8, uint16, or float in [0, 1]')
 
 # %% ../nbs/01_data.ipynb #a5cdfe76
+def tiff_picture(
+    f: BinaryIO, # an open TIFF file
+    n_bytes: int, # of the file
+    name: str, # of the file
+    density: int = PHOTO_DENSITY, # most pixels for a byte, as in `check_size`
+) -> TiffDirectory: # raises `InputError`
+    "The picture that a TIFF file stands for, its size and the size of its tiles judged."
+    d = picture_directory(tiff_directories(f, name), name)
+    check_size(d.width, d.height, n_bytes, name, density)
+    if 322 in d.tags: check_size(d.get(322), d.get(323), n_bytes, name, density)
+    return d
+
 @contextmanager
 def open_tiff(
     f: BinaryIO, # an open TIFF file
@@ -234,10 +252,7 @@ def open_tiff(
     as_mask: bool = False, # deep values stay as they are
 ) -> Iterator[np.ndarray | Image.Image]: # raises `InputError`
     "The picture that a TIFF file stands for."
-    directories = tiff_directories(f, name)
-    d = picture_directory(directories, name)
-    check_size(d.width, d.height, n_bytes, name, density)
-    if 322 in d.tags: check_size(d.get(322), d.get(323), n_bytes, name, density)
+    d = tiff_picture(f, n_bytes, name, density)
     f.seek(0)
     if d.is_deep:
         values = deep_values(f.read(), d, name)
@@ -248,8 +263,7 @@ def open_tiff(
             if d.icc_profile: im.info['icc_profile'] = d.icc_profile
             yield im
         return
-    is_first = d.offset == directories[0].offset
-    try: im = TiffImagePlugin.TiffImageFile(f if is_first else io.BytesIO(starting_with(f.read(), d)))
+    try: im = TiffImagePlugin.TiffImageFile(f if d.is_first else io.BytesIO(starting_with(f.read(), d)))
     except SyntaxError as e:
         if 'pixel mode' not in str(e): raise
         kind = f'{d.get(277, 1)} x {d.get(258, 1)} bits, photometric interpretation {d.get(262)}'
@@ -262,6 +276,7 @@ def open_picture(
     src: Source, # path, bytes, binary file, array, or PIL image
     density: int = PHOTO_DENSITY, # most pixels for a byte, as in `check_size`
     as_mask: bool = False, # formats that hold photographs and masks, such as DICOM, read them in two ways
+    pixels: bool = True, # False: only the header is wanted
 ) -> Iterator[np.ndarray | Image.Image]: # raises `InputError`, also for what goes wrong inside the block
     "A source as an array, or as a PIL image with a checked header."
     name = source_name(src)
@@ -284,7 +299,9 @@ def open_picture(
             return
         n_bytes = f.seek(0, os.SEEK_END)
         if reader is PngImagePlugin.PngImageFile: check_png_chunks(f, n_bytes, name)
-        if reader is JpegImagePlugin.JpegImageFile: check_jpeg_scans(f, name)
+        if reader is JpegImagePlugin.JpegImageFile:
+            check_jpeg_segments(f, name)
+            if pixels: check_jpeg_scans(f, name)
         if reader is TiffImagePlugin.TiffImageFile:
             with open_tiff(f, n_bytes, name, density, as_mask) as picture: yield picture
             return
@@ -464,7 +481,9 @@ def image_size(
             reader = readable_format(f, name).load()
             if isinstance(reader, Reader) and reader.size:
                 return reader.size(Path(src) if isinstance(src, (str, os.PathLike)) else f.read())
-    with open_picture(src, MASK_DENSITY) as picture:
+            if reader is TiffImagePlugin.TiffImageFile:
+                return tiff_picture(f, f.seek(0, os.SEEK_END), name, MASK_DENSITY).size
+    with open_picture(src, MASK_DENSITY, pixels=False) as picture:
         if isinstance(picture, np.ndarray): return rgb_from_array(picture, name).shape[:2]
         return header_size(picture)
 
@@ -476,7 +495,8 @@ def undecided(
     if values.dtype == bool or values.size == 0: return ''
     sample = np.unique(values.ravel()[::max(1, values.size // 100_000)])
     if len(sample) > 6: return '' # the shades of a soft border
-    numbers = np.unique(values)
+    is_small = values.dtype in (np.uint8, np.uint16) # so counting is quicker than sorting
+    numbers = np.flatnonzero(np.bincount(values.ravel())) if is_small else np.unique(values)
     top = float(numbers[-1])
     if not 2 < len(numbers) <= 6 or top <= 128: return ''
     below = numbers[:-1].astype(float)
@@ -484,7 +504,7 @@ def undecided(
     is_between = (below > top / 4) & (below < top * 3 / 4)
     if not are_labels:
         if values.ndim != 2 or not is_between.any(): return ''
-        inner = values == numbers[:-1][is_between][0]
+        inner = values == below[is_between][0]
         core = inner[1:-1, 1:-1].copy() # is there a pixel with all its neighbours of the same value?
         for y in range(3):
             for x in range(3): core &= inner[y:y + core.shape[0], x:x + core.shape[1]]

@@ -634,9 +634,9 @@ def _summarise(ds: Any, identifying: bool) -> Summary:
         transfer_syntax=uid_name(getattr(ds, 'file_meta', {}), 'TransferSyntaxUID'),
         icc_profile=any(part.get('ICCProfile') for part in (ds, *(ds.get('OpticalPathSequence') or [])))))
 
-# %% ../nbs/07_dicom.ipynb #031d01e4
-class DicomPhotograph(_Colour):
-    "A photograph in a DICOM file: header, numbers, colours, metadata. Raises `InputError` for a file that holds none."
+# %% ../nbs/07_dicom.ipynb #1e14ba17
+class _Shown(_Colour):
+    "Pictures as they are shown, and masks."
     def rgb(self,
         frame: int | None = None, # from 1; needed where there are several
     ) -> np.ndarray: # uint8 (H, W, 3) in sRGB; raises `InputError`
@@ -652,31 +652,35 @@ class DicomPhotograph(_Colour):
             return np.array(to_srgb(Image.fromarray(rgb), icc)) if icc else rgb
 
     @property
+    def is_segmentation(self) -> bool:
+        "Is this a mask and not a photograph?"
+        with discreet(self.name): return is_segmentation(self.ds)
+
+    def mask(self) -> np.ndarray: # bool or float32 in [0, 1] (H, W); uint8 (H, W, 3) where it is not a Segmentation
+        "What the file says as a mask; raises `InputError` for several segments or frames."
+        if not self.is_segmentation: return self.rgb()
+        with discreet(self.name): segments = len(self.ds.get('SegmentSequence') or [])
+        several = f'{segments} segments' if segments > 1 else f'{self.header.frames} frames' if self.header.frames > 1 else ''
+        if several:
+            raise InputError(self.name, f'holds {several}', 'export the one of the lesion as a file of its own')
+        values, _ = self.values()
+        with discreet(self.name):
+            if self.ds.get('SegmentationType') != 'FRACTIONAL': return values > 0
+            highest = header_number(self.ds, 'MaximumFractionalValue', self.name, 1, 65535, default=255)
+        return np.minimum(values / np.float32(highest), 1)
+
+# %% ../nbs/07_dicom.ipynb #031d01e4
+class DicomPhotograph(_Shown):
+    "A photograph in a DICOM file: header, numbers, colours, metadata. Raises `InputError` for a file that holds none."
+    @property
     def frames(self) -> int:
         "How many pictures the file holds."
         return self.header.frames
 
     @property
-    def is_segmentation(self) -> bool:
-        "Is this a mask and not a photograph?"
-        return is_segmentation(self.ds)
-
-    def mask(self) -> np.ndarray: # bool or float32 in [0, 1] (H, W); uint8 (H, W, 3) where it is not a Segmentation
-        "What the file says as a mask; raises `InputError` for several segments or frames."
-        if not self.is_segmentation: return self.rgb()
-        segments = len(self.ds.get('SegmentSequence') or [])
-        several = f'{segments} segments' if segments > 1 else f'{self.frames} frames' if self.frames > 1 else ''
-        if several:
-            raise InputError(self.name, f'holds {several}', 'export the one of the lesion as a file of its own')
-        values, _ = self.values()
-        if self.ds.get('SegmentationType') != 'FRACTIONAL': return values > 0
-        highest = header_number(self.ds, 'MaximumFractionalValue', self.name, 1, 65535, default=255)
-        return np.minimum(values / np.float32(highest), 1)
-
-    @property
     def spacing(self) -> tuple[float, float] | None:
         "Millimetres from row to row and from column to column; None where they are not given or make no sense."
-        mm = _spacing(self.ds)
+        with discreet(self.name): mm = _spacing(self.ds)
         return (mm[0], mm[1]) if mm else None
 
     def summary(self,

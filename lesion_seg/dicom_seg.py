@@ -211,6 +211,9 @@ def write_seg(
     "Write a mask or probability as a DICOM Segmentation of its photograph."
     with discreet(source_name(source)):
         photograph = DicomPhotograph(source, pixels=False)
+        if photograph.is_segmentation:
+            problem = 'is a DICOM Segmentation, not a photograph'
+            raise InputError(photograph.name, problem, 'give the photograph that the mask belongs to')
         index = photograph.frame_index(frame)
         mask = fitting_mask(mask, photograph.header, photograph.name)
         number = index + 1 if photograph.frames > 1 else None

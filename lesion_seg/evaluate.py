@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 from .core import InputError, atomic_path, read_rows
+from .manifest import known_value
 from .metrics import (METRICS, TOLERANCE, band_layers, binarise, check_spacing, confusion, image_diagonal,
                                 score_pair)
 
@@ -52,8 +53,7 @@ def evaluate_predictions(
             scores = score_pair(pred, truth, spacing, distances, tolerance, width, known)
         except InputError as e: raise InputError(f'{name}, {e.about}', e.problem, e.remedy) from None
         shape = np.shape(truth)
-        group = name if group is None or group == '' or group != group else str(group) # NaN is not a patient
-        row = dict(id=name, group=group, height=shape[0], width=shape[1])
+        row = dict(id=name, group=known_value(group) or name, height=shape[0], width=shape[1])
         rows[name] = row | confusion(pred, truth, known)._asdict() | scores
         if distances:
             rows[name]['nsd_tolerance'] = TOLERANCE * image_diagonal(shape, spacing) if tolerance is None else tolerance
@@ -145,6 +145,10 @@ def plot_worst(
     for ax in axes.flat: ax.axis('off')
     for ax, id, value in zip(axes.flat, cases.id, cases[metric], strict=False):
         image, pred, truth = load(id)
+        shapes = [np.shape(a)[:2] for a in (image, pred, truth)]
+        if len(set(shapes)) > 1:
+            raise InputError(id, f'comes as an image of {shapes[0]} with masks of {shapes[1]} and {shapes[2]} pixels',
+                             'load all three at one size')
         step = max(1, max(np.shape(truth)) // side)
         ax.imshow(np.asarray(image)[::step, ::step], cmap='gray')
         ax.set_title(f'{id}: {metric} {value:.3f}', fontsize=8)
@@ -275,6 +279,9 @@ def wilson_interval(
     level: float = .95, # confidence level in (0, 1)
 ) -> tuple[float, float]: # (low, high) in [0, 1]
     "Wilson score interval of a proportion (Wilson 1927)."
+    check_level(level)
+    if not 0 <= failures <= n or not n:
+        raise InputError(f'{failures} failures of {n}', 'is not a proportion', 'count failures among the trials')
     ci = stats.binomtest(failures, n).proportion_ci(level, method='wilson')
     return float(ci.low), float(ci.high)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 import csv
 import errno
 import json
-import math
 import os
 import re
 import stat
@@ -283,9 +282,9 @@ def plain_metadata(
         values = metadata.get(part)
         for key, value in values.items() if isinstance(values, dict) else ():
             if not re.fullmatch(r'\w{1,64}', key) or not isinstance(value, (str, int, float, bool)): continue
-            is_odd = isinstance(value, float) and not math.isfinite(value) or isinstance(value, int) and abs(value) >= 2**63
-            if is_odd: value = str(value)[:100] # no table could hold it as a number
-            plain[f'{part}_{key}' if key in COLUMNS else key] = safe_cell(value[:2000]) if isinstance(value, str) else value
+            if not isinstance(value, str) and not abs(value) < 2**63: value = str(value)[:100] # no table could hold it
+            name = f'{part}_{key}' if key in COLUMNS else key
+            plain[name] = safe_cell(value[:2000]) if isinstance(value, str) else value
     return plain
 
 # %% ../nbs/04_isic.ipynb #c2f36ee1
@@ -361,7 +360,7 @@ class ArchivePages:
             return take({'answer': page}, dict, 'answer')
         return self.network.patiently(shown_address(url), attempt)
 
-# %% ../nbs/04_isic.ipynb #4d38e02a
+# %% ../nbs/04_isic.ipynb #2ae46f05
 class Search(ArchivePages):
     "The images of a search, one after the other."
     def follow(self,
@@ -375,7 +374,8 @@ class Search(ArchivePages):
             problem = f'continues at {shown_address(url)}, where it should not'
             raise InputError('the archive', problem, 'try again later')
         if len(seen) >= self.pages:
-            raise InputError('the archive', f'names more than {self.pages} pages', 'narrow the search, or give a `limit=100`')
+            problem = f'names more than {self.pages} pages'
+            raise InputError('the archive', problem, 'narrow the search, or give a limit such as `limit=100`')
         seen.add(url)
         return url
 
@@ -394,7 +394,8 @@ class Search(ArchivePages):
             url = self.follow(page, seen)
             barren = 0 if len(ids) > known else barren + 1
             if url and barren >= self.barren:
-                raise InputError('the archive', f'sends page after page ({barren}) without a new image', 'try again later')
+                problem = f'sends page after page ({barren}) without a new image'
+                raise InputError('the archive', problem, 'try again later')
 
 # %% ../nbs/04_isic.ipynb #98df1944
 def search_archive(

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np
-from .core import CERTAIN_NAME, MASK_NAME, InputError, atomic_path, encode_png, is_photograph, is_readable, photograph_stem
+from .core import CERTAIN_NAME, MASK_NAME, InputError, atomic_path, encode_png
+from .core import is_photograph, is_readable, photograph_stem
 from .data import image_size
 from .polygons import Outlines, lesion_label, read_outlines
 
@@ -46,19 +47,22 @@ class Problem(NamedTuple):
     detail: str # the whole sentence
 
 # %% ../nbs/01b_layouts.ipynb #ca439059
-IMAGE_FOLDER = re.compile(r'(.*[ _-])?(images?|imgs?|photos?|photographs?|pictures?|inputs?|jpegimages)([ _-]?part[ _-]?\d+)?', re.I)
+IMAGE_FOLDER = re.compile(r'(.*[ _-])?(images?|imgs?|photos?|photographs?|pictures?|inputs?|jpegimages)'
+                          r'([ _-]?part[ _-]?\d+)?', re.I)
 
-MASK_FOLDER = re.compile(r'(.*[ _-])?(masks?|labels?|gts?|ground[ _-]?truths?|segmentations?|segmentationclass|segs?|annotations?)'
+MASK_FOLDER = re.compile(r'(.*[ _-])?(masks?|labels?|gts?|ground[ _-]?truths?|segmentations?|segs?|annotations?)'
+                         r'|segmentationclass'
                          r'|.+[ _-]lesion|.*segmentations.*', re.I)
 
-OTHER_FOLDER = re.compile(r'segmentationobject|(.*[ _-])?(superpixels?|rois?|overlays?|probabilit(y|ies)|original_resolution)'
-                          r'|masks_from_polygons', re.I)
+OTHER_FOLDER = re.compile(r'(.*[ _-])?(superpixels?|rois?|overlays?|probabilit(y|ies)|original_resolution)'
+                          r'|segmentationobject|masks_from_polygons', re.I)
 
 SPLIT_FOLDER = re.compile(r'(train|val|valid|test)(?:ing|ation)?(?:[ _-]?(?:set|split|\d{4}))?', re.I)
 
 CHALLENGE = re.compile(r'.*(20\d\d).*_(training|validation|test).*_(data|input|groundtruth)', re.I) # ISIC
 
-SPLIT_OF = {'train': 'train', 'training': 'train', 'tr': 'train', 'val': 'valid', 'valid': 'valid', 'validation': 'valid',
+SPLIT_OF = {'train': 'train', 'training': 'train', 'tr': 'train', 'val': 'valid', 'valid': 'valid',
+            'validation': 'valid',
             'test': 'test', 'ts': 'test'}
 
 class FolderName(NamedTuple):
@@ -83,7 +87,8 @@ def read_folder_name(
     return FolderName()
 
 # %% ../nbs/01b_layouts.ipynb #bf114b0a
-PATIENT_FOLDER = re.compile(r'(?!(set|part|fold|dir|run|day|t|v)[ _-]?\d)(patient|subject|sub|case|person|pat|pid|id)?[ _-]*[a-z]{0,3}[ _-]?\d+[a-z]?', re.I)
+PATIENT_FOLDER = re.compile(r'(?!(set|part|fold|dir|run|day|t|v)[ _-]?\d)'
+                            r'(patient|subject|sub|case|person|pat|pid|id)?[ _-]*[a-z]{0,3}[ _-]?\d+[a-z]?', re.I)
 
 DATE = re.compile(r'(19|20)\d\d([-_.]?\d\d){0,2}')
 
@@ -108,7 +113,8 @@ class FoundFile:
         stem = photograph_stem(self.path.stem)
         if self.kind != 'mask':
             stem = self.path.stem if not MASK_NAME.search(self.path.stem) or is_photograph(self.path) else stem
-            if re.fullmatch(r'images(tr|ts|val)', self.path.parent.name, re.I): stem = re.sub(r'_0000$', '', stem) # nnU-Net's channel
+            if re.fullmatch(r'images(tr|ts|val)', self.path.parent.name, re.I):
+                stem = re.sub(r'_0000$', '', stem) # nnU-Net's channel
             stem = re.sub(r'_downsampled$', '', stem) # ISIC 2019
         return unicodedata.normalize('NFC', stem)
 
@@ -127,7 +133,8 @@ def walk_folder(
             return
         entered.add(real)
         try: entries = sorted(here.iterdir())
-        except OSError as e: raise InputError(here, f'cannot be listed ({e.strerror})', 'check the path and its permissions') from e
+        except OSError as e:
+            raise InputError(here, f'cannot be listed ({e.strerror})', 'check the path and its permissions') from e
         for p in entries:
             if p.name.startswith('.') or p.name in ('Thumbs.db', 'desktop.ini'): continue
             if not p.is_dir():
@@ -138,7 +145,9 @@ def walk_folder(
                 continue
             name = read_folder_name(p.name)
             own = seen.folders if any(name) else (*seen.folders, p.name)
-            visit(p, FoundFile(p, name.kind or seen.kind, name.split or seen.split, name.challenge or seen.challenge, own), depth + 1)
+            visit(p,
+                  FoundFile(p, name.kind or seen.kind, name.split or seen.split, name.challenge or seen.challenge,
+                            own), depth + 1)
     visit(folder, FoundFile(folder, '', '', '', ()), 0)
     return files, notes
 
@@ -173,7 +182,8 @@ def match_masks(
         else: problems.append(Problem(name, 'mask without a photograph', f'{m.path} has no photograph of that name'))
     for image, found in masks_of.items():
         if len(found) > 1:
-            problems.append(Problem(image.stem, 'several masks', f'{image.stem} has {len(found)} masks: {", ".join(map(str, found))}'))
+            problems.append(Problem(image.stem, 'several masks',
+                                    f'{image.stem} has {len(found)} masks: {", ".join(map(str, found))}'))
     return {image: found[0] for image, found in masks_of.items()}, problems
 
 # %% ../nbs/01b_layouts.ipynb #5bb6f6a2
@@ -183,7 +193,7 @@ def write_outline_masks(
     root: Path, # the folder of the data set
     masks_to: Path | None = None, # where the masks go; None: `root/masks_from_polygons`
     label: str | None = None, # which label is the lesion, where there are several
-) -> tuple[dict[Path, Path], list[Problem], set[Path]]: # masks by photograph, what was left over, and the files that were used
+) -> tuple[dict[Path, Path], list[Problem], set[Path]]: # masks by photograph, what was left over, files that were used
     "Write the masks of the outlines in annotation files."
     by_name: dict[str, list[FoundFile]] = defaultdict(list)
     for f in images: by_name[unicodedata.normalize('NFC', f.path.name).casefold()].append(f)
@@ -200,12 +210,14 @@ def write_outline_masks(
         near = [f for f in partners if path.parent in f.path.parents]
         if len(near or partners) != 1:
             why = 'several photographs have' if partners else 'no photograph has'
-            problems.append(Problem(o.image, 'outline without a photograph', f'{path} outlines {o.image}, and {why} that name'))
+            problems.append(Problem(o.image, 'outline without a photograph',
+                                    f'{path} outlines {o.image}, and {why} that name'))
             continue
         image = (near or partners)[0].path
         if o.left_out:
             kinds = ', '.join(f'{n} {kind}' for kind, n in Counter(o.left_out).items())
-            problems.append(Problem(image.stem, 'shapes that are not outlines', f'{path} has {kinds} for {image.name}, which are left out'))
+            problems.append(Problem(image.stem, 'shapes that are not outlines',
+                                    f'{path} has {kinds} for {image.name}, which are left out'))
         if not o.shapes: continue
         target = masks_to / image.parent.relative_to(root) / f'{image.stem}_mask.png'
         try: mask = o.mask(o.size or image_size(image), wanted)
@@ -230,7 +242,8 @@ def passed_over(
 ) -> list[str]: # nothing, or one sentence
     "What was passed over, as a sentence."
     if not files: return []
-    kinds = ', '.join(f'{n} {kind}' for kind, n in Counter(p.suffix.lower() or 'without a suffix' for p in files).most_common())
+    kinds = ', '.join(f'{n} {kind}' for kind,
+                      n in Counter(p.suffix.lower() or 'without a suffix' for p in files).most_common())
     names = ', '.join(p.relative_to(root).as_posix() for p in files[:shown]) + ', ...' * (len(files) > shown)
     return [f'{len(files)} file{"s" * (len(files) > 1)} passed over: {kinds} ({names})']
 
@@ -239,7 +252,8 @@ def sort_files(
 ) -> tuple[list[FoundFile], list[FoundFile], list[FoundFile]]: # photographs, masks, and everything else
     "Tell photographs, masks and other files apart, by their folders, else by their names."
     readable = [f for f in files if f.kind != 'other' and is_readable(f.path)]
-    drawn = {id(f) for f in readable if CERTAIN_NAME.search(f.path.stem) and not MASK_NAME.search(f.path.stem)} # superpixels, overlays
+    # superpixels, overlays and the like
+    drawn = {id(f) for f in readable if CERTAIN_NAME.search(f.path.stem) and not MASK_NAME.search(f.path.stem)}
     named_masks = {id(f) for f in readable if MASK_NAME.search(f.path.stem) and not is_photograph(f.path)}
     images, masks = [], []
     for f in readable:
@@ -264,12 +278,15 @@ def find_pairs(
     images, masks, rest = sort_files(files)
     if not images:
         more = '; '.join(passed_over([f.path for f in rest], folder))
-        raise InputError(folder, f'holds no photographs{f" ({more})" if more else ""}', 'check the path, and the formats of its files')
+        raise InputError(folder, f'holds no photographs{f" ({more})" if more else ""}',
+                         'check the path, and the formats of its files')
     mask_of, problems = match_masks(images, masks)
     bare = [f for f in images if f.path not in mask_of]
-    outlines = [f.path for f in rest if f.path.suffix.lower() in ('.json', '.xml') and not f.path.stem.endswith('_coco')]
+    outlines = [f.path for f in rest if f.path.suffix.lower() in ('.json',
+                                                                  '.xml') and not f.path.stem.endswith('_coco')]
     if bare and outlines:
-        drawn, more_problems, used = write_outline_masks(bare, outlines, folder, Path(masks_to) if masks_to else None, label)
+        drawn, more_problems, used = write_outline_masks(bare, outlines, folder, Path(masks_to) if masks_to else None,
+                                                         label)
         mask_of |= drawn
         problems += more_problems
         rest = [f for f in rest if f.path not in used]

@@ -54,7 +54,7 @@ def load_pairs(
     with ThreadPoolExecutor(cores()) as pool: vanished = list(pool.map(fill, range(n)))
     return images, masks, [p for p, gone in zip(pairs, vanished, strict=False) if gone]
 
-# %% ../nbs/09_loaders.ipynb #2800ab65
+# %% ../nbs/09_loaders.ipynb #f4c242dd
 MEAN = STD = (0.5, 0.5, 0.5) # of every model that is trained here
 
 class LesionDataset:
@@ -101,7 +101,7 @@ def epoch_order(
     "The shuffled order of an epoch, independent of all earlier ones."
     return [idxs[i] for i in np.random.default_rng((seed, epoch)).permutation(len(idxs))]
 
-# %% ../nbs/09_loaders.ipynb #62c21a8b
+# %% ../nbs/09_loaders.ipynb #7983c8d3
 TRUTH, ANSWER = (0, 230, 255), (255, 150, 0) # colours of the borders, RGB
 
 class LesionDL(TfmdDL):

@@ -6,7 +6,6 @@
 from __future__ import annotations
 import csv
 import hashlib
-import html
 import json
 import math
 import os
@@ -19,9 +18,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 import numpy as np
-from .core import InputError, atomic_path, open_source, printable, read_rows, suffixes
-from . import data
-from .data import image_size, read_image, read_mask
+from .core import InputError, atomic_path, open_source, read_rows, safe_html, suffixes
+from .data import image_size, implausible, read_image, read_mask
 from .layouts import LesionPair, Problem, find_pairs
 
 # %% auto #0
@@ -121,9 +119,8 @@ class _Shown(_Rows):
         n = ', '.join(f'{k} {v}' for k, (v, _) in self.counts().items())
         return f'Manifest of {len(self)} pairs in {len({p.group for p in self})} groups: {n}'
     def _repr_html_(self):
-        def text(x: Any) -> str: return html.escape(printable(str(x)))
         total = ('all', (len(self), len({p.group for p in self})))
-        cells = [f'<td>{text(s)}</td><td>{n}</td><td>{g}</td>' for s, (n, g) in [*self.counts().items(), total]]
+        cells = [f'<td>{safe_html(s)}</td><td>{n}</td><td>{g}</td>' for s, (n, g) in [*self.counts().items(), total]]
         rows = ''.join(f'<tr>{c}</tr>' for c in cells)
         bare = sum(p.mask is None for p in self.pairs)
         lines = [self.grouping] * bool(self.grouping) + [f'{bare} without a mask'] * bool(bare) + self.notes
@@ -131,20 +128,23 @@ class _Shown(_Rows):
         more = len(self.problems) - 5
         if more > 0: lines.append(f'and {more} more problems')
         table = f'<table><tr><th>split</th><th>photographs</th><th>groups</th></tr>{rows}</table>'
-        return table + ''.join(f'<p>{text(x)}</p>' for x in lines)
+        return table + ''.join(f'<p>{safe_html(x)}</p>' for x in lines)
 
 # %% ../nbs/02_manifest.ipynb #52f16cfb
 ID_COLUMNS = ('id', 'image_id', 'isic_id', 'image_name', 'image', 'filename', 'file_name', 'file', 'image_path')
 
-PATIENT_COLUMNS = ('patient_id', 'patient', 'patient_no', 'patient_number', 'subject_id', 'subject', 'participant_id', 'participant',
+PATIENT_COLUMNS = ('patient_id', 'patient', 'patient_no', 'patient_number', 'subject_id', 'subject', 'participant_id',
+                   'participant',
                    'person_id', 'person', 'case_id', 'case', 'pid', 'mrn')
 
 LESION_COLUMNS = ('lesion_id', 'lesion', 'lesion_no', 'mole_id', 'mole', 'naevus_id', 'nevus_id')
 
-IMAGE_COLUMNS = ('image', 'image_path', 'image_file', 'image_filename', 'img', 'img_path', 'photograph', 'photo', 'picture', 'filename',
+IMAGE_COLUMNS = ('image', 'image_path', 'image_file', 'image_filename', 'img', 'img_path', 'photograph', 'photo',
+                 'picture', 'filename',
                  'file_name', 'file', 'path', 'filepath', 'image_name', 'image_id', 'isic_id')
 
-MASK_COLUMNS = ('mask', 'mask_path', 'mask_file', 'mask_filename', 'mask_name', 'seg', 'seg_path', 'segmentation', 'segmentation_path',
+MASK_COLUMNS = ('mask', 'mask_path', 'mask_file', 'mask_filename', 'mask_name', 'seg', 'seg_path', 'segmentation',
+                'segmentation_path',
                 'segmentation_file', 'gt', 'gt_path', 'ground_truth', 'ground_truth_path', 'label_path', 'label_file')
 
 def spelled(
@@ -174,7 +174,8 @@ def rows_by_id(
     keys = find_columns(rows[0] if rows else (), [on] if on else ID_COLUMNS)
     if not keys:
         there = f' (it has {", ".join(rows[0])})' if rows else ''
-        raise InputError(name, f'has no column {on or " or ".join(ID_COLUMNS[:4])}{there}', 'name the one with the ids: `on=COLUMN`')
+        raise InputError(name, f'has no column {on or " or ".join(ID_COLUMNS[:4])}{there}',
+                         'name the one with the ids: `on=COLUMN`')
     key = keys[0]
     suffix = re.compile(rf'({"|".join(map(re.escape, suffixes()))})$', re.I)
     by_id: dict[str, dict[str, Any]] = {}
@@ -226,7 +227,7 @@ def components(
 # %% ../nbs/02_manifest.ipynb #e473b325
 def merge_groups(
     pairs: Sequence[LesionPair], # rows
-    keys: Sequence[Iterable[tuple]], # for each row what it shares with others of its group, such as ('patient_id', 'P7')
+    keys: Sequence[Iterable[tuple]], # for each row what it shares with others, such as ('patient_id', 'P7')
     names: Sequence[tuple[int, str]], # for each row (rank, name): what it would call its group; a low rank wins
 ) -> list[str]: # the group of each row
     "One group for all rows that share a key or a group."
@@ -238,11 +239,13 @@ def merge_groups(
     best: dict[int, tuple[int, str]] = {}
     for r, name in zip(root, names, strict=True): best[r] = min(name, best.get(r, name))
     claimed = Counter(name for _, name in best.values())
-    ids = {r: min(p.id for q, p in zip(root, pairs, strict=True) if q == r) for r, (_, name) in best.items() if claimed[name] > 1}
+    ids = {r: min(p.id for q, p in zip(root, pairs, strict=True) if q == r) for r,
+           (_, name) in best.items() if claimed[name] > 1}
     return [best[r][1] + (f'/{ids[r]}' if r in ids else '') for r in root]
 
 # %% ../nbs/02_manifest.ipynb #7e130545
-UNKNOWN = {'', 'na', 'n/a', '#n/a', 'nan', 'nat', 'none', 'null', 'nil', 'unknown', 'unk', 'missing', 'not available', 'n.a.',
+UNKNOWN = {'', 'na', 'n/a', '#n/a', 'nan', 'nat', 'none', 'null', 'nil', 'unknown', 'unk', 'missing', 'not available',
+           'n.a.',
            '-', '--', '?', '.', '<na>'}
 
 def known_value(
@@ -262,10 +265,13 @@ def patient_columns(
     for c in find_columns(known, [*PATIENT_COLUMNS, *LESION_COLUMNS]):
         values = [v for p in pairs if (v := known_value(p.meta.get(c, '')))]
         words = {v.casefold() for v in values}
-        diagnosis = spelled(c) in ('lesion', 'mole', 'case') and not any(x.isdigit() for v in words for x in v) and len(words) < len(values) / 3
+        numbered = any(x.isdigit() for v in words for x in v)
+        repeated = len(words) < len(values) / 3
+        diagnosis = spelled(c) in ('lesion', 'mole', 'case') and repeated and not numbered
         if diagnosis: ignored.append(c) # such as 'nevus' and 'melanoma'
         elif words: used.append(c)
-    similar = re.compile(r'(patient|subject|person|participant|lesion|mole|naevus|nevus).*(id|no|nr|number|code|key|name)$')
+    who = 'patient|subject|person|participant|lesion|mole|naevus|nevus'
+    similar = re.compile(rf'({who}).*(id|no|nr|number|code|key|name)$')
     for c in known:
         if c not in used + ignored and similar.search(spelled(c)): ignored.append(c)
     return used, ignored
@@ -291,9 +297,11 @@ def describe_grouping(
     elif all(p.group == p.id for p in pairs): parts = ['no patient column found: each photograph is its own group']
     else: parts = [f'groups as the table has them ({len({p.group for p in pairs})} groups)']
     bare = sum(not any(known_value(p.meta.get(c, '')) for c in used) for p in pairs) if used else 0
-    if bare: parts.append(f'{bare} photograph{"s" * (bare > 1)} without a {" or ".join(dict.fromkeys(map(noun, used)))}')
+    if bare:
+        parts.append(f'{bare} photograph{"s" * (bare > 1)} without a {" or ".join(dict.fromkeys(map(noun, used)))}')
     if same := [v for v in spellings.values() if len(v) > 1]:
-        parts.append(f'{" and ".join(sorted(same[0]))} are taken for one' + (f', and {len(same) - 1} more such' if len(same) > 1 else ''))
+        more = f', and {len(same) - 1} more such' if len(same) > 1 else ''
+        parts.append(f'{" and ".join(sorted(same[0]))} are taken for one{more}')
     if ignored: parts.append(f'column {", ".join(ignored)} was not used')
     return '; '.join(parts)
 
@@ -301,18 +309,20 @@ def describe_grouping(
 class _Grouped(_Joined):
     "Rows that know what belongs together."
     def group_by(self: M,
-        columns: Sequence[str] | str | None = None, # of the table, the most important first; None: those of patients and lesions
+        columns: Sequence[str] | str | None = None, # the most important first; None: those of patients and lesions
     ) -> M: # rows that share a value in any of the columns are in one group; its `grouping` says so
         "Merge groups by columns."
         known = list(dict.fromkeys(k for p in self.pairs for k in p.meta))
         wanted = [columns] if isinstance(columns, str) else columns
         if lost := [c for c in wanted or () if not find_columns(known, [c])]:
             there = ', '.join(sorted(known)) or 'no extra ones'
-            raise InputError('the manifest', f'has no column {", ".join(lost)} (it has {there})', 'join a table that has it')
+            raise InputError('the manifest', f'has no column {", ".join(lost)} (it has {there})',
+                             'join a table that has it')
         used, ignored = (find_columns(known, wanted), []) if wanted else patient_columns(self.pairs)
         values = [{c: v for c in used if (v := known_value(p.meta.get(c, '')))} for p in self.pairs]
         keys = [[(c, v.casefold()) for c, v in row.items()] for row in values]
-        names = [next(((used.index(c), v) for c, v in row.items()), (len(used), p.group)) for row, p in zip(values, self.pairs, strict=True)]
+        names = [next(((used.index(c), v) for c, v in row.items()), (len(used), p.group)) for row,
+                 p in zip(values, self.pairs, strict=True)]
         groups = merge_groups(self.pairs, keys, names)
         grouping = describe_grouping(self.pairs, used, ignored)
         return self.replaced((replace(p, group=g) for p, g in zip(self.pairs, groups, strict=True)), grouping)
@@ -346,7 +356,7 @@ def check_fractions(
 def area_strata(
     names: Sequence[str], # the groups
     groups: Sequence[str], # the group of each row
-    areas: Sequence[float] | None, # lesion area of each row as a fraction of its image, NaN where unknown; None: none is known
+    areas: Sequence[float] | None, # lesion area of each row, as a fraction of its image; NaN and None: not known
 ) -> np.ndarray: # int (names,): which fifth (fewer parts below 50 groups); groups of unknown area come last
     "The part of the lesions, by mean area, that each group belongs to."
     if areas is None: return np.zeros(len(names), int)
@@ -418,8 +428,8 @@ def assign_splits(
 # %% ../nbs/02_manifest.ipynb #74589d70
 def split_groups(
     groups: Sequence[str], # the group of each row
-    areas: Sequence[float] | None = None, # lesion area of each row as a fraction of the image, for stratification; NaN where unknown
-    fractions: Sequence[float] = (0.7, 0.15, 0.15), # of the rows in train, valid, test; they sum to 1, a 0 leaves a split empty
+    areas: Sequence[float] | None = None, # lesion area of each row, as a fraction of its image; NaN where unknown
+    fractions: Sequence[float] = (0.7, 0.15, 0.15), # in train, valid, test; they sum to 1, a 0 leaves a split empty
     seed: int = 42, # another seed, another split
 ) -> list[str]: # 'train', 'valid' or 'test' for each row
     "Divide rows into splits so that no group is divided; the order of the rows does not matter."
@@ -427,7 +437,8 @@ def split_groups(
     names = sorted(set(groups), key=lambda g: hashlib.sha256(f'{seed}:{g}'.encode()).digest())
     wanted = sum(x > 0 for x in f)
     if len(names) < wanted:
-        raise InputError(f'{len(names)} groups', f'cannot fill {wanted} splits', 'add patients, or give fractions with a 0')
+        raise InputError(f'{len(names)} groups', f'cannot fill {wanted} splits',
+                         'add patients, or give fractions with a 0')
     counts = Counter(groups)
     size = np.array([counts[g] for g in names])
     place = dict(zip(names, assign_splits(size, area_strata(names, groups, areas), f), strict=True))
@@ -438,14 +449,17 @@ def table_problems(
     pairs: Sequence[LesionPair], # all rows of a table
 ) -> list[Problem]: # ids that stand twice, groups in several splits, unknown splits
     "What is wrong with a table, whatever its files are."
-    problems = [Problem(i, 'id twice', f'the id {i} stands in {n} rows') for i, n in Counter(p.id for p in pairs).items() if n > 1]
+    problems = [Problem(i, 'id twice', f'the id {i} stands in {n} rows') for i,
+                n in Counter(p.id for p in pairs).items() if n > 1]
     splits: dict[str, set[str]] = defaultdict(set)
     for p in pairs: splits[p.group].add(p.split)
     for g, s in splits.items():
         if len(s) > 1:
-            problems.append(Problem(g, 'group in several splits', f'group {g} is in {" and ".join(sorted(x or "none" for x in s))}'))
+            problems.append(Problem(g, 'group in several splits',
+                                    f'group {g} is in {" and ".join(sorted(x or "none" for x in s))}'))
     for p in pairs:
-        if p.split not in (*SPLITS, ''): problems.append(Problem(p.id, 'unknown split', f'{p.id} has the split {p.split!r}'))
+        if p.split not in (*SPLITS, ''):
+            problems.append(Problem(p.id, 'unknown split', f'{p.id} has the split {p.split!r}'))
     return problems
 
 # %% ../nbs/02_manifest.ipynb #3bd067c3
@@ -460,7 +474,7 @@ def mask_fault(
 
 MASK_FAULTS = {
     'empty': 'has no lesion at all', 'full': 'is lesion everywhere',
-    'inverted': 'is lesion along most of the border of the frame and less inside, as if lesion and skin had changed places'}
+    'inverted': 'is lesion along most of the border of the frame and less inside: lesion and skin changed places'}
 
 def file_size(
     pair: LesionPair, # whose file it is
@@ -480,7 +494,7 @@ def file_size(
     if what == 'mask':
         fault = mask_fault(pixels)
         return pixels.shape[:2], [Problem(pair.id, f'{fault} mask', f'{path} {MASK_FAULTS[fault]}')] if fault else []
-    odd = data.implausible(pixels) if hasattr(data, 'implausible') else ''
+    odd = implausible(pixels)
     return pixels.shape[:2], [Problem(pair.id, 'implausible photograph', f'{path} {odd}')] if odd else []
 
 def size_problem(
@@ -499,12 +513,13 @@ def size_problem(
             try: turn = Image.open(f).getexif().get(274, 1)
             except (OSError, ValueError): turn = 1
         if turn > 4:
-            why = 'the camera says by an EXIF tag that the photograph is to be turned, and the mask was drawn on the sensor\'s picture'
+            why = 'an EXIF tag turns the photograph, and the mask was drawn on the picture as the sensor saw it'
             return [Problem(pair.id, 'mask not turned with its photograph', f'{sizes}: {why}; turn the mask')]
         return [Problem(pair.id, 'mask lies on its side', f'{sizes}: width and height are exchanged; turn the mask')]
     if resize_ok: return []
     alike = abs(w * mask_h / (h * mask_w) - 1) < .02
-    remedy = 'the same form, so scaling is allowed by `resize_ok=True`' if alike else 'another form; is it the mask of this photograph?'
+    remedy = 'another form; is it the mask of this photograph?'
+    if alike: remedy = 'the same form, so scaling is allowed by `resize_ok=True`'
     return [Problem(pair.id, 'sizes differ', f'{sizes}: {remedy}')]
 
 def pair_problems(
@@ -591,7 +606,8 @@ class _Stored(_Checked):
         def path(p: Path | None) -> str:
             if folder: return relative_path(p, folder)
             return p.as_posix() if p else ''
-        return [{'image': path(p.image), 'mask': path(p.mask), 'id': p.id, 'group': p.group, 'split': p.split, **p.meta} for p in self.pairs]
+        return [{'image': path(p.image), 'mask': path(p.mask), 'id': p.id, 'group': p.group, 'split': p.split,
+                 **p.meta} for p in self.pairs]
     def save(self,
         path: str | os.PathLike, # .csv, or .parquet by its suffix
     ) -> Path: # the same path
@@ -604,7 +620,8 @@ class _Stored(_Checked):
         write = write_parquet if path.suffix.lower() in ('.parquet', '.pq') else write_csv
         try:
             with atomic_path(path) as tmp: write(rows, columns, tmp)
-        except UnicodeEncodeError as e: raise InputError(path, f'cannot hold {e.object!r}, which is not UTF-8', 'rename that file') from e
+        except UnicodeEncodeError as e:
+            raise InputError(path, f'cannot hold {e.object!r}, which is not UTF-8', 'rename that file') from e
         return path
     def frame(self) -> Any: # a pandas DataFrame
         "The table for pandas."
@@ -631,9 +648,11 @@ def name_columns(
         renamed[columns[0]] = own
         if not given and columns[0] != own: notes.append(f'{own}s are taken from the column {columns[0]}')
     if 'image' not in renamed.values():
-        raise InputError(path, f'has no column "image" (it has {", ".join(there)})', 'name the one with the files: `image_column=COLUMN`')
+        raise InputError(path, f'has no column "image" (it has {", ".join(there)})',
+                         'name the one with the files: `image_column=COLUMN`')
     if all(c == own for c, own in renamed.items()): return rows, notes
-    return [{renamed.get(c, c): v for c, v in r.items() if c in renamed or c not in renamed.values()} for r in rows], notes
+    return [{renamed.get(c, c): v for c,
+             v in r.items() if c in renamed or c not in renamed.values()} for r in rows], notes
 
 def complete_pairs(
     pairs: list[LesionPair], # of a table
@@ -657,7 +676,7 @@ class Manifest(_Stored):
     @classmethod
     def from_folder(cls,
         path: str | os.PathLike, # a folder
-        masks_to: str | os.PathLike | None = None, # where masks of polygons go; None: `masks_from_polygons` in the folder
+        masks_to: str | os.PathLike | None = None, # where masks of polygons go; None: `masks_from_polygons` in it
         label: str | None = None, # which label of the polygons is the lesion, where there are several
     ) -> Manifest: # grouped by the patients that folders or the table of HAM10000 name
         "Collect pairs from a folder (`find_pairs`)."
@@ -701,7 +720,8 @@ class Manifest(_Stored):
         split: str, # 'train', 'valid' or 'test'
     ) -> Manifest: # empty where the split is
         "The pairs of one split."
-        if split not in SPLITS: raise InputError(f'split {split!r}', 'does not exist', f'use one of {", ".join(SPLITS)}')
+        if split not in SPLITS:
+            raise InputError(f'split {split!r}', 'does not exist', f'use one of {", ".join(SPLITS)}')
         return Manifest([p for p in self.pairs if p.split == split], self.folder)
     def split(self,
         fractions: Sequence[float] = (0.7, 0.15, 0.15), # of the images in train, valid and test; they sum to 1
@@ -751,13 +771,15 @@ def official_splits(
 ) -> list[str]: # 'train', 'valid' or 'test' for each row, '' where it is free
     "The split that an official one fixes for each row."
     if (column is None) != (not as_split):
-        raise InputError('an official split', 'needs both its column and what its values become', 'give both, such as val: test')
+        raise InputError('an official split', 'needs both its column and what its values become',
+                         'give both, such as val: test')
     values = [str(p.split if column == 'split' else p.meta.get(column, '')) for p in manifest]
     for value, split in as_split.items():
         if value not in values:
             there = ', '.join(sorted(set(values)))
             raise InputError(f'column {column}', f'holds {value!r} nowhere (it has {there})', 'check both names')
-        if split not in SPLITS: raise InputError(f'{value!r}', f'cannot become {split!r}', f'use one of {", ".join(SPLITS)}')
+        if split not in SPLITS:
+            raise InputError(f'{value!r}', f'cannot become {split!r}', f'use one of {", ".join(SPLITS)}')
     return [as_split.get(v, '') for v in values]
 
 # %% ../nbs/02_manifest.ipynb #3026680f
@@ -766,7 +788,7 @@ def keep_official(
     fixed: Sequence[str], # the official split of each row, '' where it is free
     column: str | None = None, # what the official split is called in the reasons
 ) -> tuple[list[int], list[Problem]]: # the rows that stay, and why the others do not
-    "Leave out what shares a group with a row that is more held out than itself: test before valid before train before free."
+    "Leave out what shares a group with a row more held out than itself: test before valid before train before free."
     rank = [SPLITS.index(s) if s else -1 for s in fixed]
     top: dict[str, int] = {} # the most held-out row of each group
     for i, p in enumerate(manifest):
@@ -790,20 +812,22 @@ def free_fractions(
         f = [0.0 if s in fixed else x for s, x in zip(SPLITS, (0.7, 0.15, 0.15), strict=True)]
         return [x / (sum(f) or 1) for x in f]
     taken = [s for s, x in zip(SPLITS, check_fractions(fractions), strict=True) if x and s in fixed]
-    if taken: raise InputError(taken[0], 'is filled by the official split', 'give it the fraction 0 and divide 1 among the others')
+    if taken:
+        raise InputError(taken[0], 'is filled by the official split',
+                         'give it the fraction 0 and divide 1 among the others')
     return fractions
 
 # %% ../nbs/02_manifest.ipynb #9c42d7f2
 def make_split(
     manifest: Manifest, # the pairs
-    fractions: Sequence[float] | None = None, # of train, valid, test among the free rows; None: 0.7, 0.15, 0.15 less the fixed
+    fractions: Sequence[float] | None = None, # of the free rows; None: 0.7, 0.15, 0.15 less what is fixed
     seed: int = 42, # another seed, another split
     stratify: bool = True, # by lesion area, which reads every mask
-    table: str | os.PathLike | Iterable[dict[str, Any]] | None = None, # to join first: patients, lesions, an official split
+    table: str | os.PathLike | Iterable[dict[str, Any]] | None = None, # to join first, by id
     on: str | None = None, # the column of `table` with the ids
     official: str | None = None, # a column with an official split
     as_split: dict[str, str] | None = None, # which of its values are fixed as which split, such as {'val': 'test'}
-    duplicates: str | os.PathLike | Iterable[tuple[str, str]] | None = None, # near-duplicates, see `Manifest.link_duplicates`
+    duplicates: str | os.PathLike | Iterable[tuple[str, str]] | None = None, # to be linked (`link_duplicates`)
     group_by: Sequence[str] | str | None = None, # columns that make a group; None: those of patients and lesions
 ) -> tuple[Manifest, SplitReport]: # the manifest with its splits, and what was done
     "Join, group and split in one go; no group is in two splits."

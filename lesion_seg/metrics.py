@@ -32,7 +32,7 @@ def check_mask(
     if m.dtype.kind not in 'bui':
         raise InputError(name, f'is an array of {m.dtype}', 'give a bool array (H, W)')
     if m.size == 0:
-        raise InputError(name, f'has no pixels (its shape is {m.shape})', 'give a mask of the photograph\'s size')
+        raise InputError(name, f'has no pixels (its shape is {m.shape})', 'give a mask of the size of the photograph')
     if m.dtype != bool and (m.min() < 0 or m.max() > 1):
         raise InputError(name, f'holds values from {m.min()} to {m.max()}, but a mask is bool or 0 and 1',
                          'read it with read_mask, or compare it with a threshold (mask > 128)')
@@ -266,6 +266,8 @@ def hd95(
     percentile: float = 95, # in [0, 100]; 100 is the Hausdorff distance itself
 ) -> float: # >= 0, in pixels or in the unit of `spacing`
     "95th percentile Hausdorff distance: the larger of the two directions."
+    if not 0 <= percentile <= 100:
+        raise InputError(f'percentile {percentile}', 'is not within [0, 100]', 'give 95 or 100')
     return float(max(np.percentile(d, percentile) for d in _borders(pred, truth, spacing).distances))
 
 # %% ../nbs/16_metrics.ipynb #bce2cf8d
@@ -440,6 +442,7 @@ def overlay_errors(
     if out.dtype != np.uint8 or out.shape != (*truth.shape, 3):
         raise InputError('the image', f'is {out.dtype} of shape {out.shape}',
                          f'give uint8 of shape {(*truth.shape, 3)}')
+    if not 0 <= alpha <= 1: raise InputError(f'alpha {alpha}', 'is not within [0, 1]', 'give a number such as 0.4')
     for where, colour in ((truth & ~pred, (0, 255, 0)), (pred & ~truth, (255, 0, 0)), (pred & truth, (255, 255, 0))):
         out[where] = np.round((1 - alpha) * out[where] + alpha * np.array(colour))
     return out

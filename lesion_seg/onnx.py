@@ -11,24 +11,29 @@ import os
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as Late
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .bundle import ONNX, ONNX_DECODER, ONNX_INT8, Bundle, revise, versions
+from .bundle import CHECKED, ONNX, ONNX_DECODER, ONNX_INT8, SHIPPED, Bundle, revise, versions
 from .core import InputError, atomic_path, cores, sha256
 from .mc_dropout import channel_masks
+from .untrusted import check_onnx
 
 if TYPE_CHECKING:
     from onnx import ModelProto
     from torch import nn
 
 # %% auto #0
-__all__ = ['OPSETS', 'Axes', 'SIZES', 'TOLERANCE', 'exported_network', 'trace_module', 'trace_today', 'trace_before', 'name_axes',
-           'absorb_padding', 'prune_graph', 'pack_weights', 'keep_outputs', 'metadata_of', 'opset_of', 'write_graph',
-           'session_error', 'open_session', 'run_session', 'parity', 'exported_decoder', 'export_decoder',
-           'export_onnx', 'metadata_list', 'encoder_graph', 'OnnxSampler']
+__all__ = ['OPSETS', 'Axes', 'RUN_SECONDS', 'SIZES', 'TOLERANCE', 'exported_network', 'trace_module', 'trace_today',
+           'trace_before', 'fold_shapes', 'name_axes', 'absorb_padding', 'prune_graph', 'pack_weights', 'keep_outputs',
+           'metadata_of', 'opset_of', 'write_graph', 'checked_file', 'session_error', 'open_session', 'run_session',
+           'parity', 'exported_decoder', 'export_decoder', 'export_onnx', 'metadata_list', 'encoder_graph',
+           'OnnxSampler']
 
 # %% ../nbs/23_onnx.ipynb #1b689689
 OPSETS = range(13, 19) # 18 by PyTorch's exporter of today, 13 to 17 by the one before it
@@ -102,16 +107,39 @@ def trace_before(
     inputs: dict[str, Axes], # as in `trace_module`
     outputs: dict[str, Axes], # as in `trace_module`
     opset: int, # 13 to 17
-) -> ModelProto: # as the exporter gave it
+) -> ModelProto: # with small constants worked out
     "The graph by the exporter before it."
     import onnx
     import torch
+    from onnx_ir import serde
+    from onnxscript import optimizer
     file = io.BytesIO()
     with torch.no_grad():
         torch.onnx.export(net, args, file, dynamo=False, opset_version=opset,  # type: ignore[arg-type]
                           input_names=list(inputs), output_names=list(outputs),
                           dynamic_axes={name: axes for name, axes in inputs.items() if axes})
-    return onnx.load_from_string(file.getvalue())
+    graph = onnx.load_from_string(file.getvalue())
+    fold_shapes(graph)
+    model = serde.deserialize_model(graph)
+    optimizer.fold_constants(model, input_size_limit=1024)
+    optimizer.remove_unused_nodes(model)
+    return serde.serialize_model(model)
+
+# %% ../nbs/23_onnx.ipynb #c2000042
+def fold_shapes(
+    graph: ModelProto, # changed
+) -> None:
+    "Replace questions for shapes that are known by their answers."
+    import onnx
+    known = {}
+    for tensor in onnx.shape_inference.infer_shapes(graph, data_prop=True).graph.value_info:
+        dims = tensor.type.tensor_type.shape.dim
+        is_open = not tensor.type.tensor_type.HasField('shape') or any(not d.HasField('dim_value') for d in dims)
+        if not is_open: known[tensor.name] = np.array([d.dim_value for d in dims], np.int64)
+    for node in graph.graph.node:
+        if node.op_type != 'Shape' or node.input[0] not in known or node.attribute: continue
+        answer = onnx.numpy_helper.from_array(known[node.input[0]])
+        node.CopyFrom(onnx.helper.make_node('Constant', [], list(node.output), value=answer))
 
 # %% ../nbs/23_onnx.ipynb #c2000007
 def name_axes(
@@ -227,6 +255,18 @@ def write_graph(
 # %% ../nbs/23_onnx.ipynb #5ca9bdf2
 os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')
 
+def checked_file(
+    path: str | Path, # an ONNX file
+) -> str: # its path; raises `InputError` when it could do more than compute a picture from a picture
+    "An ONNX file that is harmless to run."
+    path = Path(path)
+    if path.parent == SHIPPED or not path.is_file(): return str(path) # what is missing, the runtime says better
+    digest = sha256(path)
+    if digest not in CHECKED:
+        check_onnx(path)
+        CHECKED.add(digest)
+    return str(path)
+
 def session_error(
     name: Any, # of the file
     verb: str, # what cannot be done with it, such as 'opened'
@@ -237,30 +277,44 @@ def session_error(
     return InputError(name, f'cannot be {verb} by onnxruntime ({reason})', 'export it again')
 
 def open_session(
-    model: str | Path | bytes, # an ONNX file or its bytes
+    model: str | Path | bytes, # an ONNX file, or the bytes of one that was checked
     threads: int | None = None, # of one prediction; None: `cores()`
     name: str | Path = 'the network', # what an error calls it, where there are bytes only
 ) -> Any: # an onnxruntime.InferenceSession on the CPU; raises `InputError`
-    "Open an ONNX file with onnxruntime."
+    "Open an ONNX file with onnxruntime; a file is checked before."
     import onnxruntime as ort
     ort.set_default_logger_severity(4)  # what fails is an InputError, not a line on stderr
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or cores()
     options.log_severity_level = 4
-    if not isinstance(model, bytes): name, model = model, str(model)
+    if not isinstance(model, bytes): name, model = model, checked_file(model)
     try: return ort.InferenceSession(model, options, providers=['CPUExecutionProvider'])
     except Exception as e: raise session_error(name, 'opened', e) from None
 
 # %% ../nbs/23_onnx.ipynb #6aab862f
+RUN_SECONDS = 600. # for one run: far more than an honest network needs
+
 def run_session(
     session: Any, # from `open_session`
     outputs: Sequence[str] | None, # names; None: all
     inputs: dict[str, np.ndarray], # by name
     name: Any, # of the file, for the error
-) -> list[np.ndarray]: # raises `InputError` when the graph does not fit
-    "Run a session."
-    try: return session.run(outputs, inputs)
+    seconds: float = RUN_SECONDS, # for the whole run
+) -> list[np.ndarray]: # raises `InputError` when the graph does not fit or takes too long
+    "Run a session; it can be interrupted."
+    import onnxruntime as ort
+    options = ort.RunOptions()
+    options.log_severity_level = 4
+    answer: Future = Future()
+    def compute() -> None:
+        try: answer.set_result(session.run(outputs, inputs, options))
+        except Exception as e: answer.set_exception(e)
+
+    Thread(target=compute, daemon=True).start()
+    try: return answer.result(seconds)
+    except Late: raise InputError(name, f'gave no answer in {seconds:g} seconds', 'use another bundle') from None
     except Exception as e: raise session_error(name, 'run', e) from None
+    finally: options.terminate = True # nothing happens where it has ended
 
 # %% ../nbs/23_onnx.ipynb #76b66e13
 SIZES = ((1, 64, 64), (3, 96, 128), (1, 130, 130), (3, 127, 125), (1, 256, 256)) # images, height, width

@@ -791,7 +791,7 @@ def save_phantom(
 def write_phantoms(
     folder: str | os.PathLike, # where to; made if need be
     n: int = 64, # images
-    size: int | tuple[int, int] | range = 256, # side, (height, width), or a range that heights and widths are drawn from
+    size: int | tuple[int, int] | range = 256, # side, (height, width), or a range that sides are drawn from
     seed: int = 0, # another seed, other patients
     images_per_patient: int = 2, # the last patient may have fewer
     artefacts: Mapping[str, float] | None = None, # severities by name, {}: none, None: a realistic mix

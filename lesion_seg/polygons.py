@@ -137,7 +137,8 @@ def read_labelme(
     data: dict[str, Any], # with `shapes` and `imagePath`
 ) -> list[Outlines]: # of one photograph
     "Outlines of a labelme file."
-    size = (int(data['imageHeight']), int(data['imageWidth'])) if data.get('imageHeight') and data.get('imageWidth') else None
+    size = (int(data['imageHeight']),
+            int(data['imageWidth'])) if data.get('imageHeight') and data.get('imageWidth') else None
     o = Outlines(last_part(data['imagePath']), size)
     for s in data['shapes']:
         kind, points, label = s.get('shape_type') or 'polygon', s['points'], str(s.get('label', ''))
@@ -191,7 +192,8 @@ def read_cvat(
             elif shape.tag == 'mask':
                 top, left, h, w = (int(float(a[k])) for k in ('top', 'left', 'height', 'width'))
                 whole = np.zeros(size, bool)
-                whole[top:top + h, left:left + w] = fill_runs([int(n) for n in a['rle'].split(',')], (h, w), by_column=False)
+                whole[top:top + h, left:left + w] = fill_runs([int(n) for n in a['rle'].split(',')], (h, w),
+                                                              by_column=False)
                 o.shapes.append((label, whole))
             elif shape.tag not in ('tag', 'attribute'): o.left_out.append(shape.tag)
         photographs.append(o)
@@ -200,21 +202,24 @@ def read_cvat(
 # %% ../nbs/01a_polygons.ipynb #682c3890
 def read_outlines(
     path: str | os.PathLike, # .json or .xml
-) -> list[Outlines] | None: # one for each photograph; None where it is no annotation file; raises `InputError` for a damaged one
+) -> list[Outlines] | None: # one for each photograph; None for another kind of file; a damaged one is refused
     "The outlines of an annotation file."
     with open_file(path) as f: text = f.read()
     try:
         if text.lstrip()[:1] == b'<':
-            if b'<!DOCTYPE' in text or b'<!ENTITY' in text: raise InputError(path, 'declares entities', 'export it again, without them')
+            if b'<!DOCTYPE' in text or b'<!ENTITY' in text:
+                raise InputError(path, 'declares entities', 'export it again, without them')
             root = ElementTree.fromstring(text)
             return read_cvat(root) if root.tag == 'annotations' and root.find('image') is not None else None
         data = json.loads(text)
         if isinstance(data, dict) and 'images' in data and 'annotations' in data: return read_coco(data)
         if isinstance(data, dict) and 'shapes' in data and 'imagePath' in data: return read_labelme(data)
-        if isinstance(data, list) and data and all(isinstance(t, dict) and isinstance(t.get('data'), dict) for t in data):
+        if isinstance(data,
+                      list) and data and all(isinstance(t, dict) and isinstance(t.get('data'), dict) for t in data):
             return read_label_studio(data)
     except InputError as e: raise e.named(path) from None
-    except (ElementTree.ParseError, UnicodeDecodeError, ValueError, KeyError, TypeError, AttributeError, RecursionError, IndexError) as e:
+    except (ElementTree.ParseError, UnicodeDecodeError, ValueError, KeyError, TypeError, AttributeError,
+            RecursionError, IndexError) as e:
         raise InputError(path, f'is damaged ({type(e).__name__}: {e})', 'export it again') from e
     return None
 

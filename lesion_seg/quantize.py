@@ -17,7 +17,7 @@ from .bundle import ONNX, ONNX_INT8, Bundle, revise
 from .core import InputError, atomic_path, sha256
 from .data import read_image, resize_image
 from .manifest import Manifest
-from .onnx import metadata_of, open_session, run_session, write_graph
+from .onnx import checked_file, metadata_of, open_session, run_session, write_graph
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -39,7 +39,7 @@ def fold_norms(
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.log_severity_level = 3
     options.optimized_model_filepath = str(out)
-    ort.InferenceSession(str(file), options, providers=['CPUExecutionProvider'])
+    ort.InferenceSession(checked_file(file), options, providers=['CPUExecutionProvider'])
     graph = onnx.load(out)
     foreign = [o for o in graph.opset_import if o.domain not in ('', 'ai.onnx')]  # the runtime lists all that it knows
     for o in foreign: graph.opset_import.remove(o)

@@ -6,14 +6,16 @@
 from __future__ import annotations
 import copy
 import hashlib
+import html
 import json
+import math
 import mmap
 import os
 import re
 import secrets
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cached_property
@@ -28,8 +30,8 @@ from .tfrecord import Frames, decode_example, encode_example, frame
 
 # %% auto #0
 __all__ = ['RECORDS', 'FORMAT', 'Augment', 'record_features', 'StoredRecord', 'atomic_folder', 'RecordWriter', 'map_file',
-           'read_index', 'Shard', 'is_consistent', 'read_table', 'Record', 'StoredPair', 'RecordReader',
-           'write_records', 'record_order', 'RecordDataset']
+           'read_index', 'Shard', 'is_consistent', 'read_table', 'problems_of', 'Record', 'StoredPair',
+           'RecordManifest', 'RecordReader', 'file_content', 'write_records', 'record_order', 'RecordDataset']
 
 # %% ../nbs/05_records.ipynb #807508af
 def record_features(
@@ -42,7 +44,8 @@ def record_features(
         if isinstance(mask, np.ndarray):
             problem = 'has a file as its image and an array as its mask'
             raise InputError(name, problem, 'give both as one or as the other')
-        h, w = image_size(image)
+        try: h, w = image_size(image)
+        except InputError as e: raise e.named(name) from e
         files = dict(image=image) if mask is None else dict(image=image, mask=mask)
         return dict(files, height=h, width=w, channels=3, encoding='file')
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
@@ -234,11 +237,11 @@ class RecordWriter(_Shards):
 # %% ../nbs/05_records.ipynb #b52a7b84
 def map_file(
     path: Path, # a regular file
-) -> np.ndarray: # uint8, read when touched; raises `InputError`
+) -> mmap.mmap: # read when touched; raises `InputError`
     "The bytes of a file, mapped into memory."
     with open_file(path) as f:
         if not f.seek(0, os.SEEK_END): raise InputError(path, 'is empty (0 bytes)', 'copy it again')
-        try: return np.frombuffer(mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+        try: return mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError as e: raise InputError(path, f'cannot be read ({e.strerror or e})', 'copy it again') from e
 
 def read_index(
@@ -266,12 +269,18 @@ class _OpenShard:
         self.path, self.size, self.n = path, size, n
         if size is not None: self._check_size(size)
 
-    def __getstate__(self) -> dict[str, Any]: return {k: v for k, v in self.__dict__.items() if k != 'frames'}
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ('mapped', 'frames')}
+
+    @cached_property
+    def mapped(self) -> mmap.mmap:
+        "The file, mapped into memory."
+        return map_file(self.path)
 
     @cached_property
     def frames(self) -> Frames:
-        "The bytes of the file, mapped."
-        return Frames(map_file(self.path), str(self.path))
+        "The frames in the file."
+        return Frames(np.frombuffer(self.mapped, np.uint8), str(self.path))
 
     @cached_property
     def starts(self) -> np.ndarray:
@@ -289,7 +298,7 @@ class _OpenShard:
         problem = f'ends at byte {have} of {size}, before the end of the record that starts at byte {at}'
         raise InputError(self.path, problem, 'copy it again')
 
-# %% ../nbs/05_records.ipynb #fcbb1f6b
+# %% ../nbs/05_records.ipynb #51b4998f
 class Shard(_OpenShard):
     "The records of one shard."
     @contextmanager
@@ -307,7 +316,7 @@ class Shard(_OpenShard):
         k: int, # number of the record in this shard
     ) -> StoredRecord: # its checksum is checked; raises `InputError`
         "The features of a record."
-        if self.path.stat().st_size < len(self.frames.data):
+        if self.mapped.size() < len(self.mapped): # what the file has now, and had when it was mapped
             raise InputError(self.path, 'was cut while it was open', 'copy it again')
         payload = self.frames.payload(int(self.starts[k]))
         try: return StoredRecord(decode_example(payload))
@@ -400,6 +409,15 @@ class _Table:
                 self.rows.append(_Row(i, k, name, group or name, split))
 
 # %% ../nbs/05_records.ipynb #4f94cee3
+def problems_of(
+    problems: Sequence[Problem], # at least one
+    n: int, # records that were read
+    shown: int = 20, # sentences at most
+) -> InputError: # to be raised
+    "What is wrong with any record, together."
+    remedy = '\n  '.join(['repair or leave out what is named here', *(p.detail for p in problems[:shown])])
+    return InputError(f'{len(problems)} of {n} records', 'cannot be used', remedy, problems)
+
 class Record(NamedTuple):
     "An image with its mask, and whose it is."
     image: np.ndarray # uint8 (H, W, 3), upright; read-only where it is a view into the file
@@ -423,15 +441,55 @@ class StoredPair(LesionPair):
 
     @property
     def image(self) -> Any: # type: ignore[override]
-        "The image as `read_image` takes it: uint8 pixels, or the content of a file."
-        with self.reader.naming(self.i): source = self.reader.stored(self.i).source()
-        return source if isinstance(source, np.ndarray) else bytes(source)
+        "The image as `read_image` takes it: uint8 pixels, or the content of a file; a view into the shard."
+        with self.reader.naming(self.i): return self.reader.stored(self.i).source()
 
     @property
     def mask(self) -> Any: # type: ignore[override]
         "The mask as `read_mask` takes it, None where it is not known."
-        with self.reader.naming(self.i): source = self.reader.stored(self.i).mask_source()
-        return bytes(source) if isinstance(source, memoryview) else source
+        with self.reader.naming(self.i): return self.reader.stored(self.i).mask_source()
+
+# %% ../nbs/05_records.ipynb #73e3af5e
+class RecordManifest(Manifest):
+    "A manifest whose pairs lie in records: they can be read, split by name and scored, but not listed in a table."
+    def __repr__(self): return f'Record{super().__repr__()}'
+
+    def _repr_html_(self): return f'<p>{html.escape(repr(self))}</p>'
+
+    def subset(self,
+        split: str, # 'train', 'valid' or 'test'
+    ) -> RecordManifest: # empty where the split is
+        "The pairs of one split."
+        return type(self)(super().subset(split).pairs, self.folder)
+
+    def rows(self,
+        folder: Path | None = None, # of a table
+    ) -> list[dict[str, Any]]: # raises `InputError`
+        "There is no table of records."
+        remedy = 'use the table that they were written from'
+        raise InputError(self.folder, 'holds records, not files that a table could list', remedy)
+
+    def check(self,
+        full: bool = True, # records are always decoded
+        resize_ok: bool = False, # may a mask have another size than its photograph?
+        strict: bool = True, # raise an `InputError` that holds all problems
+    ) -> list[Problem]: # all problems, with `strict=False`; else there are none
+        "Decode every record."
+        problems = []
+        for p in self.pairs:
+            try: image, mask = read_image(p.image), None if p.mask is None else read_mask(p.mask)
+            except InputError as e:
+                problems.append(Problem(p.id, 'unreadable record', str(e)))
+                continue
+            if mask is None: problems.append(Problem(p.id, 'no mask', f'{p.id} has no mask'))
+            elif mask.shape != image.shape[:2] and not resize_ok:
+                problems.append(Problem(p.id, 'sizes differ', f'{p.id} has an image and a mask of different sizes'))
+        if problems and strict: raise problems_of(problems, len(self))
+        return problems
+
+    def areas(self) -> list[float]: # NaN where there is no mask
+        "The fraction of each image that is lesion."
+        return [math.nan if p.mask is None else float(read_mask(p.mask).mean()) for p in self.pairs]
 
 # %% ../nbs/05_records.ipynb #c0c54fdf
 class _Reader(_Table):
@@ -484,9 +542,9 @@ class RecordReader(_Reader):
         "The records as pairs of a manifest, which are read when they are asked for."
         return [StoredPair(self, i) for i in range(len(self))]
 
-    def manifest(self) -> Manifest: # its pairs are `StoredPair`s
+    def manifest(self) -> RecordManifest: # its pairs are `StoredPair`s
         "The records as a manifest."
-        return Manifest(self.pairs, self.path)
+        return RecordManifest(self.pairs, self.path)
 
     @property
     def digest(self) -> str:
@@ -515,11 +573,20 @@ class RecordReader(_Reader):
         for i, row in enumerate(self.rows):
             try: self[i]
             except InputError as e: problems.append(Problem(row.id, 'unreadable record', str(e)))
-        if not problems: return len(self)
-        remedy = '\n  '.join(['repair or leave out what is named here', *(p.detail for p in problems[:20])])
-        raise InputError(f'{len(problems)} of {len(self)} records', 'cannot be read', remedy, problems)
+        if problems: raise problems_of(problems, len(self))
+        return len(self)
 
 # %% ../nbs/05_records.ipynb #c4493221
+def file_content(
+    source: Any, # a path, or the bytes of a file
+    name: str, # of the pair, for a sentence
+) -> bytes: # raises `InputError` for pixels
+    "The content of a file."
+    if isinstance(source, Path):
+        with open_file(source) as f: return f.read()
+    if not isinstance(source, np.ndarray): return bytes(source)
+    raise InputError(name, 'holds pixels, not a file', 'give the size of the pixels, such as `size=256`')
+
 def write_records(
     manifest: Iterable[LesionPair], # the pairs; where no mask is known, the record has none
     folder: str | os.PathLike, # where to; it may exist if it is empty
@@ -531,10 +598,10 @@ def write_records(
     def load(p: LesionPair) -> tuple[Any, Any]:
         if size is not None:
             image = resize_image(read_image(p.image, at_least=size), size)
-            return image, resize_mask(read_mask(p.mask), size) if p.mask else None
+            return image, None if p.mask is None else resize_mask(read_mask(p.mask), size)
         read_image(p.image)
-        if p.mask: read_mask(p.mask)
-        return p.image.read_bytes(), p.mask.read_bytes() if p.mask else None
+        if p.mask is not None: read_mask(p.mask)
+        return file_content(p.image, p.id), None if p.mask is None else file_content(p.mask, p.id)
 
     pairs = iter(progress(list(manifest)))
     with RecordWriter(folder, shards, size) as w, ThreadPoolExecutor() as pool:

@@ -9,6 +9,7 @@ import html
 import io
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +22,8 @@ from .reliability import fit_review
 from .core import InputError, atomic_path, encode_jpeg, writing
 from .data import contact_sheet, draw_contour, read_image, read_mask, resize_image, resize_mask
 from .manifest import Manifest
-from .evaluate import evaluate_predictions, plot_distribution, save_report, save_summary, save_table, summarise, worst
-from .metrics import METRICS
+from .evaluate import (evaluate_predictions, metric_label, plot_distribution, save_report, save_summary, save_table,
+                                 summarise, worst)
 from .onnx import export_onnx
 from .contours import clean_map
 from .predict import REVIEW_SCORE, Segmentation, Segmenter
@@ -64,7 +65,9 @@ def evaluate_manifest(
     "Predict and score each image of a manifest at its own resolution."
     def answers() -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
         pairs = list(manifest)
-        predictions = Segmenter(bundle, precision=precision).predict_many([p.image for p in pairs], **options)
+        predictions = Segmenter(Bundle.open(bundle), precision=precision).predict_many(
+            [p.image for p in pairs], **options
+        )
         for i, (pair, result) in enumerate(zip(pairs, predictions, strict=True)):
             if isinstance(result, InputError): raise result
             truth = true_mask(pair, result.mask.shape)
@@ -80,14 +83,14 @@ def exported_again(
     "A bundle's ONNX files, written anew in the form that they had."
     onnx = bundle.info['onnx']
     say(f'the exported files of {bundle.path} hold the old probabilities; they are written anew')
-    bundle = Bundle.load(export_onnx(bundle, opset=onnx.get('opset', 18)).parent)
+    bundle = Bundle.open(export_onnx(bundle, opset=onnx.get('opset', 18)).parent, bundle.network)
     if 'int8' not in onnx: return bundle
     from lesion_seg.quantize import quantize_onnx
     source = onnx['int8'].get('source', 'phantoms')
     say('the 8-bit file as well' + ('' if source == 'phantoms' else f', rounded by phantoms now instead of {source}'))
     try: quantize_onnx(bundle, method=onnx['int8'].get('method', 'static'), say=say)
     except InputError as e: say(f'the 8-bit file could not be written anew: {e}')
-    return Bundle.load(bundle.path)
+    return Bundle.open(bundle.path, bundle.network)
 
 # %% ../nbs/28_report.ipynb #8ea2dd75
 def calibrate_bundle(
@@ -98,10 +101,10 @@ def calibrate_bundle(
     say: Callable[[str], None] = print, # told when exported files are written anew
 ) -> Bundle: # revised; the fits are in metrics['calibration'] of its metadata
     "Fit probabilities, threshold, rule for review, and whether to keep the largest region only, at the model's size."
-    bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
+    bundle = Bundle.open(bundle)
     if not len(manifest):
         raise InputError(bundle.path, 'there is no image to calibrate it with', "give a table with a 'valid' split")
-    plain = Bundle(bundle.path, bundle.info | dict(temperature=1.0, calibration={}))
+    plain = replace(bundle, info=bundle.info | dict(temperature=1.0, calibration={}))
     segmenter = Segmenter(plain, runtime='torch') # exported files have their temperature inside
     maps, masks = [], []
     for pair, result in zip(manifest, segmenter.predict_many(p.image for p in manifest), strict=True):
@@ -109,6 +112,7 @@ def calibrate_bundle(
         maps.append(result.small)
         masks.append(resize_mask(true_mask(pair, result.size), bundle.size))
     fit = fit_calibration(maps, masks)
+    for warning in fit['warnings']: say(warning)
     curve = Calibration(fit['temperature'], **fit['calibration'])
     probabilities = [calibrated(m, curve) for m in maps]
     largest_only = [clean_map(m, fit['threshold'], True, False) for m in probabilities]
@@ -119,7 +123,7 @@ def calibrate_bundle(
     exported = bundle.info.get('onnx')
     new = revise(bundle, threshold=fit['threshold'], temperature=fit['temperature'], calibration=fit['calibration'],
                  largest=one_region > all_regions, metrics=dict(calibration=dict(fit, source=source)))
-    if exported and 'onnx' not in new.info: new = exported_again(Bundle(new.path, new.info | dict(onnx=exported)), say)
+    if exported and 'onnx' not in new.info: new = exported_again(replace(new, info=new.info | dict(onnx=exported)), say)
     if share is None: return new
     return revise(new, review=fit_review_rule(new, manifest, source, share))
 
@@ -130,9 +134,9 @@ def fit_review_rule(
     share: float, # fraction of them that a person shall look at
 ) -> dict[str, Any]: # score, threshold and where they come from, as the metadata keeps them
     "The uncertainty that the given fraction of held-out photographs exceeds."
-    open_rule = Bundle(bundle.path, bundle.info | dict(review=dict(score=REVIEW_SCORE, threshold=0.0)))
+    open_rule = replace(bundle, info=bundle.info | dict(review=dict(score=REVIEW_SCORE, threshold=0.0)))
     results = Segmenter(open_rule, runtime='torch').predict_many((p.image for p in manifest), review=True)
-    scores = np.array([r.doubt for r in results]) # type: ignore[union-attr]
+    scores = np.array([r.disagreement for r in results]) # type: ignore[union-attr]
     return dict(score=REVIEW_SCORE, threshold=fit_review(scores, share), share=share, n=len(scores), source=source)
 
 # %% ../nbs/28_report.ipynb #6e0ce806
@@ -267,10 +271,9 @@ def score_section(
     def interval(ci: list[float | None]) -> str: return 'n/a' if None in ci else f'{ci[0]:.3f} to {ci[1]:.3f}'
     rows = []
     for name, m in summary['metrics'].items():
-        unit = f' [{summary["unit"]}]' if name in METRICS and METRICS[name].is_length else ''
         rows.append(
             [
-                name.replace('_', ' ') + unit,
+                metric_label(name, summary).replace('_', ' '),
                 number(m['mean']),
                 number(m['std']),
                 interval(m['ci']),
@@ -278,11 +281,14 @@ def score_section(
             ]
         )
     low, high = summary['failure_rate_ci']
+    empty = ''
+    if summary.get('empty_truths') or summary.get('empty_predictions'):
+        empty = f' Empty masks: {summary["empty_truths"]} true, {summary["empty_predictions"]} predicted.'
     head = ['metric', 'mean', 'standard deviation', f'{summary["level"]:.0%} t-interval', 'bootstrap by group']
     return (f'<p>{summary["n"]} images of {summary["groups"]} groups. '
             f'ISIC 2016/17 score {summary["isic_2017"]:.3f}, ISIC 2018 score {summary["isic_2018"]:.3f}. '
             f'{summary["failures"]} failures (Jaccard below {summary["threshold"]:g}), {summary["failure_rate"]:.1%} '
-            f'(interval {low:.1%} to {high:.1%}).</p>' + html_table(head, rows))
+            f'(interval {low:.1%} to {high:.1%}).{empty}</p>' + html_table(head, rows))
 
 # %% ../nbs/28_report.ipynb #5b7d20ea
 def case_section(
@@ -311,7 +317,7 @@ def save_evaluation(
     **options: Any, # those of the prediction, for the pictures
 ) -> dict[str, Any]: # the summary
     "Write what an evaluation found, for programs and for people."
-    folder, segmenter = Path(folder), Segmenter(bundle, precision=precision)
+    folder, segmenter = Path(folder), Segmenter(Bundle.open(bundle), precision=precision)
     with writing(folder): folder.mkdir(parents=True, exist_ok=True)
     summary = summarise(table, level=level)
     save_table(table, folder/'scores.csv')

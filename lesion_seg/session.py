@@ -21,7 +21,8 @@ import numpy as np
 
 from .bundle import SHIPPED
 from .contours import find_polygons, measure_polygons
-from .core import MASK_NAME, InputError, encode_jpeg, encode_png, photograph_stem, safe_cell, safe_stem, unique_stems
+from .core import MASK_NAME, InputError, encode_jpeg, encode_png, photograph_stem, safe_cell, safe_stem
+from .core import unique_stems
 from .data import image_size, read_image, read_mask, resize_image
 from .dicom import dicom_summary, is_dicom
 from .dicom_seg import photo_to_dicom, write_seg
@@ -44,7 +45,8 @@ def svg_path(
     return ''.join('M' + 'L'.join(f'{x:.1f} {y:.1f}' for x, y in ring[:-1]) + 'Z' for ring in rings)
 
 # %% ../nbs/29_session.ipynb #22e0fb1e
-INFERNO = np.array([[0, 0, 4], [50, 10, 93], [120, 28, 109], [187, 55, 84], [237, 105, 37], [251, 180, 26], [252, 255, 164]])
+INFERNO = np.array([
+    [0, 0, 4], [50, 10, 93], [120, 28, 109], [187, 55, 84], [237, 105, 37], [251, 180, 26], [252, 255, 164]])
 
 def heat_png(
     values: np.ndarray, # float (h, w), at least 0
@@ -123,7 +125,8 @@ class Photograph:
             height, width = image_size(data)
         except InputError as e: raise e.named(name) from None
         if height * width > limits.megapixels * 1e6:
-            raise InputError(name, f'has {width} x {height} pixels, more than {limits.megapixels} megapixels', 'make it smaller')
+            raise InputError(name, f'has {width} x {height} pixels, more than {limits.megapixels} megapixels',
+                             'make it smaller')
         return cls(key, name, data, (height, width), header)
 
     @property
@@ -146,7 +149,8 @@ class Photograph:
         if self.truth is None: return {}
         try: truth = read_mask(self.truth)
         except InputError as e: return dict(truth_error=str(e.named('its mask')))
-        if truth.shape != self.size: return dict(truth_error=f'its mask has {truth.shape[1]} x {truth.shape[0]} pixels, another size')
+        if truth.shape != self.size:
+            return dict(truth_error=f'its mask has {truth.shape[1]} x {truth.shape[0]} pixels, another size')
         return dict(dice=dice(mask, truth), jaccard=jaccard(mask, truth))
 
 # %% ../nbs/29_session.ipynb #472be344
@@ -173,7 +177,9 @@ class SessionFiles:
         bundle: str, # a name in `bundles`; raises `InputError` for another
     ) -> None:
         "Take another model; what the last one found is forgotten."
-        if bundle not in self.bundles: raise InputError(f'model {bundle!r}', 'is not one of this session', f'choose from {", ".join(self.bundles)}')
+        if bundle not in self.bundles:
+            raise InputError(f'model {bundle!r}', 'is not one of this session',
+                             f'choose from {", ".join(self.bundles)}')
         self.segmenter = Segmenter(self.bundles[bundle], self.threads)
         self.network: Any = None  # of torch, for Grad-CAM
         self.threshold = self.segmenter.bundle.threshold
@@ -183,7 +189,8 @@ class SessionFiles:
         key: str, # as `add` gave it
     ) -> Photograph: # raises `InputError` where it is gone
         "A photograph of the session."
-        if key not in self.photographs: raise InputError('this photograph', 'is no longer in the session', 'choose it again')
+        if key not in self.photographs:
+            raise InputError('this photograph', 'is no longer in the session', 'choose it again')
         return self.photographs[key]
 
     @property
@@ -199,16 +206,20 @@ class SessionFiles:
     ) -> None: # raises `InputError`
         "Refuse a file that does not fit into the session."
         limits = self.limits
-        if size > limits.file_mb * 1e6: raise InputError(name, f'has {size / 1e6:.0f} MB, more than the limit of {limits.file_mb} MB', 'make it smaller')
+        if size > limits.file_mb * 1e6:
+            raise InputError(name, f'has {size / 1e6:.0f} MB, more than the limit of {limits.file_mb} MB',
+                             'make it smaller')
         if self.held + coming + size > limits.total_mb * 1e6:
-            raise InputError(name, f'does not fit, since a session holds {limits.total_mb} MB', 'save what you need and start over')
+            raise InputError(name, f'does not fit, since a session holds {limits.total_mb} MB',
+                             'save what you need and start over')
         if len(self.photographs) >= limits.files:
-            raise InputError(name, f'does not fit, since a session holds {limits.files} photographs', 'start over for more')
+            raise InputError(name, f'does not fit, since a session holds {limits.files} photographs',
+                             'start over for more')
 
     def add(self,
         name: str, # the file's name, from the browser
         data: bytes, # its content
-    ) -> dict[str, Any]: # kind: 'photograph' or 'mask', name, key of the photograph, partner: the key of one that has to be scored again
+    ) -> dict[str, Any]: # kind ('photograph' or 'mask'), name, key; partner: the key of one that has to be scored again
         "Take a file into the session; one that cannot be read is remembered as broken and raises `InputError`."
         name = plain_name(name)
         try:
@@ -241,11 +252,14 @@ def review_reason(
     rule: Mapping[str, Any] | None, # 'review' of the bundle's metadata
 ) -> str: # one or two sentences
     "Why a person should look at this result, or why no flag was raised."
-    if not prediction.mask.any(): return 'No lesion was found at this threshold. Lower it, or look at the photograph yourself.'
-    if prediction.disagreement is None or not rule: return 'This model has no rule for review; `lesion_seg calibrate` fits one.'
+    if not prediction.mask.any():
+        return 'No lesion was found at this threshold. Lower it, or look at the photograph yourself.'
+    if prediction.disagreement is None or not rule:
+        return 'This model has no rule for review; `lesion_seg calibrate` fits one.'
     others = f'the most uncertain {rule["share"]:.0%} of the {rule["n"]} photographs that fixed the rule'
-    if prediction.needs_review: return f'Turned and mirrored, the photograph gets borders that differ by {prediction.disagreement:.3f}, as for {others}.'
-    return f'Turned and mirrored, the photograph gets borders that agree; it is not among {others}.'
+    turned = 'Turned and mirrored, the photograph gets borders that'
+    if prediction.needs_review: return f'{turned} differ by {prediction.disagreement:.3f}, as for {others}.'
+    return f'{turned} agree; it is not among {others}.'
 
 # %% ../nbs/29_session.ipynb #5aa359f6
 class SessionAnswers(SessionFiles):
@@ -256,7 +270,10 @@ class SessionAnswers(SessionFiles):
         "The lesion in a photograph; one that cannot be decoded leaves the session as broken."
         photograph = self.photograph(key)
         if photograph.prediction is None:
-            try: photograph.prediction = self.segmenter.predict(photograph.file, review='review' in self.segmenter.bundle.info, spacing=photograph.spacing)
+            review = 'review' in self.segmenter.bundle.info
+            try:
+                file, spacing = photograph.file, photograph.spacing
+                photograph.prediction = self.segmenter.predict(file, review=review, spacing=spacing)
             except InputError as e:
                 del self.photographs[key]
                 self.broken.append((photograph.name, str(e.named(photograph.name))))
@@ -270,8 +287,9 @@ class SessionAnswers(SessionFiles):
         prediction, photograph = self.segment(key), self.photograph(key)
         empty = not prediction.mask.any()
         return dict(
-            key=key, name=photograph.name, height=photograph.size[0], width=photograph.size[1], threshold=self.threshold,
-            empty=empty, **prediction.measure(), doubt=prediction.disagreement, review_above=prediction.review_above,
+            key=key, name=photograph.name, height=photograph.size[0], width=photograph.size[1],
+            threshold=self.threshold, empty=empty, **prediction.measure(),
+            doubt=prediction.disagreement, review_above=prediction.review_above,
             needs_review=True if empty else prediction.needs_review,
             reason=review_reason(prediction, self.segmenter.bundle.info.get('review')),
             dicom=photograph.header, spacing=photograph.spacing, **photograph.score(prediction.mask))
@@ -279,13 +297,14 @@ class SessionAnswers(SessionFiles):
     def live(self,
         key: str, # of a photograph in the session
         threshold: float, # probability from which a pixel is lesion, in (0, 1)
-    ) -> dict[str, Any]: # result: measures; border: an SVG path; sure: that of the confident part, where uncertainty was asked for
+    ) -> dict[str, Any]: # result: measures; border: an SVG path; sure: that of the confident part, or empty
         "The border at a threshold, fast; the session's own threshold stays."
         photograph = self.photograph(key)
         prediction = replace(self.segment(key), threshold=threshold)
         pixels = measure_polygons(prediction.polygons)
         height, width = photograph.size
-        result = dict(area_px=pixels['area'], major_diameter_px=pixels['major_diameter'], area_fraction=pixels['area'] / (height * width),
+        result = dict(area_px=pixels['area'], major_diameter_px=pixels['major_diameter'],
+                      area_fraction=pixels['area'] / (height * width),
                       empty=not prediction.polygons, threshold=threshold)
         if prediction.spacing:
             mm = measure_polygons(prediction.polygons, prediction.spacing)
@@ -305,39 +324,49 @@ class SessionMaps(SessionAnswers):
     "Maps that are laid over the photograph."
     def uncertainty(self,
         key: str, # of a photograph in the session
-    ) -> tuple[dict[str, Any], list[bytes]]: # texts and the confident part's border; pictures of standard deviation and entropy
+    ) -> tuple[dict[str, Any], list[bytes]]: # texts and the confident part's border; two pictures
         "Maps of MC dropout for the page."
         photograph = self.photograph(key)
         if photograph.samples is None: photograph.samples = self.segmenter.uncertainty(photograph.file)
         samples = photograph.samples
         scores, sure = lesion_scores(samples, self.threshold), confidence_mask(samples, self.threshold)
-        agreement = f'Over 20 variants of the network, lesions agree with each other to a Dice of {1 - scores["disagreement"]:.3f}'
+        agreement = 1 - scores['disagreement']
         texts = dict(
-            std=f'{agreement}; their area varies by {scores["area_variation"]:.1%}.',
+            std=f'Over 20 variants of the network, lesions agree with each other to a Dice of {agreement:.3f}; '
+                f'their area varies by {scores["area_variation"]:.1%}.',
             entropy=f'Mean entropy near the border: {scores["border_entropy"]:.2f} bit, where 1 is a coin toss.',
-            sure=f'Dashed: the part that stays lesion when each mean is lowered by twice its standard deviation, {sure.mean():.1%} of the photograph.')
-        return dict(texts=texts, sure=self.sure_path(photograph, self.threshold), scores=scores), [heat_png(samples.std, .3), heat_png(samples.entropy, 1)]
+            sure='Dashed: the part that stays lesion when each mean is lowered by twice its standard deviation, '
+                 f'{sure.mean():.1%} of the photograph.')
+        answer = dict(texts=texts, sure=self.sure_path(photograph, self.threshold), scores=scores)
+        return answer, [heat_png(samples.std, .3), heat_png(samples.entropy, 1)]
 
     def gradcam(self,
         key: str, # of a photograph in the session
         target: str = 'lesion', # or 'border'
     ) -> tuple[dict[str, Any], list[bytes]]: # a text; the picture of the map
         "Which places spoke for the lesion; the first call imports torch and loads the network."
-        if target not in ('lesion', 'border'): raise InputError(f'target {target!r}', 'cannot be explained', 'choose lesion or border')
+        if target not in ('lesion', 'border'):
+            raise InputError(f'target {target!r}', 'cannot be explained', 'choose lesion or border')
         try: from lesion_seg.gradcam import explain
-        except ImportError as e: raise InputError('Grad-CAM', f'needs PyTorch, which is not installed here ({e.name})', 'install torch') from e
+        except ImportError as e:
+            raise InputError('Grad-CAM', f'needs PyTorch, which is not installed here ({e.name})',
+                             'install torch') from e
         bundle, photograph = self.segmenter.bundle, self.photograph(key)
         if self.network is None: self.network = bundle.model()
         pixels = resize_image(read_image(photograph.data, at_least=bundle.size), bundle.size)  # what `Segmenter` sees
         cam = explain(bundle, pixels, target=target, threshold=self.threshold, model=self.network)
         if cam.empty: text = 'There is no lesion at this threshold, so nothing to explain.'
-        else: text = f'Bright places of the layer {cam.layer} ({cam.raw.shape[0]} x {cam.raw.shape[1]} cells) spoke most for the {target}.'
+        else:
+            rows, columns = cam.raw.shape
+            text = f'Bright places of the layer {cam.layer} ({rows} x {columns} cells) spoke most for the {target}.'
         return dict(texts=dict(gradcam=text)), [heat_png(cam.heat, 1)]
 
 # %% ../nbs/29_session.ipynb #04efd025
-MIME = {'.png': 'image/png', '.jpg': 'image/jpeg', '.json': 'application/json', '.geojson': 'application/geo+json', '.dcm': 'application/dicom'}
+MIME = {'.png': 'image/png', '.jpg': 'image/jpeg', '.json': 'application/json', '.geojson': 'application/geo+json',
+        '.dcm': 'application/dicom'}
 
-COLUMNS = ('file', 'width', 'height', 'threshold', 'area_fraction', 'area_px', 'area_mm2', 'major_diameter_px', 'major_diameter_mm', 'mean_probability',
+COLUMNS = ('file', 'width', 'height', 'threshold', 'area_fraction', 'area_px', 'area_mm2', 'major_diameter_px',
+           'major_diameter_mm', 'mean_probability',
            'doubt', 'needs_review', 'dice', 'jaccard', 'problem')
 
 def memory_folder() -> tempfile.TemporaryDirectory:
@@ -356,11 +385,14 @@ class Session(SessionMaps):
         photograph, prediction = self.photograph(key), self.segment(key)
         stem = stem or safe_stem(photograph.name)
         if kind == 'seg':
-            if photograph.header is None: raise InputError(photograph.name, 'is not a DICOM file, so it gets no DICOM Segmentation', 'take the PNG mask')
+            if photograph.header is None:
+                raise InputError(photograph.name, 'is not a DICOM file, so it gets no DICOM Segmentation',
+                                 'take the PNG mask')
             with memory_folder() as folder:
                 seg = write_seg(Path(folder) / 'seg.dcm', prediction.mask, photograph.data, model=prediction.model)
                 return f'{stem}_seg.dcm', seg.read_bytes()
-        if kind not in KINDS: raise InputError(f'file {kind!r}', 'is not a kind of result', f'choose from {", ".join([*KINDS, "seg"])}')
+        if kind not in KINDS:
+            raise InputError(f'file {kind!r}', 'is not a kind of result', f'choose from {", ".join([*KINDS, "seg"])}')
         suffix, encode = KINDS[kind]
         return f'{stem}{suffix}', encode(prediction)
 
@@ -381,7 +413,8 @@ class Session(SessionMaps):
         summaries = [self.summary(key) for key in [*self.photographs]]
         for summary in sorted(summaries, key=lambda s: (not s['needs_review'], -(s['doubt'] or 0))):
             known = {k: v for k, v in summary.items() if v is not None}
-            rows.writerow(known | dict(file=safe_cell(summary['name']), problem=safe_cell(summary.get('truth_error', ''))))
+            problem = safe_cell(summary.get('truth_error', ''))
+            rows.writerow(known | dict(file=safe_cell(summary['name']), problem=problem))
         alone = [(name, 'a mask without its photograph') for name, _ in self.masks.values()]
         for name, reason in [*self.broken, *alone]: rows.writerow(dict(file=safe_cell(name), problem=safe_cell(reason)))
         return f.getvalue().encode()
@@ -428,14 +461,17 @@ def example_files(
     name: str, # one of `EXAMPLES`
 ) -> list[tuple[str, bytes]]: # names and contents
     "The files of an example."
-    if name not in EXAMPLES: raise InputError(f'example {name!r}', 'does not exist', f'choose from {", ".join(EXAMPLES)}')
+    if name not in EXAMPLES:
+        raise InputError(f'example {name!r}', 'does not exist', f'choose from {", ".join(EXAMPLES)}')
     files: list[tuple[str, bytes]] = []
     for seed in EXAMPLES[name][2]:
         phantom = make_phantom(seed, (480, 640) if name == 'batch' else (720, 960))
         if name == 'dicom': files.append((f'phantom_{seed}.dcm', _phantom_dicom(phantom)))
         else: files.append((f'phantom_{seed}.jpg', encode_jpeg(phantom.image, quality=92)))
-        if name == 'batch': files.append((f'phantom_{seed}_mask.png', encode_png(phantom.mask.view(np.uint8) * np.uint8(255))))
+        if name == 'batch':
+            files.append((f'phantom_{seed}_mask.png', encode_png(phantom.mask.view(np.uint8) * np.uint8(255))))
     return files
 
 def _phantom_dicom(phantom: Phantom) -> bytes:
-    with memory_folder() as folder: return photo_to_dicom(phantom.image, Path(folder) / 'p.dcm', spacing=(.02, .02)).read_bytes()
+    with memory_folder() as folder:
+        return photo_to_dicom(phantom.image, Path(folder) / 'p.dcm', spacing=(.02, .02)).read_bytes()

@@ -19,14 +19,16 @@ __all__ = ['MAX_DIRECTORIES', 'MAX_TAGS', 'TiffDirectory', 'tiff_directories', '
 MAX_DIRECTORIES = 1000 # of a file
 MAX_TAGS = 20_000 # of all of them; a directory of a photograph has about twenty
 _SIZES = {1: 1, 3: 2, 4: 4, 13: 4, 16: 8, 18: 8} # bytes of an integer, by type: BYTE, SHORT, LONG, IFD, LONG8, IFD8
-_WANTED = {254, 255, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 281, 284, 317, 322, 323, 324, 325, 330, 339}
+_WANTED = {254, 255, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 281, 284, 317, 322, 323, 324, 325, 330, 339, 34675}
 
+# %% ../nbs/00a_tiff.ipynb #2014b45b
 class TiffDirectory(NamedTuple):
     "One picture of a TIFF file, as its tags describe it."
     offset: int # where it begins in the file
     is_main: bool # in the main chain, not below another one
     tags: dict[int, tuple[int, ...]] # number -> values, those that reading needs
     icc_profile: bytes = b'' # what its colours mean, if it says so
+    is_first: bool = False # does the header point to it?
 
     def get(self,
         tag: int, # its number
@@ -36,14 +38,16 @@ class TiffDirectory(NamedTuple):
         return (self.tags.get(tag) or (default,))[0]
 
     @property
-    def width(self) -> int:
-        "Pixels."
-        return self.get(256)
+    def width(self) -> int: return self.get(256)
 
     @property
-    def height(self) -> int:
-        "Pixels."
-        return self.get(257)
+    def height(self) -> int: return self.get(257)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        "(height, width) in pixels, as displayed."
+        on_its_side = self.get(274, 1) in (5, 6, 7, 8)
+        return (self.width, self.height) if on_its_side else (self.height, self.width)
 
     @property
     def is_copy(self) -> bool:
@@ -101,21 +105,17 @@ def tiff_directories(
         profile = b''
         for at in range(0, len(entries) - entry_size + 1, entry_size):
             tag, kind, count = struct.unpack_from(order + 'HH' + offset_kind, entries, at)
-            size = _SIZES.get(kind)
-            if tag == 34675: size = 1
-            elif tag not in _WANTED or not size: continue
+            size = 1 if tag == 34675 else _SIZES.get(kind)
+            if tag not in _WANTED or not size: continue
             value = entries[at + entry_size - offset_size:at + entry_size]
             if count * size > offset_size: # the value is a place
                 place = struct.unpack(order + offset_kind, value)[0]
                 if place + count * size > n_bytes: continue
                 f.seek(place)
                 value = f.read(count * size)
-            if tag == 34675:
-                profile = value[:count]
-                continue
-            if count * size > len(value): continue
-            tags[tag] = tuple(int(v) for v in np.frombuffer(value, f'{order}u{size}', count))
-        directories.append(TiffDirectory(offset, is_main, tags, profile))
+            if tag == 34675: profile = value[:count]
+            elif count * size <= len(value): tags[tag] = tuple(int(v) for v in np.frombuffer(value, f'{order}u{size}', count))
+        directories.append(TiffDirectory(offset, is_main, tags, profile, not directories))
         waiting += [(below, False) for below in tags.get(330, ())[:MAX_DIRECTORIES]]
         if is_main and len(following) == offset_size:
             waiting.insert(0, (struct.unpack(order + offset_kind, following)[0], True))

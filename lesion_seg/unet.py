@@ -18,11 +18,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from .core import InputError, sha256
 
 # %% auto #0
-__all__ = ['STRIDES', 'DIGESTS', 'PACKAGED', 'MODELS', 'OWN', 'conv_block', 'he_normal_', 'halve', 'UpCat', 'check_size', 'UNet',
-           'full_precision', 'DepthwiseConv', 'SameConv', 'replace_convs', 'make_encoder', 'ShuffleUp', 'batch_norm',
-           'conv3', 'SkipBlock', 'CrossBlock', 'LeanBlock', 'quad_head', 'fastai_decoder', 'lean_decoder', 'LesionUNet',
-           'model_cost', 'packaged_weights', 'read_weights', 'load_encoder', 'lesion_unet', 'build_model', 'OwnNetwork',
-           'param_groups']
+__all__ = ['STRIDES', 'DIGESTS', 'PACKAGED', 'MODELS', 'OWN', 'conv_block', 'he_normal_', 'halve', 'UpCat', 'check_size',
+           'check_batch', 'UNet', 'full_precision', 'DepthwiseConv', 'SameConv', 'replace_convs', 'make_encoder',
+           'ShuffleUp', 'batch_norm', 'conv3', 'SkipBlock', 'CrossBlock', 'LeanBlock', 'quad_head', 'fastai_decoder',
+           'lean_decoder', 'LesionUNet', 'model_cost', 'packaged_weights', 'read_weights', 'load_encoder',
+           'lesion_unet', 'build_model', 'OwnNetwork', 'param_groups']
 
 # %% ../nbs/10_unet.ipynb #586c44f4
 def conv_block(
@@ -83,6 +83,17 @@ def check_size(
     raise InputError(f'an image of {h} x {w} pixels', f'is too small, the model needs at least {at_least} x {at_least}',
                      f'enlarge it first, for example with resize_image(image, {max(256, at_least)})')
 
+# %% ../nbs/10_unet.ipynb #46c06f2f
+def check_batch(
+    x: Tensor, # images (N, C, H, W) in training
+    stride: int = 32, # pixels of the image for each pixel of the deepest map
+) -> None: # raises `InputError` where the deepest map would be a single pixel of a single image
+    "Refuse a batch that leaves batch normalisation nothing to compare."
+    n, _, h, w = x.shape
+    if n * -(-h // stride) * -(-w // stride) > 1: return
+    raise InputError(f'a batch of one image of {h} x {w} pixels', 'leaves batch normalisation nothing to compare',
+                     'put at least two images into a batch, or train at a larger size')
+
 # %% ../nbs/10_unet.ipynb #2867dc94
 class UNet(nn.Module):
     "The classic U-Net (arXiv:1505.04597) with batch norm and dropout; any size from 32 x 32, one channel of logits."
@@ -108,7 +119,9 @@ class UNet(nn.Module):
         x: Tensor, # images (N, C, H, W), normalised with mean = std = 0.5
     ) -> list[Tensor]: # one map a level, finest first, then the bottleneck
         "Down to the bottleneck."
-        check_size(x, max(32, 2 ** len(self.down)))
+        stride = 2 ** len(self.down)
+        check_size(x, max(32, stride))
+        if self.training: check_batch(x, stride)
         features: list[Tensor] = []
         for block in self.down:
             features.append(block(x))
@@ -379,6 +392,7 @@ class LesionUNet(nn.Module):
     ) -> list[Tensor]: # skips at strides 2 to 16, the bottleneck at 32; the image first if `last_cross`
         "Down to the bottleneck."
         check_size(x)
+        if self.training: check_batch(x)
         *skips, deepest = self.encoder(x)
         features = [*skips, self.middle(deepest)]
         return features if self.cross is None else [x, *features]
@@ -514,7 +528,7 @@ def build_model(
         raise InputError(f'model {name!r}', f'does not take these arguments ({e})',
                          'leave out or mend the one that is named') from e
 
-# %% ../nbs/10_unet.ipynb #f9fb9570
+# %% ../nbs/10_unet.ipynb #6af953ce
 OWN = 'own' # the name of an architecture that cannot be built from its description
 
 class OwnNetwork(nn.Module):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -38,6 +39,16 @@ def cropped(a, top=.1, bottom=.1, left=.1, right=.1):
 def scaled(a, k): return np.asarray(Image.fromarray(a).resize((round(a.shape[1] * k), round(a.shape[0] * k)), Image.Resampling.BICUBIC))
 
 
+def rotated(a, angle, border=cv2.BORDER_REFLECT_101):
+    h, w = a.shape[:2]
+    return cv2.warpAffine(np.ascontiguousarray(a), cv2.getRotationMatrix2D((w / 2, h / 2), angle, 1), (w, h), borderMode=border)
+
+
+def shifted(a, part=.1):
+    h, w = a.shape[:2]
+    return cv2.warpAffine(a, np.float32([[1, 0, part * w], [0, 1, part * h]]), (w, h))
+
+
 def brighter(a, k): return np.clip(a * k, 0, 255).astype(np.uint8)
 
 
@@ -50,6 +61,9 @@ def jpeg(a, quality):
 CHANGES = {**{f'symmetry {g}': f for g, f in SYMMETRIES.items()}, 'jpeg': lambda a: jpeg(a, 40), 'half': lambda a: scaled(a, .5),
            'large': lambda a: scaled(a, 1.7), 'crop': cropped, 'one side': lambda a: cropped(a, 0, 0, .1, 0), 'bright': lambda a: brighter(a, 1.15),
            'dark': lambda a: brighter(a, .85), 'squashed': lambda a: np.asarray(Image.fromarray(a).resize((256, 256))),
+           'turned by 10': lambda a: jpeg(rotated(a, 10), 80), 'turned by 30': lambda a: jpeg(rotated(a, 30), 80),
+           'mirrored and turned by 75': lambda a: jpeg(rotated(a[:, ::-1], 75), 80), 'cropped to 60 %': lambda a: jpeg(cropped(a, .35, .05, .1, .3), 80),
+           'shifted by 10 %': lambda a: jpeg(shifted(a), 80), 'turned, black corners': lambda a: rotated(a, 20, cv2.BORDER_CONSTANT),
            'all': lambda a: jpeg(brighter(scaled(cropped(a[::-1]), .6), 1.15), 40)}
 
 
@@ -66,6 +80,41 @@ def test_a_changed_copy_is_found(originals, tmp_path, change):
     copies = [save(tmp_path, f'c{i:02}.png', CHANGES[change](images[i])) for i in range(4)]
     pairs, problems = d.find_duplicates(Manifest([*files, *copies]), threads=1)
     assert {frozenset(x[:2]) for x in pairs} == {frozenset((f'c{i:02}', f'o{i:02}')) for i in range(4)} and problems == []
+
+
+@pytest.mark.parametrize(('angle', 'mirror'), [(10, False), (-40, False), (25, True)])
+def test_a_turned_copy_says_how_it_was_turned(originals, tmp_path, angle, mirror):
+    images, files = originals
+    copy = rotated(images[2][:, ::-1] if mirror else images[2], angle)
+    (pair,), _ = d.find_duplicates(Manifest([*files[:5], save(tmp_path, 'c.png', copy)]), threads=1)
+    assert {pair.image_a, pair.image_b} == {'c', 'o02'} and pair.correlation > .8 and ('mirrored' in pair.orientation) == mirror
+    back = angle if pair.image_a == 'o02' or mirror else -angle  # a mirror and a turn undo themselves by the same turn
+    assert f'turned {"left" if back > 0 else "right"} by {abs(angle)} degrees' in pair.orientation
+
+
+def test_key_points_alone_make_no_pair(originals, tmp_path):
+    "The same hairs on another lesion: many key points move together, the pictures do not agree."
+    strangers = [make_phantom(20 + i, (192, 256), {}) for i in range(4)]
+    from lesion_seg.phantom import add_artefacts
+    files = [save(tmp_path, f'h{i}.png', add_artefacts(p.clean, p.mask, 5, hair=.25)) for i, p in enumerate(strangers)]
+    assert d.find_duplicates(Manifest(files), threads=1)[0] == []
+    bare = [save(tmp_path, f'b{i}.png', p.clean) for i, p in enumerate(strangers)]
+    assert d.find_duplicates(Manifest(bare), threads=1)[0] == []
+
+
+def test_progress_is_told(originals):
+    seen = []
+    def progress(rows):
+        rows = list(rows)
+        seen.append(len(rows))
+        return rows
+    d.audit_manifest(Manifest(originals[1]), progress=progress, threads=1)
+    assert seen[0] == 12 and len(seen) == 2
+
+
+def test_the_page_names_what_it_cannot_find(originals, tmp_path):
+    page = d.save_audit(tmp_path, d.audit_manifest(Manifest(originals[1][:2]), threads=1), Manifest(originals[1][:2])).read_text()
+    assert 'Not found are: other photographs of the same lesion' in page
 
 
 def test_orientation_and_window_say_how_to_lay_a_on_b(originals, tmp_path):

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lesion_seg.batch import decode_rle, encode_rle, list_inputs, make_plan, place_to_work, segment_folder
+from lesion_seg.batch import decode_rle, encode_rle, even_size, list_inputs, make_plan, place_to_work, segment_folder
 from lesion_seg.bundle import Bundle, save_bundle
 from lesion_seg.core import InputError
 from lesion_seg.onnx import export_onnx
@@ -41,9 +41,28 @@ def work(tmp_path_factory):
 
 
 def start(work, out, *args, **kw):
-    command = [sys.executable, "-W", "ignore", "-m", "lesion_seg", "segment", work / "photos", "-b", work / "bundle", "-o", out, "--batch", *args,
-               "--workers", "2", "--set", "batch.shard_size=1"]
-    return subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, **kw)
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "lesion_seg",
+        "segment",
+        work / "photos",
+        "-b",
+        work / "bundle",
+        "-o",
+        out,
+        "--batch",
+        *args,
+        "--workers",
+        "2",
+        "--set",
+        "batch.shard_size=1",
+    ]
+    return subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, **kw
+    )
 
 
 def rows(out): return pq.read_table(Path(out) / "results").to_pylist()
@@ -55,7 +74,8 @@ def children(pid):
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             parent = int(stat.read_text().rsplit(")", 1)[1].split()[1])
-            if parent == pid and b"spawn_main" in (stat.parent / "cmdline").read_bytes(): found.append(int(stat.parent.name))
+            if parent == pid and b"spawn_main" in (stat.parent / "cmdline").read_bytes():
+                found.append(int(stat.parent.name))
         except (OSError, IndexError): continue
     return found
 
@@ -160,7 +180,8 @@ def test_odd_names_and_links(work, tmp_path):
 
 def test_a_swapped_bundle_is_refused(work, tmp_path):
     make_plan(work / "photos", tmp_path / "out", Bundle.load(work / "bundle"))
-    with pytest.raises(ValueError, match="differs in bundle"): make_plan(work / "photos", tmp_path / "out", Bundle.shipped())
+    with pytest.raises(ValueError, match="differs in bundle"):
+        make_plan(work / "photos", tmp_path / "out", Bundle.shipped())
 
 
 def test_shards_of_another_batch_are_refused(work, tmp_path):
@@ -178,10 +199,18 @@ def test_parquet_table_and_millimetres(work, tmp_path):
 
     from lesion_seg.dicom_seg import photo_to_dicom
     photo_to_dicom(make_phantom(3, (48, 64)).image, tmp_path / "x.dcm", spacing=(0.1, 0.2))
-    pq.write_table(pa.table({"image": ["x.dcm", str(work / "photos" / "day0" / "000.jpg")]}), tmp_path / "table.parquet")
-    segment_folder(tmp_path / "table.parquet", tmp_path / "out", work / "bundle", masks="none", workers=1, threshold=0.3)
+    pq.write_table(
+        pa.table({"image": ["x.dcm", str(work / "photos" / "day0" / "000.jpg")]}), tmp_path / "table.parquet"
+    )
+    segment_folder(
+        tmp_path / "table.parquet", tmp_path / "out", work / "bundle", masks="none", workers=1, threshold=0.3
+    )
     dicom, jpeg = rows(tmp_path / "out")
-    assert dicom["spacing_mm"] == [0.1, 0.2] and dicom["area_mm2"] == pytest.approx(dicom["area_px"] * 0.02) and dicom["area_px"] > 0
+    assert (
+        dicom["spacing_mm"] == [0.1, 0.2]
+        and dicom["area_mm2"] == pytest.approx(dicom["area_px"] * 0.02)
+        and dicom["area_px"] > 0
+    )
     assert jpeg["spacing_mm"] is None and jpeg["area_mm2"] is None and dicom["mask"] is None
 
 
@@ -192,7 +221,9 @@ def test_run_lengths_are_coco(work):
         for p in (0, 0.1, 0.5, 1):
             mask = rng.random(shape) < p
             theirs = coco.frPyObjects(dict(counts=encode_rle(mask).tolist(), size=list(shape)), *shape)
-            assert np.array_equal(coco.decode(theirs).astype(bool), mask) and np.array_equal(decode_rle(encode_rle(mask), shape), mask)
+            assert np.array_equal(coco.decode(theirs).astype(bool), mask) and np.array_equal(
+                decode_rle(encode_rle(mask), shape), mask
+            )
 
 
 @pytest.mark.slow
@@ -219,3 +250,100 @@ def test_a_damaged_list_of_inputs_is_written_again(tmp_path, work):
         assert go().counts.inputs == 3 and (out / 'inputs.jsonl').read_bytes() == whole
     (out / 'results' / '000001.parquet').write_bytes(b'PAR1')
     with pytest.raises(InputError, match=r'000001.parquet: is damaged \(no whole Parquet file\)'): go()
+
+
+def test_jobs_of_a_scheduler_share_evenly(work, tmp_path):
+    "150 photographs on two jobs were 150 and 0."
+    links = tmp_path / "photos"
+    links.mkdir()
+    for i in range(30): (links / f"{i:02}.jpg").symlink_to(work / "photos" / "day0" / "000.jpg")
+    done = [
+        segment_folder(links, tmp_path / "out", work / "bundle", masks="none", workers=1, shard=f"{i}/2")
+        for i in (1, 2)
+    ]
+    assert [d.counts.inputs for d in done] == [15, 15]
+    whole = segment_folder(links, tmp_path / "out", work / "bundle", masks="none", workers=1)
+    assert (whole.counts.inputs, whole.before.inputs, len(rows(tmp_path / "out"))) == (30, 30, 30)
+    for n, parts in ((150, 2), (150, 7), (5000, 3), (1, 4)):
+        size = even_size(n, parts)
+        shards = [min(size, n - at) for at in range(0, n, size)]
+        jobs = [sum(shards[k::parts]) for k in range(parts)]
+        assert sum(jobs) == n and max(jobs) - min(jobs) <= size <= 256
+
+
+def test_folders_behind_links_are_entered_once(work, tmp_path):
+    "As data version control and clusters keep them; a link that goes round is no trap."
+    (tmp_path / "store").mkdir()
+    for i in range(3):
+        (tmp_path / "store" / f"{i}.jpg").write_bytes((work / "photos" / "day0" / "000.jpg").read_bytes())
+    (tmp_path / "in").mkdir()
+    for name in ("a", "b"): (tmp_path / "in" / name).symlink_to(tmp_path / "store")
+    (tmp_path / "store" / "round").symlink_to(tmp_path / "in")
+    names = [os.path.relpath(p, tmp_path / "in") for p in list_inputs(tmp_path / "in")]
+    assert names == ["a/0.jpg", "a/1.jpg", "a/2.jpg"]
+    assert [os.path.relpath(p, tmp_path / "in") for p in list_inputs(f"{tmp_path}/in/**/*.jpg")] == names
+
+
+def test_files_that_are_not_photographs_are_counted(work, tmp_path):
+    from collections import Counter
+    (tmp_path / "deep").mkdir()
+    for name in ("a.txt", "deep/b.txt", "deep/c.mov", "deep/d"): (tmp_path / name).write_text("no picture")
+    for name in ("x.jpg", "deep/x_mask.png", "deep/x.jpg"):
+        (tmp_path / name).write_bytes((work / "photos" / "day0" / "000.jpg").read_bytes())
+    os.mkfifo(tmp_path / "deep" / "pipe.png")
+    seen = Counter()
+    assert [Path(p).name for p in list_inputs(tmp_path, passed_over=seen)] == ["x.jpg", "x.jpg"]
+    assert seen == {".txt": 2, ".mov": 1, "without a suffix": 1, ".png": 2}
+    for _ in range(2):
+        done = segment_folder(tmp_path, tmp_path / "out", work / "bundle", masks="none", workers=1)
+        assert done.passed_over == "6 files passed over: 2 .txt, 2 .png, 1 .mov, 1 without a suffix"
+
+
+HANG = """
+import time, lesion_seg.predict as p
+read = p.prepare_input
+def slow(src, side):
+    while 'hang' in str(src): time.sleep(1)
+    return read(src, side)
+p.prepare_input = slow
+"""
+
+
+@pytest.mark.slow
+def test_a_file_that_takes_for_ever_costs_one_row(work, tmp_path):
+    "Its process is ended, the shard begun again one by one, and the rest of it is done."
+    (tmp_path / "photos").mkdir()
+    for i in range(10):
+        (tmp_path / "photos" / f"{i}.jpg").write_bytes((work / "photos" / "day0" / "000.jpg").read_bytes())
+    (tmp_path / "photos" / "4hang.jpg").write_bytes((work / "photos" / "day0" / "000.jpg").read_bytes())
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(HANG)
+    env = {**os.environ, "PYTHONPATH": f"{tmp_path / 'site'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    command = [
+        sys.executable,
+        "-m",
+        "lesion_seg",
+        "segment",
+        "photos",
+        "-b",
+        work / "bundle",
+        "-o",
+        "out",
+        "--batch",
+        "--workers",
+        "2",
+        "--masks",
+        "none",
+        "--set",
+        "batch.shard_size=6",
+        "--set",
+        "batch.batch_size=2",
+        "--set",
+        "batch.time_limit=4",
+    ]
+    done = subprocess.run(list(map(str, command)), cwd=tmp_path, env=env, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    got = {Path(r["image"]).name: r for r in rows(tmp_path / "out")}
+    assert len(got) == 11 and [n for n, r in got.items() if r["status"] == "failed"] == ["4hang.jpg"]
+    assert got["4hang.jpg"]["reason"] == "photos/4hang.jpg: took longer than 4 seconds; look at it by itself"
+    assert not list((tmp_path / "out").rglob("*.slow"))

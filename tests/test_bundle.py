@@ -1,17 +1,20 @@
 """lesion_seg.bundle: metadata that strangers wrote, folders that are named in four ways, and networks of other people."""
 import json
 import math
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from torch import nn
 
 from lesion_seg.bundle import METADATA, MODEL_CARD, ONNX, REQUIRED, SHIPPED, WEIGHTS, Bundle, Calibration, check_metadata, revise, save_bundle
 from lesion_seg.core import InputError, refuses, sha256
-from lesion_seg.unet import UNet
+from lesion_seg.unet import UNet, build_model
 
 CURVE = dict(power=1.4, scale=1.2, doubt=0.4, usual=0.8, span=3)
 
@@ -155,7 +158,7 @@ def test_revising(tmp_path):
 
 def test_exported_files_are_the_ones_named_and_go_with_their_calibration(tmp_path):
     b = tiny(tmp_path / "b")
-    (b.path / ONNX).write_bytes(b"graph")
+    shutil.copy(SHIPPED / ONNX, b.path)
     b = revise(b, onnx=dict(sha256={ONNX: sha256(b.path / ONNX)}))
     assert b.file(ONNX) == b.path / ONNX
     assert "lesion_seg export" in refuses(b.file, "decoder.onnx") and "--quantize static" in refuses(b.file, "model.int8.onnx")
@@ -163,6 +166,34 @@ def test_exported_files_are_the_ones_named_and_go_with_their_calibration(tmp_pat
     (b.path / ONNX).write_bytes(b"grape")
     assert "cut or swapped" in refuses(b.file, ONNX)
     assert "onnx" not in revise(b, calibration=CURVE).info and not (b.path / ONNX).exists()
+
+
+def test_an_exported_file_with_the_right_digest_may_still_mean_harm(tmp_path):
+    b = tiny(tmp_path / "b")
+    secret = onnx.TensorProto(name="s", data_type=1, dims=[1], data_location=onnx.TensorProto.EXTERNAL)
+    secret.external_data.add(key="location", value="../secret")
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Add", ["image", "s"], ["y"])], "g", [value("image", 1, ["n"])], [value("y", 1, None)], [secret])
+    (b.path / ONNX).write_bytes(onnx.helper.make_model(graph).SerializeToString())
+    b = revise(b, onnx=dict(sha256={ONNX: sha256(b.path / ONNX)}))
+    assert "model.onnx: has numbers that lie in another file" in refuses(b.file, ONNX)
+
+
+def test_weights_that_another_architecture_asks_for_are_found_before_memory_is_spent(tmp_path):
+    b = tiny(tmp_path / "b")
+    wide = b.info | dict(architecture=dict(name="unet", channels=[8192] * 16, bottleneck=8192))  # 120 GB
+    (b.path / METADATA).write_text(json.dumps(wide))
+    start = time.monotonic()
+    assert "does not fit the architecture in bundle.json (bottleneck.0.bias is (8,), not (8192,)" in refuses(Bundle.load(b.path).model)
+    assert time.monotonic() - start < 20
+
+
+@pytest.mark.parametrize("architecture", [UNet((4, 8), 16).architecture, dict(name="lesion_unet", encoder="resnet18"),
+                                          dict(name="lesion_unet", encoder="mobilenetv3_large_100", decoder=[8, 8, 8, 8]),
+                                          dict(name="lesion_unet", encoder="tf_efficientnet_lite0", last_cross=True)])
+def test_expected_shapes_are_those_of_the_network(architecture, tmp_path):
+    shapes = {k: tuple(v.shape) for k, v in build_model(architecture).state_dict().items()}
+    assert Bundle(tmp_path, metadata(architecture=architecture)).expected_shapes() == shapes
 
 
 # ------------------------------------------------------------------------------------------------------- networks of other people
@@ -205,3 +236,35 @@ def test_no_name_in_a_file_is_imported(tmp_path):
         (b.path / METADATA).write_text(json.dumps(info))
         assert "model.safetensors" in refuses(Bundle.load(b.path).model) or "cannot build" in refuses(Bundle.load(b.path).model)
     assert not Path("sprung").exists()
+
+
+def monai_network():
+    networks = pytest.importorskip("monai.networks.nets")
+    torch.manual_seed(0)
+    return networks.UNet(2, 3, 1, (4, 8, 16), (2, 2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [own_network, monai_network])
+def test_a_network_of_ones_own_is_trained_exported_evaluated_and_calibrated(make, tmp_path):
+    from lesion_seg.loaders import lesion_dls
+    from lesion_seg.onnx import export_onnx
+    from lesion_seg.phantom import make_phantom, write_phantoms
+    from lesion_seg.predict import Segmenter
+    from lesion_seg.report import calibrate_bundle, evaluate_manifest
+    from lesion_seg.train import fit, lesion_learner
+    manifest = write_phantoms(tmp_path / "data", n=12, size=64, images_per_patient=1).split((0.5, 0.3, 0.2), seed=0)
+    learn = lesion_learner(lesion_dls(manifest, 32, 2, "none", num_workers=0, device="cpu"), make(), precision="fp32")
+    with learn.no_bar(), learn.no_logging(): trained = fit(learn, 1, tmp_path / "run")
+    assert trained.architecture["name"] == "own" and trained.size == 32
+    b = Bundle.open(tmp_path / "run", network=make())
+    export_onnx(b, opset=17)
+    photo = make_phantom(3, (61, 83)).image
+    without = Segmenter(Bundle.open(tmp_path / "run"))  # nobody needs the module any more
+    here = Segmenter(Bundle.open(tmp_path / "run", network=make()), runtime="torch")
+    assert abs(without.predict(photo).probability - here.predict(photo).probability).max() < 1e-4
+    assert len(evaluate_manifest(tmp_path / "run", manifest.subset("valid"))) == len(manifest.subset("valid"))
+    calibrated = calibrate_bundle(Bundle.open(tmp_path / "run", network=make()), manifest.subset("valid"))
+    assert calibrated.info["metrics"]["calibration"]["source"] == "valid" and set(calibrated.info["onnx"]["sha256"]) == {ONNX}
+    again, here = Segmenter(Bundle.open(tmp_path / "run")), Segmenter(calibrated, runtime="torch")
+    assert again.runtime == "onnxruntime" and abs(again.predict(photo).probability - here.predict(photo).probability).max() < 1e-4

@@ -85,3 +85,12 @@ NO = np.zeros((2, 2), bool)
 def test_maps_that_do_not_fit_are_refused(maps, masks, words):
     for f in (cross_entropy, fit_temperature, fit_threshold, fit_calibration):
         with pytest.raises(InputError, match=words): f(maps, masks)
+
+
+def test_lesions_that_vanish_at_the_networks_size_are_counted():
+    from lesion_seg.data import resize_mask
+    small = np.zeros((900, 1200), bool)
+    small[400:403, 600:603] = True
+    maps, truths = forecasts(ENOUGH, 3)
+    fit = fit_calibration([*maps, maps[0] * .1], [*truths, resize_mask(small, 64)])
+    assert [w.split(':')[0] for w in fit['warnings']] == ['1 of 51 masks hold no lesion at the size of the network']

@@ -21,8 +21,14 @@ from lesion_seg.unet import UNet
 
 def run(*args, cwd, **env):
     "A finished `lesion_seg` process."
-    return subprocess.run([sys.executable, "-W", "ignore", "-m", "lesion_seg", *map(str, args)], cwd=cwd, capture_output=True, text=True,
-                          env={**os.environ, **env}, timeout=300)
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "lesion_seg", *map(str, args)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **env},
+        timeout=300,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +36,25 @@ def work(tmp_path_factory):
     "A folder with a random bundle and two photographs of different size."
     folder = tmp_path_factory.mktemp("cli")
     torch.manual_seed(0)
-    export_onnx(save_bundle(folder / "bundle", UNet(channels=(4, 8), bottleneck=16), size=32), opset=17)  # its exporter is the quick one
-    for i, size in enumerate([(48, 64), (75, 51)]): Image.fromarray(make_phantom(i, size).image).save(folder / f"photo{i}.png")
+    # its exporter is the quick one
+    export_onnx(save_bundle(folder / "bundle", UNet(channels=(4, 8), bottleneck=16), size=32), opset=17)
+    for i, size in enumerate([(48, 64), (75, 51)]):
+        Image.fromarray(make_phantom(i, size).image).save(folder / f"photo{i}.png")
     return folder
 
 
 def test_segment_writes_masks_at_the_photographs_resolution(work, tmp_path):
-    done = run("segment", work / "photo0.png", work / "photo1.png", "-b", work / "bundle", "-o", tmp_path / "out", "--json", cwd=tmp_path)
+    done = run(
+        "segment",
+        work / "photo0.png",
+        work / "photo1.png",
+        "-b",
+        work / "bundle",
+        "-o",
+        tmp_path / "out",
+        "--json",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)["results"]
     for result, (w, h) in zip(results, [(64, 48), (51, 75)], strict=True):
@@ -51,7 +69,10 @@ def test_broken_files_are_named_and_the_others_are_done(work, tmp_path):
     files = [tmp_path / "empty.jpg", work / "photo0.png", tmp_path / "cut.png", tmp_path / "absent.jpg"]
     done = run("segment", *files, "-b", work / "bundle", "-o", "out", cwd=tmp_path)
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert all(name in done.stderr for name in ("empty.jpg", "cut.png", "absent.jpg")) and len(done.stderr.strip().splitlines()) == 3
+    assert (
+        all(name in done.stderr for name in ("empty.jpg", "cut.png", "absent.jpg"))
+        and len(done.stderr.strip().splitlines()) == 3
+    )
     assert [p.name for p in (tmp_path / "out").glob("*_mask.png")] == ["photo0_mask.png"]
 
 
@@ -60,7 +81,7 @@ def test_same_stem_twice_does_not_collide(work, tmp_path):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "x.png").write_bytes((work / "photo0.png").read_bytes())
     done = run("segment", "a", "b", "-b", work / "bundle", "-o", "out", "--save", "mask", cwd=tmp_path)
-    assert done.returncode == 0 and len(list((tmp_path / "out").iterdir())) == 2
+    assert done.returncode == 0 and len(list((tmp_path / "out").glob("*_mask.png"))) == 2
 
 
 @pytest.mark.parametrize("args,words", [
@@ -77,7 +98,7 @@ def test_mistakes_give_exit_code_2_and_a_sentence(args, words, tmp_path):
 
 def test_review_with_a_bundle_that_has_no_rule_says_so(work, tmp_path):
     done = run("segment", work / "photo0.png", "-b", work / "bundle", "--review", "--json", cwd=tmp_path)
-    assert done.returncode == 2 and "no doubt to review was fitted for this bundle" in done.stderr and "lesion_seg calibrate" in done.stderr
+    assert done.returncode == 2 and "has no rule for review" in done.stderr and "lesion_seg calibrate" in done.stderr
 
 
 def test_output_that_cannot_be_written_is_a_sentence(work, tmp_path):
@@ -96,12 +117,35 @@ def test_environment_variable_names_the_configuration(tmp_path):
 def test_ctrl_c_stops_with_130_and_the_training_can_go_on(tmp_path):
     assert run("phantom", "data", "-n", 24, "--size", 64, cwd=tmp_path).returncode == 0
     assert run("split", "data", "-o", "split.csv", cwd=tmp_path).returncode == 0
-    args = ["train", "split.csv", "-o", "run", *(x for s in (
-        "model.architecture=unet", "model.encoder_channels=[8,16]", "model.bottleneck_channels=32", "data.image_size=64", "data.batch_size=4",
-        "data.num_workers=0", "training.epochs=60", "training.schedule=one_cycle", "training.tensorboard=false") for x in ("--set", s))]
+    args = [
+        "train",
+        "split.csv",
+        "-o",
+        "run",
+        *(
+            x
+            for s in (
+                "model.architecture=unet",
+                "model.encoder_channels=[8,16]",
+                "model.bottleneck_channels=32",
+                "data.image_size=64",
+                "data.batch_size=4",
+                "data.num_workers=0",
+                "training.epochs=60",
+                "training.schedule=one_cycle",
+                "training.tensorboard=false",
+            )
+            for x in ("--set", s)
+        ),
+    ]
     def listen(): signal.signal(signal.SIGINT, signal.SIG_DFL)  # a job in the background inherits deafness to Ctrl-C
-    process = subprocess.Popen([sys.executable, "-W", "ignore", "-m", "lesion_seg", *args], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
-                               preexec_fn=listen)
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", "lesion_seg", *args],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=listen,
+    )
     checkpoint = tmp_path / "run" / "checkpoint.safetensors"
     for _ in range(15_000):
         if checkpoint.exists(): break
@@ -117,7 +161,19 @@ def test_download_from_a_server_that_stumbles(tmp_path):
     from isic_server import IsicServer, encoded
     photos = {f"ISIC_{i:07d}": encoded(make_phantom(i, 48).image, "JPEG") for i in range(5)}
     with IsicServer(images=photos, share=0.2, seed=3) as server:
-        done = run("download", "--limit", "4", "--licence", "cc0", "--mirror", server.api, "-o", tmp_path / "isic", "--json", cwd=tmp_path)
+        done = run(
+            "download",
+            "--limit",
+            "4",
+            "--licence",
+            "cc0",
+            "--mirror",
+            server.api,
+            "-o",
+            tmp_path / "isic",
+            "--json",
+            cwd=tmp_path,
+        )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "isic" / "manifest.csv").exists() and (tmp_path / "isic" / "licences.csv").exists()
     got = {f.stem: f.read_bytes() for f in (tmp_path / "isic" / "images").iterdir()}
@@ -132,19 +188,40 @@ def test_download_of_what_is_not_there(tmp_path):
 
 @pytest.mark.slow
 def test_dicom_in_and_dicom_out(work, tmp_path):
-    "The segmentation refers to its photograph; the header's pixel spacing gives millimetres; a photograph that is no DICOM has none."
+    "The segmentation refers to its photograph; the header's pixel spacing gives millimetres."
     pydicom, highdicom = pytest.importorskip("pydicom"), pytest.importorskip("highdicom")
     from lesion_seg.dicom_seg import photo_to_dicom
     photo_to_dicom(make_phantom(3, (48, 64)).image, tmp_path / "in.dcm", spacing=(0.1, 0.2))
-    done = run("segment", "in.dcm", "-b", work / "bundle", "-o", "out", "--seg", "seg.dcm", "--threshold", "0.4", "--json", cwd=tmp_path)
+    done = run(
+        "segment",
+        "in.dcm",
+        "-b",
+        work / "bundle",
+        "-o",
+        "out",
+        "--seg",
+        "seg.dcm",
+        "--threshold",
+        "0.4",
+        "--json",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)["results"][0]
     assert result["spacing_mm"] == [0.1, 0.2] and result["area_mm2"] == pytest.approx(result["area_px"] * 0.02)
-    seg, mask = highdicom.seg.segread(tmp_path / "seg.dcm"), np.asarray(Image.open(tmp_path / result["written"]["mask"])) > 0
+    seg, mask = (
+        highdicom.seg.segread(tmp_path / "seg.dcm"),
+        np.asarray(Image.open(tmp_path / result["written"]["mask"])) > 0,
+    )
     assert np.array_equal(seg.pixel_array.reshape(mask.shape) > 0, mask)
     source = pydicom.dcmread(tmp_path / "in.dcm", stop_before_pixels=True)
-    assert seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence[0].ReferencedSOPInstanceUID == source.SOPInstanceUID
-    assert run("segment", work / "photo0.png", "--seg", "x.dcm", cwd=tmp_path).returncode == 2 and not (tmp_path / "x.dcm").exists()
+    assert (
+        seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence[0].ReferencedSOPInstanceUID == source.SOPInstanceUID
+    )
+    assert (
+        run("segment", work / "photo0.png", "--seg", "x.dcm", cwd=tmp_path).returncode == 2
+        and not (tmp_path / "x.dcm").exists()
+    )
 
 
 def test_info_of_a_dicom_file_keeps_the_patient_to_itself(tmp_path):
@@ -152,3 +229,411 @@ def test_info_of_a_dicom_file_keeps_the_patient_to_itself(tmp_path):
     photo_to_dicom(make_phantom(3, (48, 64)).image, tmp_path / "in.dcm", patient="Doe")
     assert "Doe" not in (shown := run("info", "in.dcm", cwd=tmp_path).stdout) and "64" in shown
     assert "Doe" in run("info", "in.dcm", "--identifying", cwd=tmp_path).stdout
+
+
+# ------------------------------------------------------------------------------------ everything has a name and a place
+def here(capfd, *args):
+    "A command in this process: exit code, stdout, stderr."
+    from lesion_seg.cli import main
+    capfd.readouterr()
+    code = main(list(map(str, args)))
+    return code, *capfd.readouterr()
+
+
+@pytest.fixture(scope="module")
+def trained(work, tmp_path_factory):
+    "A folder as `train` leaves it, with a bundle inside, and a table, records and photographs to use it on."
+    from lesion_seg.manifest import make_split
+    from lesion_seg.phantom import write_phantoms
+    from lesion_seg.records import write_records
+    folder = tmp_path_factory.mktemp("trained")
+    torch.manual_seed(1)
+    save_bundle(folder / "run" / "bundle", UNet(channels=(4, 8), bottleneck=16), size=32)
+    table, _ = make_split(write_phantoms(folder / "data", n=12, size=48, images_per_patient=1), (0.5, 0.25, 0.25))
+    table.save(folder / "data" / "split.csv")
+    write_records(table, folder / "records", None, 1)
+    return folder
+
+
+def test_a_run_a_bundle_a_table_and_records_are_the_same_to_every_command(trained, tmp_path, capfd):
+    scores = {}
+    for model in (trained / "run", trained / "run" / "bundle"):
+        for data in (trained / "data" / "split.csv", trained / "records"):
+            code, out, err = here(capfd, "evaluate", model, data, "-o", tmp_path / "scores", "--json")
+            assert code == 0, err
+            scores[model.name, data.name] = json.loads(out)["metrics"]["jaccard"]["mean"]
+    assert len(scores) == 4 and len({round(x, 12) for x in scores.values()}) == 1
+    code, out, err = here(capfd, "info", trained / "run", "--json")
+    assert code == 0 and json.loads(out)["architecture"]["channels"] == [4, 8]
+    assert here(capfd, "info", "shipped", "--json")[0] == 0
+
+
+def test_records_of_pixels_say_at_which_size_they_are_compared(trained, tmp_path, capfd):
+    code, _, err = here(
+        capfd, "records", trained / "data" / "split.csv", "-o", tmp_path / "small", "--set", "data.image_size=32"
+    )
+    assert code == 0, err
+    code, _, err = here(capfd, "evaluate", trained / "run", tmp_path / "small", "-o", tmp_path / "s")
+    assert code == 0 and "hold 32 x 32 pixels" in err
+
+
+def test_segment_takes_globs_tables_and_records(trained, tmp_path, capfd):
+    photos = sorted((trained / "data" / "images").iterdir())
+    (tmp_path / "list.csv").write_text("image\n" + "\n".join(map(str, photos[:3])) + "\n")
+    sources = (trained / "data" / "images" / "*_1.jpg", 12), (tmp_path / "list.csv", 3), (trained / "records", 12)
+    for what, n in sources:
+        code, out, err = here(capfd, "segment", what, "-b", trained / "run", "-o", tmp_path / "out", "--json")
+        assert code == 0 and len(json.loads(out)["results"]) == n, err
+    masks = [np.asarray(Image.open(tmp_path / "out" / f"{photos[0].stem}_mask.png"))]
+    here(capfd, "segment", photos[0], "-b", trained / "run", "-o", tmp_path / "one")
+    masks.append(np.asarray(Image.open(tmp_path / "one" / f"{photos[0].stem}_mask.png")))
+    assert np.array_equal(*masks), "a record gives the mask of its photograph"
+
+
+def test_every_file_of_a_folder_is_accounted_for(work, tmp_path, capfd):
+    "Photographs, masks, superpixels, own outputs, a DICOM Segmentation, a film, a note and a pipe called a.jpg."
+    pytest.importorskip("highdicom")
+    from lesion_seg.dicom_seg import photo_to_dicom, write_seg
+    folder = tmp_path / "in"
+    folder.mkdir()
+    photo = make_phantom(1, (48, 64))
+    for name in ("a.png", "a_superpixels.png", "old_overlay.jpg"): Image.fromarray(photo.image).save(folder / name)
+    Image.fromarray(photo.mask).save(folder / "a_segmentation.png")
+    scan = photo_to_dicom(photo.image, folder / "IM_0001")
+    write_seg(folder / "seg.dcm", photo.mask, scan)
+    (folder / "film.mov").write_bytes(b"\0\0\0\x14ftypqt  ")
+    (folder / "note.txt").write_text("left arm")
+    (folder / "letter.jpg").write_text("Dear doctor")
+    os.mkfifo(folder / "pipe.jpg")
+    code, out, err = here(capfd, "segment", folder, "-b", work / "bundle", "-o", folder, "--json")
+    facts = json.loads(out)
+    assert code == 2 and [Path(r["file"]).name for r in facts["results"]] == ["IM_0001", "a.png"]
+    assert len(facts["broken"]) == 1 and "letter.jpg" in facts["broken"][0]
+    assert facts["passed_over"] == [f"{folder}: 7 files passed over: 2 .png, 2 .jpg, 1 .mov, 1 .txt, 1 .dcm"]
+    assert facts["passed_over"][0] in err
+    again = json.loads(here(capfd, "segment", folder, "-b", work / "bundle", "-o", folder, "--json")[1])
+    assert [Path(r["file"]).name for r in again["results"]] == ["IM_0001", "a.png"], (
+        "its own outputs are not photographs"
+    )
+    code, out, err = here(
+        capfd,
+        "segment",
+        folder,
+        "-b",
+        work / "bundle",
+        "-o",
+        tmp_path / "batch",
+        "--batch",
+        "--workers",
+        "1",
+        "--masks",
+        "none",
+        "--json",
+    )
+    facts = json.loads(out)
+    assert (
+        (facts["inputs"], facts["failed"]) == (3, 1)
+        and "files passed over" in facts["passed_over"]
+        and facts["passed_over"] in err
+    )
+
+
+def test_a_pipe_is_refused_and_does_not_hang(work, tmp_path):
+    os.mkfifo(tmp_path / "a.jpg")
+    for more in ((), ("--batch", "--workers", "1")):
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "lesion_seg",
+                "segment",
+                "a.jpg",
+                "-b",
+                work / "bundle",
+                "-o",
+                "out" + "b" * len(more),
+                *more,
+            ],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "is not a regular file" in run("segment", "a.jpg", "-b", work / "bundle", cwd=tmp_path).stderr
+
+
+def test_one_table_and_one_coco_file_for_a_folder(work, tmp_path, capfd):
+    "The table has a row for each file and no formula; polygons and boxes are those of the single files."
+    import csv
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for i, name in enumerate(("=1+1.png", "b.png")):
+        Image.fromarray(make_phantom(i + 3, (48, 64)).image).save(folder / name)
+    (folder / "c.png").write_bytes(b"")
+    code, out, _ = here(
+        capfd, "segment", folder, "-b", work / "bundle", "-o", tmp_path / "out", "--threshold", "0.4", "--json"
+    )
+    assert code == 2
+    rows = list(csv.DictReader((tmp_path / "out" / "segmentations.csv").open()))
+    results = json.loads(out)["results"]
+    assert [Path(r["file"]).name for r in rows] == ["=1+1.png", "b.png", "c.png"] and [r["status"] for r in rows] == [
+        "ok",
+        "ok",
+        "failed",
+    ]
+    assert "is empty" in rows[2]["reason"] and rows[2]["area_px"] == ""
+    for row, result in zip(rows, results, strict=False):
+        assert int(row["area_px"]) == result["area_px"] and [row["height"], row["width"]] == ["48", "64"]
+        if result["bbox"]: assert [int(row[k]) for k in ("top", "left", "bottom", "right")] == result["bbox"]
+    coco = json.loads((tmp_path / "out" / "segmentations_coco.json").read_text())
+    assert [i["file_name"] for i in coco["images"]] == [r["file"] for r in results]
+    assert [a["area"] for a in coco["annotations"]] == [r["area_px"] for r in results if r["area_px"]]
+    single = work / "photo0.png"
+    assert here(capfd, "segment", single, "-b", work / "bundle", "-o", tmp_path / "one")[0] == 0
+    assert not (tmp_path / "one" / "segmentations.csv").exists(), "one photograph needs no table"
+
+
+def test_a_relative_name_that_looks_like_a_formula_is_harmless(work, tmp_path, monkeypatch, capfd):
+    import csv
+    monkeypatch.chdir(tmp_path)
+    for name in ("=cmd.png", "b.png"): (tmp_path / name).write_bytes((work / "photo0.png").read_bytes())
+    assert here(capfd, "segment", "=cmd.png", "b.png", "-b", work / "bundle", "-o", "out", "--save", "mask")[0] == 0
+    cells = [cell for row in csv.reader((tmp_path / "out" / "segmentations.csv").open()) for cell in row]
+    assert "'=cmd.png" in cells and not [c for c in cells if c[:1] in "=+@" and c]
+
+
+def test_names_with_control_characters_reach_no_terminal(work, tmp_path, capfd):
+    "Also where all went well."
+    odd = tmp_path / "a\x1b[31mred\nline.png"
+    odd.write_bytes((work / "photo0.png").read_bytes())
+    code, out, err = here(capfd, "segment", odd, work / "photo1.png", "-b", work / "bundle", "-o", tmp_path / "out")
+    assert code == 0 and "\x1b" not in out + err and "a?[31mred?line.png: lesion" in out
+    assert "\x1b" not in (tmp_path / "out" / "segmentations.csv").read_text()
+    code, out, err = here(
+        capfd, "segment", tmp_path / "a\x1b[2Jgone.png", "-b", work / "bundle", "-o", tmp_path / "out"
+    )
+    assert code == 2 and "\x1b" not in out + err
+
+
+def test_calibrate_after_export_writes_the_files_anew(trained, tmp_path, capfd):
+    "It used to delete them in silence; then segment ran on PyTorch, and --precision int8 failed."
+    import shutil
+
+    from lesion_seg.bundle import Bundle
+    from lesion_seg.predict import Segmenter
+    run_folder = shutil.copytree(trained / "run", tmp_path / "run")
+    assert here(capfd, "export", run_folder, "--opset", "17")[0] == 0
+    before = (run_folder / "bundle" / "model.onnx").read_bytes()
+    code, out, err = here(capfd, "calibrate", run_folder, trained / "data" / "split.csv", "--json")
+    assert code == 0 and "written anew" in err and json.loads(out)["n"] == 3
+    bundle = Bundle.open(run_folder)
+    assert bundle.info["onnx"]["opset"] == 17 and (run_folder / "bundle" / "model.onnx").read_bytes() != before
+    photo = make_phantom(2, (40, 50)).image
+    a, b = (Segmenter(bundle, runtime=r).predict(photo).probability for r in ("onnxruntime", "torch"))
+    np.testing.assert_allclose(a, b, atol=1e-5)
+    code, _, err = here(capfd, "calibrate", run_folder, trained / "data" / "split.csv")
+    assert code == 0 and "written anew" not in err, "the same fit leaves the files alone"
+
+
+def test_the_8_bit_file_is_written_anew_as_well(trained, tmp_path, monkeypatch):
+    import shutil
+
+    from lesion_seg import quantize, report
+    from lesion_seg.bundle import Bundle, revise
+    from lesion_seg.manifest import Manifest
+    bundle = Bundle.open(export_onnx(shutil.copytree(trained / "run" / "bundle", tmp_path / "b"), opset=17).parent)
+    bundle = revise(bundle, onnx=bundle.info["onnx"] | dict(int8=dict(method="dynamic", source="training photographs")))
+    calls = []
+    monkeypatch.setattr(quantize, "quantize_onnx", lambda b, method, say: calls.append((b.path, method)))
+    said = []
+    report.calibrate_bundle(bundle, Manifest.load(trained / "data" / "split.csv").subset("valid"), say=said.append)
+    assert calls == [
+        (bundle.path, "dynamic")
+    ] and "8-bit file as well, rounded by phantoms now instead of training photographs" in "\n".join(said)
+
+
+def test_the_shipped_bundle_is_not_changed(trained, capfd):
+    calibrate = ("calibrate", "shipped", trained / "data" / "split.csv")
+    for args in (calibrate, ("export", "shipped"), ("export", "shipped", "--quantize", "static")):
+        code, _, err = here(capfd, *args)
+        assert code == 2 and "the shipped bundle: belongs to the package and is not changed; " in err
+
+
+def test_the_report_says_what_it_is_about(trained, tmp_path, capfd):
+    from importlib.metadata import version
+
+    from lesion_seg.bundle import Bundle
+    assert (
+        here(capfd, "evaluate", trained / "run", trained / "data" / "split.csv", "-o", tmp_path, "--threshold", "0.35")[
+            0
+        ]
+        == 0
+    )
+    page = (tmp_path / "report.html").read_text()
+    weights = Bundle.open(trained / "run").info["weights_sha256"][:16]
+    named = f"lesion_seg {version('lesion_seg')}", time.strftime("%Y-"), str(trained / "run"), "not calibrated"
+    for text in ("<td>0.35", weights, *named):
+        assert text in page
+
+
+# ---------------------------------------------------------------------------------------------------------------- split
+@pytest.fixture
+def table(tmp_path):
+    "Twelve phantoms of six people, in a table with names of its own."
+    import csv
+
+    from lesion_seg.phantom import write_phantoms
+    pairs = write_phantoms(tmp_path / "data", n=12, size=32, images_per_patient=1)
+    with (tmp_path / "data" / "t.csv").open("w", newline="") as f:
+        writer = csv.writer(f)
+        writer.writerow(["photo", "truth", "who"])
+        for i, p in enumerate(pairs): writer.writerow([f"images/{p.image.name}", f"masks/{p.mask.name}", f"x{i // 2}"])
+    return tmp_path / "data" / "t.csv"
+
+
+def test_split_says_first_what_the_groups_are(table, tmp_path, capfd):
+    columns = ("--image-column", "photo", "--mask-column", "truth")
+    code, out, err = here(capfd, "split", table, *columns, "--group", "who", "-o", tmp_path / "m.csv")
+    assert code == 0 and out.splitlines()[0].startswith("grouped by who (6"), out + err
+    code, out, err = here(capfd, "split", table, *columns, "-o", tmp_path / "n.csv")
+    assert code == 0 and "own group" in out.splitlines()[0], out + err
+    code, out, err = here(capfd, "split", table, "--image-column", "nothing", "-o", tmp_path / "o.csv")
+    assert code == 2 and "nothing" in err and "Traceback" not in err
+
+
+def test_partial_is_an_option_where_the_sentence_says_so(table, tmp_path, capfd):
+    (tmp_path / "meta.csv").write_text("image_id,patient_id\n" + "".join(f"{p.stem},p{i // 2}\n" for i, p in enumerate(
+        sorted((tmp_path / "data" / "images").iterdir())) if i < 8))
+    (tmp_path / "data" / "manifest.csv").unlink()
+    args = ("split", tmp_path / "data", "--table", tmp_path / "meta.csv", "-o", tmp_path / "m.csv")
+    code, _, err = here(capfd, *args)
+    assert code == 2 and "`--partial`" in err and "partial=True" not in err
+    assert here(capfd, *args, "--partial")[0] == 0
+
+
+def test_frames_of_a_dicom_file(work, tmp_path, capfd):
+    "Without --frame the sentence names it, in the words of the command line."
+    pydicom = pytest.importorskip("pydicom")
+    from lesion_seg.dicom_seg import photo_to_dicom
+    photos = [make_phantom(i, (48, 64)).image for i in (3, 4)]
+    ds = pydicom.dcmread(photo_to_dicom(photos[0], tmp_path / "one.dcm", spacing=(0.1, 0.2)))
+    ds.NumberOfFrames, ds.PixelData = 2, b"".join(p.tobytes() for p in photos)
+    ds.PhotometricInterpretation, ds.PlanarConfiguration = "RGB", 0
+    ds.save_as(tmp_path / "two.dcm")
+    code, _, err = here(capfd, "segment", tmp_path / "two.dcm", "-b", work / "bundle", "-o", tmp_path / "out")
+    assert code == 2 and "holds 2 frames; choose one with `--frame 1`" in err
+    for n in (1, 2):
+        Image.fromarray(photos[n - 1]).save(tmp_path / f"{n}.png")
+        code, out, err = here(
+            capfd,
+            "segment",
+            tmp_path / "two.dcm",
+            "--frame",
+            n,
+            "-b",
+            work / "bundle",
+            "-o",
+            tmp_path / "out",
+            "--json",
+        )
+        assert code == 0, err
+        result = json.loads(out)["results"][0]
+        plain = json.loads(
+            here(capfd, "segment", tmp_path / f"{n}.png", "-b", work / "bundle", "-o", tmp_path / "p", "--json")[1]
+        )["results"][0]
+        assert result["area_px"] == plain["area_px"] and result["spacing_mm"] == [0.1, 0.2]
+    assert (
+        here(capfd, "segment", tmp_path / "two.dcm", "--frame", 3, "-b", work / "bundle", "-o", tmp_path / "out")[0]
+        == 2
+    )
+
+
+# ------------------------------------------------------------------------------------------------------- small comforts
+def test_segment_writes_the_log_file(work, tmp_path, capfd):
+    log = tmp_path / "log.jsonl"
+    (tmp_path / "broken.png").write_bytes(b"")
+    code, _, err = here(
+        capfd,
+        "segment",
+        work / "photo0.png",
+        tmp_path / "broken.png",
+        "-b",
+        work / "bundle",
+        "-o",
+        tmp_path / "out",
+        "--set",
+        f"logging.log_file={log}",
+    )
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert (
+        code == 2
+        and any("broken.png" in e["message"] for e in lines)
+        and lines[-1]["message"].startswith("1 of 2 segmented")
+    )
+    assert lines[-1]["result"]["results"][0]["file"] == str(work / "photo0.png")
+    assert " INFO " not in err, "people have read it already"
+
+
+@pytest.mark.parametrize("args,words", [(["--version"], "lesion_seg "), (["-h"], "Usage: lesion_seg"),
+                                        (["segment", "-h"], "--frame"),
+                                        (["--show-completion", "bash"], "_LESION_SEG_COMPLETE")])
+def test_small_options(args, words, tmp_path):
+    done = run(*args, cwd=tmp_path, SHELL="/bin/bash", _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
+    assert done.returncode == 0 and words in done.stdout, done.stderr
+
+
+def test_info_says_what_helpers_ask_first(tmp_path):
+    known = json.loads(run("info", "--json", cwd=tmp_path).stdout)
+    assert {"python", "torch", "lesion_seg", "device", "onnxruntime"} <= known.keys() and known["device"].startswith(
+        ("cpu", "cuda")
+    )
+    extras = {k: v for k, v in known.items() if k.startswith("extra ")}
+    assert {"extra app", "extra dicom"} <= extras.keys() and all(
+        v == "complete" or v.startswith("needs ") for v in extras.values()
+    )
+
+
+def test_where_a_training_starts():
+    from lesion_seg.cli import starting_weights
+    from lesion_seg.config import load_config
+    from lesion_seg.core import InputError
+    assert [
+        starting_weights(load_config(overrides=o))
+        for o in ([], ["model.architecture=unet"], ["training.start=null"], ["training.start=run"])
+    ] == ["shipped", None, None, "run"]
+    with pytest.raises(InputError, match="another network"):
+        starting_weights(load_config(overrides=["training.start=shipped", "model.decoder=null"]))
+
+
+def test_a_loss_by_its_name(trained, tmp_path, capfd):
+    small = [
+        x
+        for s in (
+            "model.architecture=unet",
+            "model.encoder_channels=[4,8]",
+            "model.bottleneck_channels=8",
+            "data.image_size=32",
+            "training.epochs=1",
+            "data.num_workers=0",
+            "training.tensorboard=false",
+            "training.loss=tversky",
+            "training.loss_options={alpha: 0.3}",
+        )
+        for x in ("--set", s)
+    ]
+    code, _, err = here(capfd, "train", trained / "data" / "split.csv", "-o", tmp_path / "run", *small)
+    assert code == 0, err
+    loss = json.loads((tmp_path / "run" / "bundle" / "bundle.json").read_text())["training"]["loss"]
+    assert loss.startswith("TverskyLoss") and "alpha=0.3" in loss
+    code, _, err = here(
+        capfd,
+        "train",
+        trained / "data" / "split.csv",
+        "-o",
+        tmp_path / "r2",
+        *small,
+        "--set",
+        "training.loss=horoscope",
+    )
+    assert code == 2 and "horoscope" in err and "dice_bce" in err

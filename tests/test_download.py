@@ -1,8 +1,12 @@
 "lesion_seg.download against a real HTTP server on the loopback host."
+import contextlib
 import errno
 import hashlib
 import json
+import os
 import random
+import re
+import socket
 import subprocess
 import sys
 import threading
@@ -233,19 +237,25 @@ def test_an_address_in_a_sentence_is_safe():
     assert dl.shown_address('a\x1b[2Jb\nc') == 'a?[2Jb?c'
 
 
+def ask(network, url, base):
+    with network.ask(url, base) as reply:
+        network.accept(reply, url)
+        return b''.join(network.chunks(reply))
+
+
 def test_redirects_are_followed_with_care():
     with IsicServer({'a': b'abc'}) as s, dl.Network(quick(s)) as network:
         s.redirect |= {'b': '/a', 'c': 'http://example.com/', 'd': 'd'}
-        assert network.ask(f'{s.url}/b', s.url).content == b'abc'
-        assert 'example.com/: given by' in refuses(network.ask, f'{s.url}/c', s.url)
-        assert 'redirects without end' in refuses(network.ask, f'{s.url}/d', s.url)
-        with pytest.raises(dl.NotThere, match='answer 404'): network.accept(network.ask(f'{s.url}/e', s.url), f'{s.url}/e')
+        assert ask(network, f'{s.url}/b', s.url) == b'abc'
+        assert 'example.com/: given by' in refuses(ask, network, f'{s.url}/c', s.url)
+        assert 'redirects without end' in refuses(ask, network, f'{s.url}/d', s.url)
+        with pytest.raises(dl.NotThere, match='answer 404'): ask(network, f'{s.url}/e', s.url)
 
 
 def test_the_whole_run_is_calm_when_one_worker_is_told_to_slow_down():
     with IsicServer({'a': b'abc'}) as s, dl.Network(dl.Patience()) as network:
         s.plan, s.retry_after = {'a': ['429']}, '9'
-        with pytest.raises(dl.Transient, match='the server answers 429') as e: network.accept(network.ask(f'{s.url}/a', s.url), s.url)
+        with pytest.raises(dl.Transient, match='the server answers 429') as e: ask(network, f'{s.url}/a', s.url)
         assert e.value.seconds == 9 and 8 < network.calm - time.monotonic() <= 9
         network.stop.set()
         with pytest.raises(dl.Stopped): network.rest(99) # unless all is over
@@ -347,3 +357,118 @@ def test_the_bar_takes_any_course(monkeypatch):
     for done, total in ((0, 0), (0, 10**7), (10**6, 10**7), (5 * 10**5, 2 * 10**7), (3 * 10**7, 2 * 10**7)): report(done, total)
     assert RecordedBar.last.comment == 'MB'
     assert RecordedBar.last.shown == [(0, 1), (0, 10), (1, 10), (0, 20), (20, 20)] # never beyond its end
+
+
+# ---- servers that waste time
+
+class Waste(threading.Thread):
+    "A server that says a few bytes at a time, for as long as somebody listens: `first`, then `again` every `pause` seconds."
+    def __init__(self, first, again, pause):
+        super().__init__(daemon=True)
+        self.first, self.again, self.pause, self.left, self.over = first, again, pause, 0, threading.Event()
+        self.door = socket.create_server(('127.0.0.1', 0))
+        self.url = f'http://127.0.0.1:{self.door.getsockname()[1]}'
+
+    def run(self):
+        with contextlib.suppress(OSError):
+            while True:
+                visitor = self.door.accept()[0]
+                threading.Thread(target=self.talk, args=(visitor,), daemon=True).start()
+
+    def talk(self, visitor):
+        with contextlib.suppress(OSError), visitor:
+            visitor.recv(9999)
+            visitor.sendall(self.first)
+            while not self.over.wait(self.pause): visitor.sendall(self.again)
+        self.left += 1 # the visitor has hung up
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.door.close()
+
+
+WASTE = {'a body that drips': (b'HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n', b'.'), 'a body without a length': (b'HTTP/1.1 200 OK\r\n\r\n', b'.'),
+         'chunks that drip': (b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n', b'1\r\n.\r\n'),
+         'a status that drips': (b'H', b'T'), 'headers that drip': (b'HTTP/1.1 200 OK\r\nX: ', b'x'),
+         'endless interim answers': (b'', b'HTTP/1.1 100 Continue\r\n\r\n'), 'silence': (b'', b'')}
+
+
+@pytest.mark.parametrize('kind', WASTE)
+def test_a_server_that_wastes_time_is_given_up(tmp_path, kind):
+    with Waste(*WASTE[kind], pause=.01) as s:
+        began = time.monotonic()
+        item = dl.Item('a', (f'{s.url}/a',), 99_999)
+        says = refuses(dl.download_files, [item], tmp_path, dl.Patience(pause=.01, attempts=2, timeout=(5, 5), window=.4, slowest=10_000))
+        assert time.monotonic() - began < 3
+    assert 'a: the server sends less than 10000 bytes a second (2 attempts in a row); try again later' in says
+    assert not (tmp_path / 'a').exists()
+
+
+def test_an_answer_that_is_fast_enough_is_not_cut(tmp_path):
+    body = random.Random(5).randbytes(60_000)
+    with Waste(b'HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n', b'', pause=.05) as s:
+        pieces = [body[i:i + 2000] for i in range(0, 60_000, 2000)]
+        def talk(visitor):
+            visitor.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            visitor.recv(9999)
+            visitor.sendall(s.first)
+            for p in pieces:
+                visitor.sendall(p)
+                time.sleep(.04)
+        s.talk = talk
+        dl.download_files([dl.Item('a', (f'{s.url}/a',), 60_000)], tmp_path, dl.Patience(attempts=1, window=.8, slowest=10_000)) # it brings some 40,000
+    assert (tmp_path / 'a').read_bytes() == body
+
+
+@pytest.mark.parametrize('kind', ['a body that drips', 'endless interim answers'])
+def test_a_run_has_a_deadline(tmp_path, kind):
+    "One sentence, however many files wait, and what arrived before stays."
+    with IsicServer({'good': b'abc'}) as good, Waste(*WASTE[kind], pause=.01) as s:
+        todo = [dl.Item('good', (f'{good.url}/good',), 3), *(dl.Item(f'{i}', (f'{s.url}/{i}',), 99_999) for i in range(9))]
+        began = time.monotonic()
+        says = refuses(dl.download_files, todo, tmp_path, dl.Patience(workers=3, deadline=.7))
+        assert time.monotonic() - began < 3
+    assert says.startswith('9 of 10 files: could not be fetched') and says.count('the download: has taken 0.7 s, its deadline; do the same again') == 1
+    assert (tmp_path / 'good').read_bytes() == b'abc'
+
+
+def test_what_is_hung_up_is_closed(tmp_path):
+    with Waste(*WASTE['a body that drips'], pause=.01) as s:
+        refuses(dl.download_files, [dl.Item('a', (f'{s.url}/a',), 99_999)], tmp_path, dl.Patience(pause=.01, attempts=3, window=.3))
+        time.sleep(.3)
+        assert s.left == 3
+
+
+def test_no_socket_is_left_open(tmp_path):
+    files = len(os.listdir('/proc/self/fd')) if os.path.exists('/proc/self/fd') else pytest.skip('no /proc')
+    blobs = {f'{i}': b'abc' for i in range(40)}
+    with IsicServer(blobs, share=.5, kinds=('cut', 'drop', 'html')) as s: dl.download_files(items(s, blobs, size=len), tmp_path, quick(s, attempts=20))
+    time.sleep(.1)
+    assert len(os.listdir('/proc/self/fd')) <= files + 2
+
+
+@pytest.mark.parametrize('length', ['²', '', '-1', '9' * 5000, '1e3', 'x'])
+def test_a_length_that_is_not_a_number_is_none(length): assert dl.content_length(Reply(200, Content_Length=length)) is None
+
+
+@pytest.mark.parametrize('place', ['http://[', 'http://a' + 'b' * 70 + '.org/', 'https://', 'http://127.0.0.1:99999/', '\x1b[2J', 'ftp://a', '//\xff', 'http://127.0.0.1:x/'])
+def test_a_redirect_to_anything_is_a_sentence(place):
+    with IsicServer() as s, dl.Network(quick(s)) as network:
+        s.redirect['a'] = place
+        says = refuses(ask, network, f'{s.url}/a', f'{s.url}')
+        assert re.search('is not followed|is not an address|cannot be asked|redirects without end|answer 404', says) and says.isprintable()
+
+
+def test_a_packed_answer_is_refused():
+    with dl.Network(dl.Patience()) as network:
+        says = refuses(network.accept, Reply(200, Content_Encoding='gzip'), 'https://a.org/a')
+        assert says == 'https://a.org/a: comes packed, which was not asked for; try again later'
+        network.accept(Reply(200, Content_Encoding='identity'), 'https://a.org/a')
+
+
+@pytest.mark.parametrize('setting', [dict(window=0), dict(deadline=-1)])
+def test_no_time_is_refused(setting): assert 'leave no time; give more than 0 of each' in refuses(dl.Patience, **setting)

@@ -325,6 +325,12 @@ def test_empty_masks_are_counted_and_left_out_of_the_bias(with_empty_masks, tmp_
     assert ev.worst(with_empty_masks, 4, 'border_bias').id.tolist()[0] == 'a'
 
 
+def test_empty_truths_are_not_empty_predictions():
+    p, t = blobs(0)
+    s = ev.summarise(ev.evaluate_predictions([('a', None, p, E), ('b', None, t, E), ('c', None, E, t), ('d', None, p, t)]))
+    assert (s['empty_truths'], s['empty_predictions']) == (2, 1) and 'Empty masks: 2 true, 1 predicted' in ev.text_report(s)
+
+
 def test_nothing_is_defined():
     s = ev.summarise(ev.evaluate_predictions([('a', None, E, ~E), ('b', None, E, ~E)], distances=True))
     assert s['metrics']['border_bias'] == dict(mean=None, std=None, median=None, ci=[None, None], n=0,
@@ -392,7 +398,7 @@ def test_settings_without_effect_are_named():
             ev.evaluate_predictions([('a', None, E, E)], **setting)
 
 
-@pytest.mark.parametrize('nobody', [None, '', float('nan'), np.nan])
+@pytest.mark.parametrize('nobody', [None, '', float('nan'), 'NA', ' unknown ', '-'])
 def test_an_image_without_a_patient_stands_for_itself(nobody):
     table = ev.evaluate_predictions([('a', nobody, E, E), ('b', nobody, E, E), ('c', 'p', E, E)])
     assert table.group.tolist() == ['a', 'b', 'p'] and ev.summarise(table)['groups'] == 3
@@ -440,6 +446,17 @@ def test_plots(table, tmp_path):
     assert sum(p.get_height() for p in dist.axes[0].patches) == 30
     dist.savefig(tmp_path/'d.png')
     assert (tmp_path/'d.png').stat().st_size > 1000 and not plt.get_fignums()      # returned, not left open
+
+
+def test_cases_of_different_sizes_are_not_drawn_over_each_other(table):
+    def load(id): return np.zeros((48, 60, 3), np.uint8), blobs(0)[0], blobs(0)[1][::2]
+    with pytest.raises(InputError, match='comes as an image of .48, 60. with masks of .48, 60. and .24, 60.'):
+        ev.plot_worst(table, load, n=1)
+
+
+@pytest.mark.parametrize('failures, n', [(5, 3), (-1, 3), (0, 0)])
+def test_failures_among_the_trials(failures, n):
+    with pytest.raises(InputError, match='is not a proportion'): ev.wilson_interval(failures, n)
 
 
 def test_evaluate_imports_neither_torch_nor_matplotlib():

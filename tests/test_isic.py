@@ -1,4 +1,5 @@
 "lesion_seg.isic against a real HTTP server on the loopback host."
+import csv
 import errno
 import io
 import json
@@ -7,6 +8,7 @@ import random
 import re
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 from isic_server import IsicServer, challenge_files, phantom_files, zipped
 
 from lesion_seg import isic
-from lesion_seg.core import InputError, refuses
+from lesion_seg.core import InputError, read_rows, refuses
 from lesion_seg.download import Checksums, Item, Network
 from lesion_seg.manifest import Manifest
 
@@ -307,3 +309,70 @@ def test_the_catalogue_is_whole():
 def test_the_module_is_light():
     code = "import sys, lesion_seg.isic; print([m for m in ('torch', 'fastai', 'pandas', 'requests', 'matplotlib', 'fastprogress') if m in sys.modules])"
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout.strip() == '[]'
+
+
+# ---- an archive that means harm
+
+def searched(change, **kw):
+    "The first images that a search finds where every page is changed, and how many pages were asked for."
+    with IsicServer(images={f'ISIC_{i:07d}': b'1' for i in range(5)}) as s, Network(quick(s, attempts=2)) as network:
+        count = iter(range(10**6))
+        s.page = lambda p: change(p, f'{s.api}/images/search/?cursor=MA==&n={next(count)}')
+        search = isic.Search(network, s.api, **kw)
+        try: return [i.id for i in search.images(f'{s.api}/images/search/')], len(s.log)
+        except InputError as e: return str(e), len(s.log)
+
+
+def test_empty_pages_that_always_name_a_next_one_end():
+    says, asked = searched(lambda p, place: p | dict(results=[], next=place))
+    assert says == 'the archive: sends page after page (10) without a new image; try again later' and asked == 10
+
+
+def test_pages_that_repeat_their_images_end():
+    says, asked = searched(lambda p, place: p | dict(next=place))
+    assert 'without a new image' in says and asked == 11 # the first was new
+
+
+def test_pages_without_end_end():
+    ids = iter(range(10**9))
+    def change(p, place): return p | dict(next=place, results=[r | dict(isic_id=f'ISIC_{next(ids):07d}') for r in p['results']])
+    says, asked = searched(change, pages=20)
+    assert 'names more than 20 pages; narrow the search, or give a limit such as `limit=100`' in says and asked == 20
+
+
+def test_a_few_empty_pages_are_nothing_unusual():
+    empty = iter([True] * 5)
+    found, asked = searched(lambda p, place: p | (dict(results=[], next=place) if next(empty, False) else {}))
+    assert (found, asked) == ([f'ISIC_{i:07d}' for i in range(5)], 6)
+
+
+HOSTILE = ['=cmd|"/c calc"!A1', '@SUM(A1)', '+1+1', '-1+1', '\t=1', '\x1b[31mred', 'a\u202egpj.exe', 'a\nb,c\r\n=1', '＝1']
+
+
+@pytest.mark.parametrize('text', HOSTILE)
+def test_no_formula_and_no_escape_reaches_a_table(tmp_path, phantoms, text):
+    "Attribution, licence and metadata are the server's words; they land in three tables."
+    images = {'ISIC_0000000': phantoms[0]['ISIC_0000000']}
+    with IsicServer(images=images) as s:
+        def change(p):
+            r = p['results'][0] | dict(attribution=text)
+            r['metadata']['clinical'] |= dict(sex=text, diagnosis=text)
+            return p | dict(results=[r])
+        s.page = change
+        m = isic.fetch_archive(isic.search_archive(isic=quick(s)), tmp_path, quick(s))
+    m.save(tmp_path / 'manifest.parquet')
+    tables = [list(csv.reader((tmp_path / name).read_text(encoding='utf-8').splitlines())) for name in ('manifest.csv', 'licences.csv')]
+    cells = [c for table in tables for row in table for c in row] + [str(v) for row in read_rows(tmp_path / 'manifest.parquet') for v in row.values()]
+    assert sum(text.strip()[-1] in c for c in cells) >= 4
+    for c in [*cells, *(tmp_path / 'ATTRIBUTION.txt').read_text().splitlines()]: assert c.isprintable() and not c.startswith(tuple('=+-@＝\t'))
+
+
+@pytest.mark.parametrize('value, stored', [(float('inf'), 'inf'), (float('nan'), 'nan'), (10**30, '1' + '0' * 30), (-5, -5), (2.5, 2.5), (True, True)])
+def test_numbers_that_no_table_holds_become_text(value, stored): assert isic.plain_metadata(dict(clinical=dict(age=value))) == dict(age=stored)
+
+
+def test_a_search_has_a_deadline():
+    with IsicServer(images={'ISIC_0000000': b'1'}) as s:
+        s.page = lambda p: time.sleep(.6) or p | dict(results=[], next=f'{s.api}/images/search/?n={time.time()}')
+        says = refuses(isic.search_archive, isic=quick(s, deadline=.3))
+    assert says.startswith('the download: has taken 0.3 s, its deadline')

@@ -236,7 +236,7 @@ class TestChoices:
 
 class TestByName:
     def test_the_shipped_loss(self):
-        "benchmarks/weights.py trained with half Tversky(1, 1), half cross-entropy."
+        "model/weights.py trained with half Tversky(1, 1), half cross-entropy."
         x, t = batch()
         assert torch.allclose(make_loss("tversky_bce")(x, t), SumLoss([TverskyLoss(1, 1), BCELoss()], [.5, .5])(x, t))
 

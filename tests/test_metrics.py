@@ -361,6 +361,14 @@ def test_overlay_colours_say_what_is_wrong(pair, alpha):
     assert (image == (200, 100, 50)).all()                       # the given image is left alone
 
 
+def test_numbers_out_of_range_are_refused():
+    image = np.zeros((6, 8, 3), np.uint8)
+    for alpha in (-.1, 1.1, 40):
+        with pytest.raises(InputError, match=f'alpha {alpha}: is not within'): M.overlay_errors(image, SQUARE, F, alpha)
+    for percentile in (-1, 101):
+        with pytest.raises(InputError, match=f'percentile {percentile}: '): M.hd95(SQUARE, F, percentile=percentile)
+
+
 def test_metrics_imports_nothing_heavy():
     import subprocess
     import sys

@@ -1,22 +1,28 @@
 "Exported files against PyTorch, for every architecture, and onnxruntime without PyTorch."
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from lesion_seg.bundle import ONNX, ONNX_DECODER, Bundle, Calibration, revise, save_bundle
 from lesion_seg.calibrate import calibrated
 from lesion_seg.core import InputError
 from lesion_seg.mc_dropout import mc_samples
-from lesion_seg.onnx import SIZES, OnnxSampler, export_onnx, open_session, opset_of, parity
+from lesion_seg.onnx import SIZES, OnnxSampler, export_onnx, open_session, opset_of, parity, run_session
 from lesion_seg.phantom import make_phantom
 from lesion_seg.predict import Segmenter
 from lesion_seg.unet import LesionUNet, UNet
+from lesion_seg.untrusted import check_onnx
 
 MODELS = dict(unet=lambda: UNet((8, 8, 16), 16, dropout=.2), lean=lambda: LesionUNet('tf_efficientnet_lite0', decoder=[32, 16, 16, 8]),
               resnet=lambda: LesionUNet('resnet18', decoder=[64, 32, 16, 16], dropout=0.), cross=lambda: LesionUNet('mobilenetv3_small_050', last_cross=True))
@@ -132,3 +138,192 @@ def test_the_command_line_exports(exported, tmp_path, capsys):
     assert main(['export', str(exported.path), '-o', str(tmp_path / 'm.onnx'), '--opset', '17', '--json']) == 0
     assert json.loads(capsys.readouterr().out)['opset'] == opset_of(tmp_path / 'm.onnx') == 17
     assert main(['export', str(exported.path), '--opset', '9']) == 2 and 'choose 13 to 18' in capsys.readouterr().err
+
+
+def shapes(path):
+    graph = onnx.load(path, load_external_data=False).graph
+    return [[d.dim_param or d.dim_value for d in t.type.tensor_type.shape.dim] for t in (*graph.input, *graph.output)]
+
+
+@pytest.mark.parametrize('opset', [13, 17, 18])
+def test_open_axes_have_their_names(exported, opset, tmp_path):
+    "Opset 13 gave batch and height one name, as if they had to be equal; opset 18 called them s40 and s62."
+    if opset == 18: file, decoder = exported.file(ONNX), exported.path / ONNX_DECODER
+    else: file, decoder = export_onnx(exported, tmp_path / 'm.onnx', opset=opset), None
+    assert shapes(file) == [['batch', 'height', 'width', 3], ['batch', 'height', 'width']]
+    if decoder and decoder.exists():
+        keep, *features, probability = shapes(decoder)
+        assert keep[0] == 'samples' and all(isinstance(d, int) for f in features for d in f)
+        assert probability == ['samples', 96, 96]
+
+
+def test_an_export_says_what_it_does(exported, tmp_path):
+    said = []
+    export_onnx(exported, tmp_path / 'm.onnx', opset=13, say=said.append)
+    assert len(said) == 2 and 'tracing' in said[0] and 'comparing' in said[1]
+
+
+# Files from strangers
+
+def graph_of(nodes, weights=(), dims=(1, 1, None, None)):
+    x = helper.make_tensor_value_info('x', TensorProto.FLOAT, list(dims))
+    y = helper.make_tensor_value_info('y', TensorProto.FLOAT, None)
+    graph = helper.make_graph(nodes, 'g', [x], [y], [numpy_helper.from_array(w, k) for k, w in dict(weights).items()])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid('', 18)], ir_version=9)
+
+
+def loop():
+    info = helper.make_tensor_value_info
+    body = helper.make_graph([helper.make_node('Identity', ['go'], ['on']), helper.make_node('Identity', ['v'], ['w'])], 'body',
+                             [info('i', TensorProto.INT64, []), info('go', TensorProto.BOOL, []), info('v', TensorProto.FLOAT, None)],
+                             [info('on', TensorProto.BOOL, []), info('w', TensorProto.FLOAT, None)])
+    return graph_of([helper.make_node('Loop', ['n', 'c', 'x'], ['y'], body=body)], dict(n=np.array(2 ** 62), c=np.array(True)))
+
+
+def external():
+    graph = graph_of([helper.make_node('Add', ['x', 'w'], ['y'])], dict(w=np.zeros(8, np.float32)))
+    weight = graph.graph.initializer[0]
+    weight.ClearField('raw_data')
+    weight.data_location = TensorProto.EXTERNAL
+    weight.external_data.add(key='location', value='../secret.bin')
+    return graph
+
+
+def external_constant():
+    "The same inside an operator's setting, and without saying where it stands."
+    value = external().graph.initializer[0]
+    return graph_of([helper.make_node('Constant', [], ['w'], value=value), helper.make_node('Add', ['x', 'w'], ['y'])])
+
+
+def lying_tensor():
+    graph = graph_of([helper.make_node('Add', ['x', 'w'], ['y'])], dict(w=np.zeros(8, np.float32)))
+    del graph.graph.initializer[0].dims[:]
+    graph.graph.initializer[0].dims.extend([1 << 20, 1 << 20])
+    return graph
+
+
+def branch():
+    side = helper.make_graph([helper.make_node('Identity', ['x'], ['y'])], 'side', [], [helper.make_tensor_value_info('y', TensorProto.FLOAT, None)])
+    return graph_of([helper.make_node('If', ['c'], ['y'], then_branch=side, else_branch=side)], dict(c=np.array(True)))
+
+
+def foreign(): return graph_of([helper.make_node('Secret', ['x'], ['y'], domain='com.stranger')])
+
+
+def function():
+    graph = graph_of([helper.make_node('Relu', ['x'], ['y'])])
+    graph.functions.append(helper.make_function('own', 'F', ['a'], ['b'], [helper.make_node('Relu', ['a'], ['b'])], [helper.make_opsetid('', 18)]))
+    return graph
+
+
+def sparse():
+    graph = graph_of([helper.make_node('Relu', ['x'], ['y'])])
+    values, indices = numpy_helper.from_array(np.ones(1, np.float32), 's'), numpy_helper.from_array(np.zeros(1, np.int64), 'i')
+    graph.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [1 << 40]))
+    return graph
+
+
+def one(operator, *weights, dims=(1, 1, None, None), **options):
+    names = [f'w{i}' for i in range(len(weights))]
+    return lambda: graph_of([helper.make_node(operator, ['x', *names], ['y'], **options)], dict(zip(names, weights, strict=True)), dims)
+
+
+def of_shape(value=None):
+    options = {} if value is None else dict(value=numpy_helper.from_array(value))
+    return lambda: graph_of([helper.make_node('ConstantOfShape', ['s'], ['y'], **options)], dict(s=np.array([1, 1, 1 << 15, 1 << 15])))
+
+
+BIG = 1 << 15
+HOSTILE = dict(
+    loop=(loop, 'graphs inside a node'), branch=(branch, 'graphs inside a node'), foreign=(foreign, 'operators from elsewhere'),
+    function=(function, 'functions'), external=(external, 'another file'), external_constant=(external_constant, 'another file'),
+    sparse=(sparse, 'sparse'), lying_tensor=(lying_tensor, 'stores 1099511627776 numbers'),
+    tile=(one('Tile', np.array([1, 1, 999, 999])), 'makes a tensor of'),
+    expand=(one('Expand', np.array([1, 1, BIG, BIG]), dims=(1, 1, 1, 1)), 'makes a tensor of'),
+    resize=(one('Resize', np.zeros(0, np.float32), np.zeros(0, np.float32), np.array([1, 1, BIG, BIG])), 'makes a tensor of'),
+    padding=(one('Pad', np.array([0, 0, 0, 0, 0, 0, BIG, BIG])), 'makes a tensor of'),
+    shape=(of_shape(), 'makes a tensor of'),
+    random=(lambda: graph_of([helper.make_node('RandomNormal', [], ['y'], shape=[4, 4])]), 'RandomNormal'))
+
+
+@pytest.mark.parametrize('kind', HOSTILE)
+def test_a_hostile_graph_is_refused_before_the_runtime_sees_it(kind, tmp_path, monkeypatch):
+    make, words = HOSTILE[kind]
+    path = tmp_path / 'model.onnx'
+    path.write_bytes(make().SerializeToString())
+    monkeypatch.setattr(onnxruntime, 'InferenceSession', None)
+    with pytest.raises(InputError, match=f'model.onnx: .*{words}'): open_session(path)
+
+
+def test_a_secret_outside_the_bundle_is_not_read(tmp_path):
+    (tmp_path / 'secret.bin').write_bytes(np.full(8, 7, np.float32).tobytes())
+    (tmp_path / 'bundle').mkdir()
+    (tmp_path / 'bundle' / 'model.onnx').write_bytes(external().SerializeToString())
+    with pytest.raises(InputError, match='another file'): open_session(tmp_path / 'bundle' / 'model.onnx')
+
+
+def test_a_hostile_file_in_a_bundle_is_refused_by_all_who_open_it(exported, tmp_path):
+    import hashlib
+    import shutil
+
+    from lesion_seg.quantize import quantize_onnx
+    copy = Bundle.load(shutil.copytree(exported.path, tmp_path / 'copy'))
+    (copy.path / ONNX).write_bytes(loop().SerializeToString())
+    digests = copy.info['onnx']['sha256'] | {ONNX: hashlib.sha256((copy.path / ONNX).read_bytes()).hexdigest()}
+    copy = revise(copy, onnx=copy.info['onnx'] | dict(sha256=digests))   # whoever makes the file makes its digest, too
+    for use in (lambda: Segmenter(copy), lambda: quantize_onnx(copy, n=1), lambda: parity(copy.path / ONNX, copy)):
+        with pytest.raises(InputError, match='graphs inside a node'): use()
+
+
+@pytest.mark.parametrize('opset', [13, 18])
+def test_our_own_files_pass(exported, opset, tmp_path):
+    "Whatever PyTorch's exporters make of a network."
+    file = exported.file(ONNX) if opset == 18 else export_onnx(exported, tmp_path / 'm.onnx', opset=opset)
+    check_onnx(file, exported.size)
+    if (exported.path / ONNX_DECODER).exists(): check_onnx(exported.path / ONNX_DECODER, exported.size)
+
+
+def test_a_file_is_looked_into_once(exported, tmp_path, monkeypatch):
+    looks = []
+    monkeypatch.setattr('lesion_seg.onnx.check_onnx', looks.append)
+    graph = one('Add', np.zeros(3, np.float32))()
+    graph.producer_name = str(tmp_path)   # a file that nobody has seen
+    (tmp_path / 'm.onnx').write_bytes(graph.SerializeToString())
+    for _ in range(3): open_session(tmp_path / 'm.onnx')
+    open_session(Bundle.shipped().file(ONNX))   # what comes with the package needs no look
+    assert looks == [tmp_path / 'm.onnx']
+
+
+def test_a_run_has_a_limit_of_time():
+    endless = onnxruntime.InferenceSession(loop().SerializeToString())   # behind the back of the check
+    start = time.perf_counter()
+    with pytest.raises(InputError, match='loop.onnx: gave no answer in 0.5 seconds'):
+        run_session(endless, None, {'x': np.zeros((1, 1, 2, 2), np.float32)}, 'loop.onnx', seconds=.5)
+    assert time.perf_counter() - start < 10
+
+
+INTERRUPTED = """
+import sys, threading, time
+import numpy as np, onnxruntime
+from lesion_seg.onnx import run_session
+endless = onnxruntime.InferenceSession(sys.argv[1])
+print('ready', flush=True)
+try: run_session(endless, None, {'x': np.zeros((1, 1, 2, 2), np.float32)}, 'loop.onnx')
+except KeyboardInterrupt:
+    for _ in range(100):   # the helper thread ends, too
+        if threading.active_count() == 1: break
+        time.sleep(.1)
+    print('stopped', threading.active_count())
+"""
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='signals of POSIX')
+def test_ctrl_c_ends_a_run(tmp_path):
+    (tmp_path / 'loop.onnx').write_bytes(loop().SerializeToString())
+    process = subprocess.Popen([sys.executable, '-c', INTERRUPTED, tmp_path / 'loop.onnx'], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == 'ready\n'
+        time.sleep(.5)
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=60)[0] == 'stopped 1\n'
+    finally: process.kill()

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,12 @@ def test_stored_outputs_belong_to_their_cells(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_exported_lines_are_no_longer_than_120(path):
+    sources = ["".join(c["source"]) for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
+    assert [line for s in sources if re.search(r"^#\|\s*export", s, re.M) for line in s.splitlines() if len(line) > 120] == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_headings_have_cells_of_their_own(path):
     for cell in json.loads(path.read_text())["cells"][1:]:
         lines = "".join(cell["source"]).strip().splitlines()
@@ -166,3 +173,25 @@ def test_workflows_name_nothing_twice(path):
             for v in node.value: unique(v)
 
     unique(yaml.compose(path.read_text(encoding="utf-8")))
+
+
+PROGRAMS = sorted(p for folder in ("benchmarks", "model") for p in (ROOT / folder).glob("*.py"))
+
+
+@pytest.mark.parametrize("path", PROGRAMS, ids=lambda p: p.stem)
+def test_every_program_is_in_the_table_of_its_folder(path):
+    assert f"`{path.name}`" in (path.parent / "README.md").read_text(encoding="utf-8")
+
+
+RESULTS = sorted(p for folder in ("benchmarks", "model", "model/trials", "tests") for p in (ROOT / folder / "results").glob("*.json"))
+
+
+@cache
+def notebook_texts() -> dict[str, str]: return {p.stem: p.read_text(encoding="utf-8") for p in NOTEBOOKS}
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda p: p.stem)
+def test_every_result_is_on_a_page(path):
+    "Some page reads the file; what no other page reads, the page of benchmarks shows."
+    reads = re.compile(rf"\b{path.stem}\.json|result\([^)]*{path.stem}\b")
+    assert [name for name, text in notebook_texts().items() if reads.search(text)]

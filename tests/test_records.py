@@ -2,11 +2,13 @@
 import gzip
 import json
 import multiprocessing
+import os
 import pickle
 import shutil
 import struct
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lesion_seg import records as r
-from lesion_seg.core import InputError
+from lesion_seg.core import InputError, refuses
 from lesion_seg.data import read_image, read_mask, resize_image, resize_mask
 from lesion_seg.manifest import LesionPair, Manifest
 from lesion_seg.phantom import write_phantoms
@@ -174,7 +176,7 @@ class TestWriter:
         broken = [*manifest[:2], LesionPair(tmp_path / 'cut.jpg', id='cut')]
         (tmp_path / 'cut.jpg').write_bytes(manifest[0].image.read_bytes()[:900])
         for size in (32, None):
-            with pytest.raises(InputError, match='cut.jpg is damaged'): r.write_records(broken, tmp_path / 'deep' / 'out', size)
+            with pytest.raises(InputError, match='cut.jpg: is damaged'): r.write_records(broken, tmp_path / 'deep' / 'out', size)
             assert not list((tmp_path / 'deep').iterdir())
         with pytest.raises(KeyboardInterrupt), r.RecordWriter(tmp_path / 'deep' / 'out') as w:
             w.write(np.zeros((2, 2, 3), np.uint8), None, 'a')
@@ -196,7 +198,7 @@ class TestWriter:
     @pytest.mark.parametrize('image,mask,says', [
         (np.zeros((4, 4), np.uint8), None, 'uint8 .height, width, 3.'), (np.zeros((4, 4, 3)), None, 'float64'), (np.zeros((0, 4, 3), np.uint8), None, '0, 4'),
         (np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.uint8), 'not a bool array'), (np.zeros((4, 4, 3), np.uint8), b'x', 'not a bool array'),
-        (b'GIF89a', None, 'GIF'), (b'\xff\xd8\xff', np.zeros((4, 4), bool), 'an array as its mask')])
+        (b'%PDF-1.4', None, 'a: is a PDF file'), (b'\xff\xd8\xff', np.zeros((4, 4), bool), 'an array as its mask')])
     def test_refused(self, tmp_path, image, mask, says):
         with pytest.raises(InputError, match=says), r.RecordWriter(tmp_path / 'x') as w: w.write(image, mask, 'a')
         assert not list(tmp_path.iterdir())
@@ -385,3 +387,175 @@ def test_real_photographs(tmp_path):
     for i, p in enumerate(pairs):
         np.testing.assert_array_equal(got.raw(i, 256)[0], resize_image(read_image(p.image, at_least=256), 256))
         np.testing.assert_array_equal(got.raw(i, 256)[1], resize_mask(read_mask(p.mask), 256))
+
+
+class TestManifestView:
+    def test_pairs_are_those_of_the_files(self, manifest, raw, files):
+        for i, p in enumerate(manifest):
+            for view in (raw.manifest(), files.manifest()):
+                v = view[i]
+                assert (v.id, v.group, v.split, v.meta) == (p.id, p.group, p.split, {})
+            np.testing.assert_array_equal(read_image(files.manifest()[i].image), read_image(p.image))
+            np.testing.assert_array_equal(read_mask(files.manifest()[i].mask), read_mask(p.mask))
+            np.testing.assert_array_equal(read_image(raw.manifest()[i].image), resize_image(read_image(p.image, at_least=48), 48))
+            np.testing.assert_array_equal(read_mask(raw.manifest()[i].mask), resize_mask(read_mask(p.mask), 48))
+
+    def test_it_is_a_manifest(self, manifest, raw):
+        view = raw.manifest()
+        assert isinstance(view, Manifest) and view.digest == manifest.digest and len(view) == len(manifest)
+        assert [p.id for p in view.subset('test')] == [p.id for p in manifest.subset('test')]
+        assert isinstance(view.subset('test'), r.RecordManifest) and isinstance(view[:2], r.RecordManifest)
+        np.testing.assert_allclose(view.areas(), [resize_mask(read_mask(p.mask), 48).mean() for p in manifest])
+        assert view.check() == [] and repr(view).startswith('RecordManifest of 10 pairs')
+
+    def test_images_are_views_that_cost_no_memory(self, raw):
+        images = [p.image for p in raw.manifest()]
+        assert all(np.shares_memory(image, raw.shards[raw.rows[i].shard].frames.data) for i, image in enumerate(images))
+
+    def test_what_it_cannot_do_is_a_sentence(self, raw, tmp_path):
+        for f in (raw.manifest().frame, lambda: raw.manifest().save(tmp_path / 'm.csv')):
+            assert 'holds records, not files that a table could list; use the table' in refuses(f)
+
+    def test_records_of_a_view(self, raw, tmp_path):
+        "A split of records can be written as records of its own, without its files."
+        again = r.write_records(raw.manifest().subset('test'), tmp_path / 'test', size=48)
+        assert [x.id for x in again] == [x.id for x in raw.subset('test')]
+        for a, b in zip(again, raw.subset('test'), strict=True): np.testing.assert_array_equal(a.mask, b.mask)
+        assert again.content_digest == raw.subset('test').content_digest
+        assert 'holds pixels, not a file; give the size' in refuses(r.write_records, raw.manifest(), tmp_path / 'whole', size=None)
+
+    def test_whole_files_of_a_view(self, files, tmp_path):
+        again = r.write_records(files.manifest(), tmp_path / 'again', size=None)
+        assert again.content_digest == files.content_digest
+
+    def test_views_in_other_processes(self, raw):
+        pairs = pickle.loads(pickle.dumps(raw.manifest().pairs))  # noqa: S301
+        np.testing.assert_array_equal(pairs[3].image, raw[3].image)
+
+    def test_damage_is_named(self, folder):
+        path = folder / 'train-00000-of-00002.tfrecord'
+        data = bytearray(path.read_bytes())
+        data[500] ^= 1
+        path.write_bytes(data)
+        problems = r.RecordReader(folder).manifest().check(strict=False)
+        assert [p.kind for p in problems] == ['unreadable record'] and 'train-00000-of-00002.tfrecord: is damaged' in problems[0].detail
+        assert refuses(r.RecordReader(folder).manifest().check).startswith('1 of 10 records: cannot be used; repair')
+
+    def test_a_model_is_scored_on_records(self, manifest, files):
+        from lesion_seg.bundle import Bundle
+        from lesion_seg.report import evaluate_manifest
+        bundle = Bundle.open('shipped')
+        with_files, with_records = (evaluate_manifest(bundle, m.subset('test')) for m in (manifest, files.manifest()))
+        assert len(with_files) and with_files.equals(with_records)
+
+
+class TestContentDigest:
+    def write(self, folder, change=lambda i, image, mask: (image, mask), **kw):
+        rng = np.random.default_rng(0)
+        with r.RecordWriter(folder, **kw) as w:
+            for i in range(6):
+                image, mask = change(i, rng.integers(0, 256, (8, 8, 3), np.uint8), rng.random((8, 8)) < .5)
+                w.write(image, mask, f'P{i}', split='train' if i % 2 else 'test')
+        return r.RecordReader(folder)
+
+    def test_the_same_whatever_the_shards_and_their_order(self, tmp_path):
+        a, b = self.write(tmp_path / 'a'), self.write(tmp_path / 'b', shards=3)
+        assert a.content_digest == b.content_digest == self.write(tmp_path / 'c', shards=2).content_digest
+
+    @pytest.mark.parametrize('what', ['image', 'mask'])
+    def test_one_changed_pixel_is_noticed(self, tmp_path, what):
+        def change(i, image, mask):
+            if i == 3: (image if what == 'image' else mask)[0, 0] ^= 1
+            return image, mask
+        a, b = self.write(tmp_path / 'a'), self.write(tmp_path / 'b', change)
+        assert a.digest == b.digest and a.content_digest != b.content_digest
+
+    def test_masks_changed_in_place_are_noticed(self, manifest, tmp_path):
+        "The files are overwritten, the table stays: what is written anew has another content."
+        before = r.write_records(manifest, tmp_path / 'before', size=None)
+        copies = [LesionPair(p.image, Path(shutil.copy(p.mask, tmp_path / p.mask.name)), p.id, p.group, p.split) for p in manifest]
+        same = r.write_records(copies, tmp_path / 'same', size=None)
+        other = read_mask(copies[0].mask)
+        from PIL import Image
+        Image.fromarray(np.roll(other, 1, 0)).save(copies[0].mask)
+        after = r.write_records(copies, tmp_path / 'after', size=None)
+        assert before.digest == same.digest == after.digest
+        assert before.content_digest == same.content_digest != after.content_digest
+
+    def test_no_pixel_is_read(self, folder):
+        "The digest stays when a payload is damaged, since only checksums are read; reading the record is what notices."
+        before = r.RecordReader(folder).content_digest
+        path = folder / 'train-00000-of-00002.tfrecord'
+        data = bytearray(path.read_bytes())
+        data[500] ^= 1
+        path.write_bytes(data)
+        assert r.RecordReader(folder).content_digest == before
+        data[3] ^= 1 # a length
+        path.write_bytes(data)
+        assert 'is damaged at byte 0' in refuses(lambda: r.RecordReader(folder).content_digest) or 'not a TFRecord' in refuses(
+            lambda: r.RecordReader(folder).content_digest)
+
+
+class TestAttacks:
+    @pytest.mark.skipif(not hasattr(os, 'mkfifo'), reason='no pipes here')
+    @pytest.mark.parametrize('name', ['train-00000-of-00002.tfrecord', 'train-00000-of-00002.index', 'records.json'])
+    def test_a_pipe_never_holds_us(self, folder, name):
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+        assert 'is not a regular file' in refuses(lambda: r.RecordReader(folder).check())
+
+    @pytest.mark.skipif(not hasattr(os, 'mkfifo'), reason='no pipes here')
+    def test_a_pipe_among_foreign_files(self, folder, tmp_path):
+        os.mkfifo(tmp_path / 'a.tfrecord')
+        assert 'is not a regular file' in refuses(r.RecordReader, tmp_path / 'a.tfrecord')
+        assert 'holds no records' in refuses(r.RecordReader, tmp_path)
+
+    def test_a_link_is_followed_and_what_it_leads_to_is_judged(self, folder, tmp_path):
+        path = folder / 'train-00000-of-00002.tfrecord'
+        path.rename(tmp_path / 'elsewhere')
+        path.symlink_to(tmp_path / 'elsewhere')
+        assert r.RecordReader(folder).check() == 10
+        path.unlink()
+        path.symlink_to(__file__)
+        assert refuses(r.RecordReader, folder)
+        path.unlink()
+        path.symlink_to(path)
+        assert 'train-00000-of-00002.tfrecord' in refuses(r.RecordReader, folder)
+
+    def test_a_shard_that_is_cut_while_it_is_open(self, folder):
+        "Touching the missing part of a mapped file would end the process without a word."
+        reader = r.RecordReader(folder).subset('train')
+        assert reader.check() == len(reader)
+        path = reader.shards[reader.rows[-1].shard].path
+        os.truncate(path, 100)
+        assert 'was cut while it was open; copy it again' in refuses(reader.stored, len(reader) - 1)
+
+    def test_a_shard_that_is_replaced_while_it_is_open(self, folder):
+        "The mapped file stays readable under no name, as everywhere on Unix; the new one is another file."
+        reader = r.RecordReader(folder).subset('train')
+        before = reader[0].image.copy()
+        path = reader.shards[reader.rows[0].shard].path
+        path.unlink()
+        path.write_bytes(b'short')
+        np.testing.assert_array_equal(reader[0].image, before)
+        assert 'ends at byte 5' in refuses(r.RecordReader, folder)
+
+    def test_an_index_without_end(self, folder):
+        (folder / 'train-00000-of-00002.index').write_bytes(b'0 1\n' * 10 ** 7)
+        began = time.monotonic()
+        assert 'does not fit its shard; delete it' in refuses(lambda: r.RecordReader(folder).subset('train')[0])
+        assert time.monotonic() - began < 1
+
+    def test_a_writer_that_was_killed_leaves_no_folder_of_that_name(self, tmp_path):
+        code = (f"import os, numpy as np, lesion_seg.records as r\nw = r.RecordWriter({str(tmp_path / 'x')!r}).__enter__()\n"
+                "w.write(np.zeros((2, 2, 3), np.uint8), None, 'a')\nos.kill(os.getpid(), 9)")
+        assert subprocess.run([sys.executable, '-c', code]).returncode == -9
+        assert not (tmp_path / 'x').exists() and all(p.name.startswith('.') for p in tmp_path.iterdir())
+        with r.RecordWriter(tmp_path / 'x') as w: w.write(np.zeros((2, 2, 3), np.uint8), None, 'a')
+        assert r.RecordReader(tmp_path / 'x').check() == 1
+
+    @pytest.mark.parametrize('id', ['a\x1b[31m', 'a\u202eb', 'a\nb', '=1+1', 'x' * 10 ** 5])
+    def test_hostile_ids_in_sentences(self, tmp_path, id):
+        (tmp_path / 'a.tfrecord').write_bytes(frame(encode_example(dict(image=b'x', id=id))))
+        says = refuses(r.RecordReader(tmp_path / 'a.tfrecord').check)
+        assert all(line.isprintable() and len(line) < 1000 for line in says.split('\n'))

@@ -44,7 +44,7 @@ def test_its_model_card_travels_with_it():
 @pytest.mark.parametrize("case", STORED["cases"], ids=lambda c: f"phantom {c['seed']}")
 def test_it_gives_the_stored_masks(segmenter, case):
     "Other processors round otherwise, so the masks may differ in a few border pixels: Jaccard at least 0.985 with the stored one."
-    assert segmenter.bundle.info["weights_sha256"] == STORED["weights"], "other weights: run benchmarks/shipped_masks.py"
+    assert segmenter.bundle.info["weights_sha256"] == STORED["weights"], "other weights: run model/shipped_masks.py"
     mask = segmenter.predict(base64.b64decode(case["photo_jpeg"])).mask
     kept = np.asarray(Image.open(io.BytesIO(base64.b64decode(case["mask_png"])))) > 0
     assert (mask & kept).sum() / (mask | kept).sum() >= 0.985

@@ -107,7 +107,7 @@ def test_predictor_by_hand():
     assert np.array_equal(data.read_image(make((DEEP, {317: 2}, 'main'))), (np.cumsum(DEEP, 1, dtype=np.uint16) >> 8).astype(np.uint8))
 
 
-@pytest.mark.parametrize('bits', [10, 12, 14])
+@pytest.mark.parametrize('bits', [8, 10, 12, 14])
 def test_fewer_bits_in_sixteen(picture, bits):
     "White is the largest value of the camera, and a word says that this was a guess; a tag makes it certain."
     values = picture.astype(np.uint16) << bits - 8
@@ -122,7 +122,7 @@ def test_fewer_bits_in_sixteen(picture, bits):
 
 def test_fewer_bits_in_a_png(picture):
     cv2 = pytest.importorskip('cv2')
-    for bits in (12, 16):
+    for bits in (8, 12, 16):
         content = cv2.imencode('.png', picture[..., ::-1].astype(np.uint16) << bits - 8)[1].tobytes()
         assert np.array_equal(quietly(data.read_image, content)[0], picture)
 

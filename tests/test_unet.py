@@ -314,6 +314,45 @@ class TestChoices:
     @pytest.mark.parametrize("encoder, low, high", [("tf_efficientnet_lite0", 3.3, 3.5), ("resnet18", 10, 20)])
     def test_cost(self, encoder, low, high): assert low < model_cost(LesionUNet(encoder), 256)["gmac"] < high
 
+    @pytest.mark.parametrize("architecture, fits", [
+        (dict(name="unet", channels=[4] * 5, bottleneck=4), False), (dict(name="unet", channels=[4, 4], bottleneck=4), True),
+        (dict(name="lesion_unet", encoder="resnet18", decoder=[4, 4, 4, 4]), False)])
+    def test_a_batch_of_one_at_32_pixels(self, architecture, fits):
+        "At stride 32 a single image of 32 x 32 is a single pixel, of which batch normalisation cannot learn."
+        model = build_model(architecture).train()
+        assert model(images(2, (32, 32))).shape == (2, 1, 32, 32) and model(images(1, (33, 32))).shape == (1, 1, 33, 32)
+        if fits: assert model(images(1, (32, 32))).shape == (1, 1, 32, 32)
+        else:
+            with pytest.raises(InputError, match="a batch of one image of 32 x 32 pixels: leaves batch.*at least two images"): model(images(1, (32, 32)))
+        with torch.no_grad(): assert model.eval()(images(1, (32, 32))).shape == (1, 1, 32, 32)
+
     def test_four_channels(self):
         model = LesionUNet("resnet18", n_in=4, last_cross=True).eval()
         with torch.no_grad(): assert model(torch.randn(1, 4, 64, 64)).shape == (1, 1, 64, 64)
+
+
+class TestOwnNetwork:
+    def test_it_is_the_network_at_its_own_size_and_takes_every_other(self):
+        net = nn.Sequential(nn.Conv2d(3, 4, 4, stride=4), nn.ReLU(), nn.ConvTranspose2d(4, 1, 4, stride=4)).eval()
+        own = unet.OwnNetwork(net, 64).eval()
+        with torch.no_grad():
+            assert torch.equal(own(images(2)), net(images(2)))
+            assert own(images(2, (127, 45))).shape == (2, 1, 127, 45)
+            flat = unet.OwnNetwork(nn.Conv2d(3, 1, 1), 64)
+            assert torch.allclose(flat(torch.ones(1, 3, 30, 50)), flat(torch.ones(1, 3, 64, 64))[..., :30, :50])
+
+    @pytest.mark.parametrize("net, says", [(nn.Conv2d(3, 2, 1), r"gives \(1, 2, 64, 64\)"), (nn.Conv2d(4, 1, 1), "cannot take an image"),
+                                           (nn.Conv2d(3, 1, 3), r"gives \(1, 1, 62, 62\)")])
+    def test_what_gives_no_logits_is_named(self, net, says):
+        own = unet.OwnNetwork(net, 64).train()
+        with pytest.raises(InputError, match=f"torch.nn.modules.conv.Conv2d: {says}"): own.check_logits()
+        assert own.training
+
+    def test_groups_for_training_at_two_speeds(self):
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.encoder, self.head = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 1, 1)
+            def forward(self, x): return self.head(self.encoder(x))
+        groups = param_groups(unet.OwnNetwork(Net(), 64))
+        assert [len(g) for g in groups] == [2, 2] and groups[0][0].shape == (4, 3, 1, 1)

@@ -1,4 +1,4 @@
-"""The mean of the weights of several networks (a *model soup*, arXiv:2203.05482), as `branches.py` and `trials.py` use it.
+"""The mean of the weights of several networks (a *model soup*, arXiv:2203.05482), as `more_epochs.py` and `trials.py` use it.
 
 Trainings that start from the same weights and then go different ways (another seed, another augmentation) mostly end in the same valley of the loss.
 The mean of their weights often lies lower in it than each of them and costs nothing more to run. It was tried for the shipped model and refused

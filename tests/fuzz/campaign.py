@@ -2,7 +2,7 @@
 """Damaged inputs at every way in: each has to end as a result or as one sentence, within 2 s of the processor and 1 GB,
 with nothing left behind and no traceback.
 
-    python tests/fuzz/campaign.py --minutes 30 --seed 1 -o benchmarks/results/fuzz.json
+    python tests/fuzz/campaign.py --minutes 30 --seed 1 -o tests/results/fuzz.json
     python tests/fuzz/campaign.py --show image:1:4711 -o folder      # write one input's files, and what it does
 """
 
