@@ -22,8 +22,8 @@ from .reliability import fit_review
 from .core import InputError, atomic_path, encode_jpeg, writing
 from .data import contact_sheet, draw_contour, read_image, read_mask, resize_image, resize_mask
 from .manifest import Manifest
-from .evaluate import (evaluate_predictions, metric_label, plot_distribution, save_report, save_summary, save_table,
-                                 summarise, worst)
+from .evaluate import (evaluate_predictions, metric_label, plot_distribution, save_report,
+                                 save_summary, save_table, summarise, worst)
 from .onnx import export_onnx
 from .contours import clean_map
 from .predict import REVIEW_SCORE, Segmentation, Segmenter
