@@ -401,7 +401,8 @@ def decode_apart(
     ds.file_meta = pydicom.dataset.FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = syntax
     ds.save_as(f := io.BytesIO(), enforce_file_format=True)
-    done = subprocess.run([sys.executable, '-c', _APART], input=f.getvalue(), capture_output=True, timeout=seconds, check=True)
+    done = subprocess.run([sys.executable, '-c', _APART], input=f.getvalue(), capture_output=True, timeout=seconds,
+                          check=True)
     values = np.load(io.BytesIO(done.stdout), allow_pickle=False)
     if values.shape[:2] != (header.rows, header.columns): raise ValueError('another size')
     return values

@@ -100,14 +100,24 @@ class DiceLoss(ImageLoss):
         super().__init__(reduction)
         self.smooth = smooth
 
-    def per_image(self, logits: Tensor, target: Tensor) -> Tensor:
+    def per_image(
+        self,
+        logits: Tensor, # (N, H, W) float
+        target: Tensor, # (N, H, W) float, in [0, 1]
+    ) -> Tensor: # (N,)
+        "One minus Dice of each image."
         p, t = logits.sigmoid().flatten(1), target.flatten(1)
         return 1 - (2 * (p * t).sum(1) + self.smooth) / (p.sum(1) + t.sum(1) + self.smooth)
 
 # %% ../nbs/11_loss.ipynb #ea3f384f
 class BCELoss(ImageLoss):
     "Binary cross-entropy, averaged over the pixels of each image."
-    def per_image(self, logits: Tensor, target: Tensor) -> Tensor:
+    def per_image(
+        self,
+        logits: Tensor, # (N, H, W) float
+        target: Tensor, # (N, H, W) float, in [0, 1]
+    ) -> Tensor: # (N,)
+        "Cross-entropy of each image."
         return F.binary_cross_entropy_with_logits(logits, target, reduction='none').flatten(1).mean(1)
 
 # %% ../nbs/11_loss.ipynb #b7cefcfe
@@ -128,7 +138,12 @@ class SumLoss(ImageLoss):
                              'give one weight for each')
         self.losses = nn.ModuleList(parts)
 
-    def per_image(self, logits: Tensor, target: Tensor) -> Tensor:
+    def per_image(
+        self,
+        logits: Tensor, # (N, H, W) float
+        target: Tensor, # (N, H, W) float, in [0, 1]
+    ) -> Tensor: # (N,)
+        "The weighted sum of each image."
         parts: list[Any] = list(self.losses)
         values = [w * loss.per_image(logits, target) for w, loss in zip(self.weights, parts, strict=True)]
         return torch.stack(values).sum(0)
@@ -158,7 +173,12 @@ class TverskyLoss(ImageLoss):
         super().__init__(reduction)
         self.alpha, self.beta, self.smooth = alpha, beta, smooth
 
-    def per_image(self, logits: Tensor, target: Tensor) -> Tensor:
+    def per_image(
+        self,
+        logits: Tensor, # (N, H, W) float
+        target: Tensor, # (N, H, W) float, in [0, 1]
+    ) -> Tensor: # (N,)
+        "One minus the Tversky index of each image."
         p, t = logits.sigmoid().flatten(1), target.flatten(1)
         tp = torch.minimum(p, t).sum(1) # p t for a hard mask, and right for a soft one (arXiv:2302.05666)
         fp, fn = p.sum(1) - tp, t.sum(1) - tp
@@ -178,7 +198,12 @@ class FocalTverskyLoss(TverskyLoss):
         super().__init__(alpha, beta, smooth, reduction)
         self.gamma = gamma
 
-    def per_image(self, logits: Tensor, target: Tensor) -> Tensor:
+    def per_image(
+        self,
+        logits: Tensor, # (N, H, W) float
+        target: Tensor, # (N, H, W) float, in [0, 1]
+    ) -> Tensor: # (N,)
+        "The Tversky loss of each image to the power."
         return super().per_image(logits, target).clamp(min=1e-7) ** self.gamma
 
 # %% ../nbs/11_loss.ipynb #da8467b7
@@ -193,12 +218,17 @@ def signed_distance(
 # %% ../nbs/11_loss.ipynb #5422edd5
 class BoundaryLoss(ImageLoss):
     "Wrong pixels, each weighted by its distance to the true border (arXiv:1812.07032); to be added to a region loss."
-    def per_image(self, logits: Tensor, target: Tensor) -> Tensor:
+    def per_image(
+        self,
+        logits: Tensor, # (N, H, W) float
+        target: Tensor, # (N, H, W) float, in [0, 1]
+    ) -> Tensor: # (N,)
+        "The boundary loss of each image."
         masks = (target >= 0.5).cpu().numpy()
         phi = np.stack([signed_distance(m) for m in masks]) / np.hypot(*masks.shape[1:])
         return (torch.from_numpy(phi).to(logits) * (logits.sigmoid() - target)).flatten(1).mean(1)
 
-# %% ../nbs/11_loss.ipynb #233637a8
+# %% ../nbs/11_loss.ipynb #4f6f7d4a
 class TverskyBCELoss(SumLoss):
     "Half Tversky, half cross-entropy; as it stands, with a soft Jaccard, what the shipped model was trained with."
     def __init__(
@@ -212,7 +242,7 @@ class TverskyBCELoss(SumLoss):
     ):
         super().__init__([TverskyLoss(alpha, beta, smooth), BCELoss()], [tversky_weight, bce_weight], reduction)
 
-# %% ../nbs/11_loss.ipynb #39f35081
+# %% ../nbs/11_loss.ipynb #10826aad
 LOSSES: dict[str, type[ImageLoss]] = dict(
     dice_bce=DiceBCELoss, tversky_bce=TverskyBCELoss, dice=DiceLoss, bce=BCELoss, tversky=TverskyLoss,
     focal_tversky=FocalTverskyLoss, boundary=BoundaryLoss, sum=SumLoss)

@@ -6,7 +6,6 @@
 from __future__ import annotations
 import csv
 import hashlib
-import html
 import json
 import math
 import os
@@ -19,9 +18,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 import numpy as np
-from .core import InputError, atomic_path, open_source, printable, read_rows, suffixes
-from . import data
-from .data import image_size, read_image, read_mask
+from .core import InputError, atomic_path, open_source, read_rows, safe_html, suffixes
+from .data import image_size, implausible, read_image, read_mask
 from .layouts import LesionPair, Problem, find_pairs
 
 # %% auto #0
@@ -121,9 +119,8 @@ class _Shown(_Rows):
         n = ', '.join(f'{k} {v}' for k, (v, _) in self.counts().items())
         return f'Manifest of {len(self)} pairs in {len({p.group for p in self})} groups: {n}'
     def _repr_html_(self):
-        def text(x: Any) -> str: return html.escape(printable(str(x)))
         total = ('all', (len(self), len({p.group for p in self})))
-        cells = [f'<td>{text(s)}</td><td>{n}</td><td>{g}</td>' for s, (n, g) in [*self.counts().items(), total]]
+        cells = [f'<td>{safe_html(s)}</td><td>{n}</td><td>{g}</td>' for s, (n, g) in [*self.counts().items(), total]]
         rows = ''.join(f'<tr>{c}</tr>' for c in cells)
         bare = sum(p.mask is None for p in self.pairs)
         lines = [self.grouping] * bool(self.grouping) + [f'{bare} without a mask'] * bool(bare) + self.notes
@@ -131,7 +128,7 @@ class _Shown(_Rows):
         more = len(self.problems) - 5
         if more > 0: lines.append(f'and {more} more problems')
         table = f'<table><tr><th>split</th><th>photographs</th><th>groups</th></tr>{rows}</table>'
-        return table + ''.join(f'<p>{text(x)}</p>' for x in lines)
+        return table + ''.join(f'<p>{safe_html(x)}</p>' for x in lines)
 
 # %% ../nbs/02_manifest.ipynb #52f16cfb
 ID_COLUMNS = ('id', 'image_id', 'isic_id', 'image_name', 'image', 'filename', 'file_name', 'file', 'image_path')
@@ -497,7 +494,7 @@ def file_size(
     if what == 'mask':
         fault = mask_fault(pixels)
         return pixels.shape[:2], [Problem(pair.id, f'{fault} mask', f'{path} {MASK_FAULTS[fault]}')] if fault else []
-    odd = data.implausible(pixels) if hasattr(data, 'implausible') else ''
+    odd = implausible(pixels)
     return pixels.shape[:2], [Problem(pair.id, 'implausible photograph', f'{path} {odd}')] if odd else []
 
 def size_problem(

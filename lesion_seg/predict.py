@@ -216,7 +216,8 @@ class DrawnMap(MeasuredMap):
         sheet = Image.new('RGB', (max(side, size[1]), size[0] + 20 * len(lines)), 'white')
         sheet.paste(Image.fromarray(picture), ((sheet.width - size[1]) // 2, 0))
         for i, line in enumerate(lines):
-            ImageDraw.Draw(sheet).text((4, size[0] + 3 + 20 * i), printable(line.replace('\n', '?')), 'black', ImageFont.load_default(12))
+            ImageDraw.Draw(sheet).text((4, size[0] + 3 + 20 * i), printable(line.replace('\n', '?')), 'black',
+                                       ImageFont.load_default(12))
         return sheet
 
     def headline(self) -> str: # such as 'mole.jpg: 12.3% of 640 x 480 px, diameter at least 3.1 mm'

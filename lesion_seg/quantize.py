@@ -262,7 +262,8 @@ def quantize_onnx(
             summary['agreement'] = mask_agreement(maps, expected, b.threshold)
         if summary['agreement'] < at_least:
             problem = f'its masks agree with those in floats by {summary["agreement"]:.3f} only, not {at_least}'
-            raise InputError(target, f'is not written, {problem}', 'give more images, and such as the network was trained on')
+            raise InputError(target, f'is not written, {problem}',
+                             'give more images, and such as the network was trained on')
         metadata = metadata_of(b) | dict(int8=summary)
         content = write_graph(onnx.load(best), Path(tmp) / ONNX_INT8, metadata, b.info['onnx']['opset']).read_bytes()
     with atomic_path(target) as file: file.write_bytes(content)

@@ -22,8 +22,8 @@ from .reliability import fit_review
 from .core import InputError, atomic_path, encode_jpeg, writing
 from .data import contact_sheet, draw_contour, read_image, read_mask, resize_image, resize_mask
 from .manifest import Manifest
-from .evaluate import (evaluate_predictions, metric_label, plot_distribution, save_report, save_summary, save_table,
-                                 summarise, worst)
+from .evaluate import (evaluate_predictions, metric_label, plot_distribution, save_report,
+                                 save_summary, save_table, summarise, worst)
 from .onnx import export_onnx
 from .contours import clean_map
 from .predict import REVIEW_SCORE, Segmentation, Segmenter
@@ -391,7 +391,7 @@ def run_demo(
             f'validation Jaccard {r["jaccard"]:.3f}  {r["seconds"]:.0f} s')
     licence = 'none needed: synthetic'
     bundle = train_model(manifest, folder/'run', model or DEMO_MODEL, size=model_size, epochs=epochs, lr=3e-3,
-                   schedule='one_cycle', seed=seed, licence=licence, progress=False, report=row)
+                   schedule='one_cycle', seed=seed, licence=licence, progress=False, report=row, say=say)
     bundle = calibrate_bundle(bundle, manifest.subset('valid'), say=say)
     say(f'4/5 scores on {counts["test"]} phantoms of unseen patients, at the threshold of {bundle.threshold:g}')
     test = manifest.subset('test')

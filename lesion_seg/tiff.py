@@ -19,7 +19,8 @@ __all__ = ['MAX_DIRECTORIES', 'MAX_TAGS', 'TiffDirectory', 'tiff_directories', '
 MAX_DIRECTORIES = 1000 # of a file
 MAX_TAGS = 20_000 # of all of them; a directory of a photograph has about twenty
 _SIZES = {1: 1, 3: 2, 4: 4, 13: 4, 16: 8, 18: 8} # bytes of an integer, by type: BYTE, SHORT, LONG, IFD, LONG8, IFD8
-_WANTED = {254, 255, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 281, 284, 317, 322, 323, 324, 325, 330, 339, 34675}
+_WANTED = {254, 255, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 281, 284, 317, 322, 323, 324, 325, 330,
+           339, 34675}
 
 # %% ../nbs/00a_tiff.ipynb #2014b45b
 class TiffDirectory(NamedTuple):
@@ -114,7 +115,8 @@ def tiff_directories(
                 f.seek(place)
                 value = f.read(count * size)
             if tag == 34675: profile = value[:count]
-            elif count * size <= len(value): tags[tag] = tuple(int(v) for v in np.frombuffer(value, f'{order}u{size}', count))
+            elif count * size <= len(value):
+                tags[tag] = tuple(int(v) for v in np.frombuffer(value, f'{order}u{size}', count))
         directories.append(TiffDirectory(offset, is_main, tags, profile, not directories))
         waiting += [(below, False) for below in tags.get(330, ())[:MAX_DIRECTORIES]]
         if is_main and len(following) == offset_size:

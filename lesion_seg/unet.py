@@ -572,9 +572,11 @@ class OwnNetwork(nn.Module):
         try:
             with torch.no_grad(): got = tuple(self.eval().network(torch.zeros(shape, device=device)).shape)
             problem = '' if got == wanted else f'gives {got} for an image of {shape}'
-        except Exception as e: problem = f'cannot take an image of {shape} ({(str(e).splitlines() or [type(e).__name__])[0][:200]})'
+        except Exception as e:
+            problem = f'cannot take an image of {shape} ({(str(e).splitlines() or [type(e).__name__])[0][:200]})'
         finally: self.train(training)
-        if problem: raise InputError(self.architecture['network'], problem, f'give one that makes logits {wanted} of it')
+        if problem:
+            raise InputError(self.architecture['network'], problem, f'give one that makes logits {wanted} of it')
 
 # %% ../nbs/10_unet.ipynb #4a04371a
 def param_groups(

@@ -32,12 +32,14 @@ def read_header(
         start, size = f.read(8), os.fstat(f.fileno()).st_size
         length = int.from_bytes(start, 'little')
         if len(start) < 8 or length > size - 8: raise InputError(path, 'is cut, or is not a safetensors file', remedy)
-        if length > MAX_HEADER: raise InputError(path, f'has a header of {length} bytes, more than {MAX_HEADER}', remedy)
+        if length > MAX_HEADER:
+            raise InputError(path, f'has a header of {length} bytes, more than {MAX_HEADER}', remedy)
         try: header = json.loads(f.read(length))
         except (ValueError, RecursionError): raise InputError(path, 'has a header that is not JSON', remedy) from None
     if not isinstance(header, dict): raise InputError(path, 'has a header that is not an object', remedy)
     header.pop('__metadata__', None)
-    if len(header) > MAX_TENSORS: raise InputError(path, f'holds {len(header)} tensors, more than {MAX_TENSORS}', remedy)
+    if len(header) > MAX_TENSORS:
+        raise InputError(path, f'holds {len(header)} tensors, more than {MAX_TENSORS}', remedy)
     end = 0
     try:
         for name, t in sorted(header.items(), key=lambda item: item[1]['data_offsets']):

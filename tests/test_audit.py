@@ -20,7 +20,8 @@ ISIC = Path(__file__).parents[2] / 'shared/data/isic2017'
 
 # pairs that near_duplicates.csv lacks; compared side by side, each is one lesion
 SAME_LESION = {(215, 15313), (205, 14742), (177, 14657), (224, 14791), (223, 14818), (229, 14771), (204, 14748), (157, 14946), (198, 14667),
-               (225, 14778), (433, 9896), (420, 9910), (423, 10571), (1131, 11126)}
+               (225, 14778), (433, 9896), (420, 9910), (423, 10571), (1131, 11126), (396, 9880),
+               (453, 11097), (392, 10475), (240, 9998), (410, 9955)}
 
 SYMMETRIES = {g: (lambda a, g=g: np.rot90(a.transpose(1, 0, 2) if g > 3 else a, g % 4)) for g in range(8)}
 

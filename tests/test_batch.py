@@ -41,9 +41,28 @@ def work(tmp_path_factory):
 
 
 def start(work, out, *args, **kw):
-    command = [sys.executable, "-W", "ignore", "-m", "lesion_seg", "segment", work / "photos", "-b", work / "bundle", "-o", out, "--batch", *args,
-               "--workers", "2", "--set", "batch.shard_size=1"]
-    return subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, **kw)
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "lesion_seg",
+        "segment",
+        work / "photos",
+        "-b",
+        work / "bundle",
+        "-o",
+        out,
+        "--batch",
+        *args,
+        "--workers",
+        "2",
+        "--set",
+        "batch.shard_size=1",
+    ]
+    return subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, **kw
+    )
 
 
 def rows(out): return pq.read_table(Path(out) / "results").to_pylist()
@@ -55,7 +74,8 @@ def children(pid):
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             parent = int(stat.read_text().rsplit(")", 1)[1].split()[1])
-            if parent == pid and b"spawn_main" in (stat.parent / "cmdline").read_bytes(): found.append(int(stat.parent.name))
+            if parent == pid and b"spawn_main" in (stat.parent / "cmdline").read_bytes():
+                found.append(int(stat.parent.name))
         except (OSError, IndexError): continue
     return found
 
@@ -160,7 +180,8 @@ def test_odd_names_and_links(work, tmp_path):
 
 def test_a_swapped_bundle_is_refused(work, tmp_path):
     make_plan(work / "photos", tmp_path / "out", Bundle.load(work / "bundle"))
-    with pytest.raises(ValueError, match="differs in bundle"): make_plan(work / "photos", tmp_path / "out", Bundle.shipped())
+    with pytest.raises(ValueError, match="differs in bundle"):
+        make_plan(work / "photos", tmp_path / "out", Bundle.shipped())
 
 
 def test_shards_of_another_batch_are_refused(work, tmp_path):
@@ -178,10 +199,18 @@ def test_parquet_table_and_millimetres(work, tmp_path):
 
     from lesion_seg.dicom_seg import photo_to_dicom
     photo_to_dicom(make_phantom(3, (48, 64)).image, tmp_path / "x.dcm", spacing=(0.1, 0.2))
-    pq.write_table(pa.table({"image": ["x.dcm", str(work / "photos" / "day0" / "000.jpg")]}), tmp_path / "table.parquet")
-    segment_folder(tmp_path / "table.parquet", tmp_path / "out", work / "bundle", masks="none", workers=1, threshold=0.3)
+    pq.write_table(
+        pa.table({"image": ["x.dcm", str(work / "photos" / "day0" / "000.jpg")]}), tmp_path / "table.parquet"
+    )
+    segment_folder(
+        tmp_path / "table.parquet", tmp_path / "out", work / "bundle", masks="none", workers=1, threshold=0.3
+    )
     dicom, jpeg = rows(tmp_path / "out")
-    assert dicom["spacing_mm"] == [0.1, 0.2] and dicom["area_mm2"] == pytest.approx(dicom["area_px"] * 0.02) and dicom["area_px"] > 0
+    assert (
+        dicom["spacing_mm"] == [0.1, 0.2]
+        and dicom["area_mm2"] == pytest.approx(dicom["area_px"] * 0.02)
+        and dicom["area_px"] > 0
+    )
     assert jpeg["spacing_mm"] is None and jpeg["area_mm2"] is None and dicom["mask"] is None
 
 
@@ -192,7 +221,9 @@ def test_run_lengths_are_coco(work):
         for p in (0, 0.1, 0.5, 1):
             mask = rng.random(shape) < p
             theirs = coco.frPyObjects(dict(counts=encode_rle(mask).tolist(), size=list(shape)), *shape)
-            assert np.array_equal(coco.decode(theirs).astype(bool), mask) and np.array_equal(decode_rle(encode_rle(mask), shape), mask)
+            assert np.array_equal(coco.decode(theirs).astype(bool), mask) and np.array_equal(
+                decode_rle(encode_rle(mask), shape), mask
+            )
 
 
 @pytest.mark.slow
@@ -226,7 +257,10 @@ def test_jobs_of_a_scheduler_share_evenly(work, tmp_path):
     links = tmp_path / "photos"
     links.mkdir()
     for i in range(30): (links / f"{i:02}.jpg").symlink_to(work / "photos" / "day0" / "000.jpg")
-    done = [segment_folder(links, tmp_path / "out", work / "bundle", masks="none", workers=1, shard=f"{i}/2") for i in (1, 2)]
+    done = [
+        segment_folder(links, tmp_path / "out", work / "bundle", masks="none", workers=1, shard=f"{i}/2")
+        for i in (1, 2)
+    ]
     assert [d.counts.inputs for d in done] == [15, 15]
     whole = segment_folder(links, tmp_path / "out", work / "bundle", masks="none", workers=1)
     assert (whole.counts.inputs, whole.before.inputs, len(rows(tmp_path / "out"))) == (30, 30, 30)
@@ -240,7 +274,8 @@ def test_jobs_of_a_scheduler_share_evenly(work, tmp_path):
 def test_folders_behind_links_are_entered_once(work, tmp_path):
     "As data version control and clusters keep them; a link that goes round is no trap."
     (tmp_path / "store").mkdir()
-    for i in range(3): (tmp_path / "store" / f"{i}.jpg").write_bytes((work / "photos" / "day0" / "000.jpg").read_bytes())
+    for i in range(3):
+        (tmp_path / "store" / f"{i}.jpg").write_bytes((work / "photos" / "day0" / "000.jpg").read_bytes())
     (tmp_path / "in").mkdir()
     for name in ("a", "b"): (tmp_path / "in" / name).symlink_to(tmp_path / "store")
     (tmp_path / "store" / "round").symlink_to(tmp_path / "in")
@@ -253,7 +288,8 @@ def test_files_that_are_not_photographs_are_counted(work, tmp_path):
     from collections import Counter
     (tmp_path / "deep").mkdir()
     for name in ("a.txt", "deep/b.txt", "deep/c.mov", "deep/d"): (tmp_path / name).write_text("no picture")
-    for name in ("x.jpg", "deep/x_mask.png", "deep/x.jpg"): (tmp_path / name).write_bytes((work / "photos" / "day0" / "000.jpg").read_bytes())
+    for name in ("x.jpg", "deep/x_mask.png", "deep/x.jpg"):
+        (tmp_path / name).write_bytes((work / "photos" / "day0" / "000.jpg").read_bytes())
     os.mkfifo(tmp_path / "deep" / "pipe.png")
     seen = Counter()
     assert [Path(p).name for p in list_inputs(tmp_path, passed_over=seen)] == ["x.jpg", "x.jpg"]
@@ -277,13 +313,34 @@ p.prepare_input = slow
 def test_a_file_that_takes_for_ever_costs_one_row(work, tmp_path):
     "Its process is ended, the shard begun again one by one, and the rest of it is done."
     (tmp_path / "photos").mkdir()
-    for i in range(10): (tmp_path / "photos" / f"{i}.jpg").write_bytes((work / "photos" / "day0" / "000.jpg").read_bytes())
+    for i in range(10):
+        (tmp_path / "photos" / f"{i}.jpg").write_bytes((work / "photos" / "day0" / "000.jpg").read_bytes())
     (tmp_path / "photos" / "4hang.jpg").write_bytes((work / "photos" / "day0" / "000.jpg").read_bytes())
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(HANG)
     env = {**os.environ, "PYTHONPATH": f"{tmp_path / 'site'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
-    command = [sys.executable, "-m", "lesion_seg", "segment", "photos", "-b", work / "bundle", "-o", "out", "--batch", "--workers", "2", "--masks", "none",
-               "--set", "batch.shard_size=6", "--set", "batch.batch_size=2", "--set", "batch.time_limit=4"]
+    command = [
+        sys.executable,
+        "-m",
+        "lesion_seg",
+        "segment",
+        "photos",
+        "-b",
+        work / "bundle",
+        "-o",
+        "out",
+        "--batch",
+        "--workers",
+        "2",
+        "--masks",
+        "none",
+        "--set",
+        "batch.shard_size=6",
+        "--set",
+        "batch.batch_size=2",
+        "--set",
+        "batch.time_limit=4",
+    ]
     done = subprocess.run(list(map(str, command)), cwd=tmp_path, env=env, capture_output=True, text=True, timeout=280)
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
     got = {Path(r["image"]).name: r for r in rows(tmp_path / "out")}

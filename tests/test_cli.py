@@ -21,8 +21,14 @@ from lesion_seg.unet import UNet
 
 def run(*args, cwd, **env):
     "A finished `lesion_seg` process."
-    return subprocess.run([sys.executable, "-W", "ignore", "-m", "lesion_seg", *map(str, args)], cwd=cwd, capture_output=True, text=True,
-                          env={**os.environ, **env}, timeout=300)
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "lesion_seg", *map(str, args)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **env},
+        timeout=300,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +36,25 @@ def work(tmp_path_factory):
     "A folder with a random bundle and two photographs of different size."
     folder = tmp_path_factory.mktemp("cli")
     torch.manual_seed(0)
-    export_onnx(save_bundle(folder / "bundle", UNet(channels=(4, 8), bottleneck=16), size=32), opset=17)  # its exporter is the quick one
-    for i, size in enumerate([(48, 64), (75, 51)]): Image.fromarray(make_phantom(i, size).image).save(folder / f"photo{i}.png")
+    # its exporter is the quick one
+    export_onnx(save_bundle(folder / "bundle", UNet(channels=(4, 8), bottleneck=16), size=32), opset=17)
+    for i, size in enumerate([(48, 64), (75, 51)]):
+        Image.fromarray(make_phantom(i, size).image).save(folder / f"photo{i}.png")
     return folder
 
 
 def test_segment_writes_masks_at_the_photographs_resolution(work, tmp_path):
-    done = run("segment", work / "photo0.png", work / "photo1.png", "-b", work / "bundle", "-o", tmp_path / "out", "--json", cwd=tmp_path)
+    done = run(
+        "segment",
+        work / "photo0.png",
+        work / "photo1.png",
+        "-b",
+        work / "bundle",
+        "-o",
+        tmp_path / "out",
+        "--json",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)["results"]
     for result, (w, h) in zip(results, [(64, 48), (51, 75)], strict=True):
@@ -51,7 +69,10 @@ def test_broken_files_are_named_and_the_others_are_done(work, tmp_path):
     files = [tmp_path / "empty.jpg", work / "photo0.png", tmp_path / "cut.png", tmp_path / "absent.jpg"]
     done = run("segment", *files, "-b", work / "bundle", "-o", "out", cwd=tmp_path)
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert all(name in done.stderr for name in ("empty.jpg", "cut.png", "absent.jpg")) and len(done.stderr.strip().splitlines()) == 3
+    assert (
+        all(name in done.stderr for name in ("empty.jpg", "cut.png", "absent.jpg"))
+        and len(done.stderr.strip().splitlines()) == 3
+    )
     assert [p.name for p in (tmp_path / "out").glob("*_mask.png")] == ["photo0_mask.png"]
 
 
@@ -96,12 +117,35 @@ def test_environment_variable_names_the_configuration(tmp_path):
 def test_ctrl_c_stops_with_130_and_the_training_can_go_on(tmp_path):
     assert run("phantom", "data", "-n", 24, "--size", 64, cwd=tmp_path).returncode == 0
     assert run("split", "data", "-o", "split.csv", cwd=tmp_path).returncode == 0
-    args = ["train", "split.csv", "-o", "run", *(x for s in (
-        "model.architecture=unet", "model.encoder_channels=[8,16]", "model.bottleneck_channels=32", "data.image_size=64", "data.batch_size=4",
-        "data.num_workers=0", "training.epochs=60", "training.schedule=one_cycle", "training.tensorboard=false") for x in ("--set", s))]
+    args = [
+        "train",
+        "split.csv",
+        "-o",
+        "run",
+        *(
+            x
+            for s in (
+                "model.architecture=unet",
+                "model.encoder_channels=[8,16]",
+                "model.bottleneck_channels=32",
+                "data.image_size=64",
+                "data.batch_size=4",
+                "data.num_workers=0",
+                "training.epochs=60",
+                "training.schedule=one_cycle",
+                "training.tensorboard=false",
+            )
+            for x in ("--set", s)
+        ),
+    ]
     def listen(): signal.signal(signal.SIGINT, signal.SIG_DFL)  # a job in the background inherits deafness to Ctrl-C
-    process = subprocess.Popen([sys.executable, "-W", "ignore", "-m", "lesion_seg", *args], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
-                               preexec_fn=listen)
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", "lesion_seg", *args],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=listen,
+    )
     checkpoint = tmp_path / "run" / "checkpoint.safetensors"
     for _ in range(15_000):
         if checkpoint.exists(): break
@@ -117,7 +161,19 @@ def test_download_from_a_server_that_stumbles(tmp_path):
     from isic_server import IsicServer, encoded
     photos = {f"ISIC_{i:07d}": encoded(make_phantom(i, 48).image, "JPEG") for i in range(5)}
     with IsicServer(images=photos, share=0.2, seed=3) as server:
-        done = run("download", "--limit", "4", "--licence", "cc0", "--mirror", server.api, "-o", tmp_path / "isic", "--json", cwd=tmp_path)
+        done = run(
+            "download",
+            "--limit",
+            "4",
+            "--licence",
+            "cc0",
+            "--mirror",
+            server.api,
+            "-o",
+            tmp_path / "isic",
+            "--json",
+            cwd=tmp_path,
+        )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "isic" / "manifest.csv").exists() and (tmp_path / "isic" / "licences.csv").exists()
     got = {f.stem: f.read_bytes() for f in (tmp_path / "isic" / "images").iterdir()}
@@ -132,19 +188,40 @@ def test_download_of_what_is_not_there(tmp_path):
 
 @pytest.mark.slow
 def test_dicom_in_and_dicom_out(work, tmp_path):
-    "The segmentation refers to its photograph; the header's pixel spacing gives millimetres; a photograph that is no DICOM has none."
+    "The segmentation refers to its photograph; the header's pixel spacing gives millimetres."
     pydicom, highdicom = pytest.importorskip("pydicom"), pytest.importorskip("highdicom")
     from lesion_seg.dicom_seg import photo_to_dicom
     photo_to_dicom(make_phantom(3, (48, 64)).image, tmp_path / "in.dcm", spacing=(0.1, 0.2))
-    done = run("segment", "in.dcm", "-b", work / "bundle", "-o", "out", "--seg", "seg.dcm", "--threshold", "0.4", "--json", cwd=tmp_path)
+    done = run(
+        "segment",
+        "in.dcm",
+        "-b",
+        work / "bundle",
+        "-o",
+        "out",
+        "--seg",
+        "seg.dcm",
+        "--threshold",
+        "0.4",
+        "--json",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)["results"][0]
     assert result["spacing_mm"] == [0.1, 0.2] and result["area_mm2"] == pytest.approx(result["area_px"] * 0.02)
-    seg, mask = highdicom.seg.segread(tmp_path / "seg.dcm"), np.asarray(Image.open(tmp_path / result["written"]["mask"])) > 0
+    seg, mask = (
+        highdicom.seg.segread(tmp_path / "seg.dcm"),
+        np.asarray(Image.open(tmp_path / result["written"]["mask"])) > 0,
+    )
     assert np.array_equal(seg.pixel_array.reshape(mask.shape) > 0, mask)
     source = pydicom.dcmread(tmp_path / "in.dcm", stop_before_pixels=True)
-    assert seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence[0].ReferencedSOPInstanceUID == source.SOPInstanceUID
-    assert run("segment", work / "photo0.png", "--seg", "x.dcm", cwd=tmp_path).returncode == 2 and not (tmp_path / "x.dcm").exists()
+    assert (
+        seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence[0].ReferencedSOPInstanceUID == source.SOPInstanceUID
+    )
+    assert (
+        run("segment", work / "photo0.png", "--seg", "x.dcm", cwd=tmp_path).returncode == 2
+        and not (tmp_path / "x.dcm").exists()
+    )
 
 
 def test_info_of_a_dicom_file_keeps_the_patient_to_itself(tmp_path):
@@ -154,7 +231,7 @@ def test_info_of_a_dicom_file_keeps_the_patient_to_itself(tmp_path):
     assert "Doe" in run("info", "in.dcm", "--identifying", cwd=tmp_path).stdout
 
 
-# ----------------------------------------------------------------------------------------------- everything has a name and a place
+# ------------------------------------------------------------------------------------ everything has a name and a place
 def here(capfd, *args):
     "A command in this process: exit code, stdout, stderr."
     from lesion_seg.cli import main
@@ -192,7 +269,9 @@ def test_a_run_a_bundle_a_table_and_records_are_the_same_to_every_command(traine
 
 
 def test_records_of_pixels_say_at_which_size_they_are_compared(trained, tmp_path, capfd):
-    code, _, err = here(capfd, "records", trained / "data" / "split.csv", "-o", tmp_path / "small", "--set", "data.image_size=32")
+    code, _, err = here(
+        capfd, "records", trained / "data" / "split.csv", "-o", tmp_path / "small", "--set", "data.image_size=32"
+    )
     assert code == 0, err
     code, _, err = here(capfd, "evaluate", trained / "run", tmp_path / "small", "-o", tmp_path / "s")
     assert code == 0 and "hold 32 x 32 pixels" in err
@@ -201,7 +280,8 @@ def test_records_of_pixels_say_at_which_size_they_are_compared(trained, tmp_path
 def test_segment_takes_globs_tables_and_records(trained, tmp_path, capfd):
     photos = sorted((trained / "data" / "images").iterdir())
     (tmp_path / "list.csv").write_text("image\n" + "\n".join(map(str, photos[:3])) + "\n")
-    for what, n in ((trained / "data" / "images" / "*_1.jpg", 12), (tmp_path / "list.csv", 3), (trained / "records", 12)):
+    sources = (trained / "data" / "images" / "*_1.jpg", 12), (tmp_path / "list.csv", 3), (trained / "records", 12)
+    for what, n in sources:
         code, out, err = here(capfd, "segment", what, "-b", trained / "run", "-o", tmp_path / "out", "--json")
         assert code == 0 and len(json.loads(out)["results"]) == n, err
     masks = [np.asarray(Image.open(tmp_path / "out" / f"{photos[0].stem}_mask.png"))]
@@ -232,17 +312,53 @@ def test_every_file_of_a_folder_is_accounted_for(work, tmp_path, capfd):
     assert facts["passed_over"] == [f"{folder}: 7 files passed over: 2 .png, 2 .jpg, 1 .mov, 1 .txt, 1 .dcm"]
     assert facts["passed_over"][0] in err
     again = json.loads(here(capfd, "segment", folder, "-b", work / "bundle", "-o", folder, "--json")[1])
-    assert [Path(r["file"]).name for r in again["results"]] == ["IM_0001", "a.png"], "its own outputs are not photographs"
-    code, out, err = here(capfd, "segment", folder, "-b", work / "bundle", "-o", tmp_path / "batch", "--batch", "--workers", "1", "--masks", "none", "--json")
+    assert [Path(r["file"]).name for r in again["results"]] == ["IM_0001", "a.png"], (
+        "its own outputs are not photographs"
+    )
+    code, out, err = here(
+        capfd,
+        "segment",
+        folder,
+        "-b",
+        work / "bundle",
+        "-o",
+        tmp_path / "batch",
+        "--batch",
+        "--workers",
+        "1",
+        "--masks",
+        "none",
+        "--json",
+    )
     facts = json.loads(out)
-    assert (facts["inputs"], facts["failed"]) == (3, 1) and "files passed over" in facts["passed_over"] and facts["passed_over"] in err
+    assert (
+        (facts["inputs"], facts["failed"]) == (3, 1)
+        and "files passed over" in facts["passed_over"]
+        and facts["passed_over"] in err
+    )
 
 
 def test_a_pipe_is_refused_and_does_not_hang(work, tmp_path):
     os.mkfifo(tmp_path / "a.jpg")
     for more in ((), ("--batch", "--workers", "1")):
-        done = subprocess.run([sys.executable, "-m", "lesion_seg", "segment", "a.jpg", "-b", work / "bundle", "-o", "out" + "b" * len(more), *more],
-                              cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "lesion_seg",
+                "segment",
+                "a.jpg",
+                "-b",
+                work / "bundle",
+                "-o",
+                "out" + "b" * len(more),
+                *more,
+            ],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
         assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "is not a regular file" in run("segment", "a.jpg", "-b", work / "bundle", cwd=tmp_path).stderr
 
@@ -252,13 +368,20 @@ def test_one_table_and_one_coco_file_for_a_folder(work, tmp_path, capfd):
     import csv
     folder = tmp_path / "in"
     folder.mkdir()
-    for i, name in enumerate(("=1+1.png", "b.png")): Image.fromarray(make_phantom(i + 3, (48, 64)).image).save(folder / name)
+    for i, name in enumerate(("=1+1.png", "b.png")):
+        Image.fromarray(make_phantom(i + 3, (48, 64)).image).save(folder / name)
     (folder / "c.png").write_bytes(b"")
-    code, out, _ = here(capfd, "segment", folder, "-b", work / "bundle", "-o", tmp_path / "out", "--threshold", "0.4", "--json")
+    code, out, _ = here(
+        capfd, "segment", folder, "-b", work / "bundle", "-o", tmp_path / "out", "--threshold", "0.4", "--json"
+    )
     assert code == 2
     rows = list(csv.DictReader((tmp_path / "out" / "segmentations.csv").open()))
     results = json.loads(out)["results"]
-    assert [Path(r["file"]).name for r in rows] == ["=1+1.png", "b.png", "c.png"] and [r["status"] for r in rows] == ["ok", "ok", "failed"]
+    assert [Path(r["file"]).name for r in rows] == ["=1+1.png", "b.png", "c.png"] and [r["status"] for r in rows] == [
+        "ok",
+        "ok",
+        "failed",
+    ]
     assert "is empty" in rows[2]["reason"] and rows[2]["area_px"] == ""
     for row, result in zip(rows, results, strict=False):
         assert int(row["area_px"]) == result["area_px"] and [row["height"], row["width"]] == ["48", "64"]
@@ -287,7 +410,9 @@ def test_names_with_control_characters_reach_no_terminal(work, tmp_path, capfd):
     code, out, err = here(capfd, "segment", odd, work / "photo1.png", "-b", work / "bundle", "-o", tmp_path / "out")
     assert code == 0 and "\x1b" not in out + err and "a?[31mred?line.png: lesion" in out
     assert "\x1b" not in (tmp_path / "out" / "segmentations.csv").read_text()
-    code, out, err = here(capfd, "segment", tmp_path / "a\x1b[2Jgone.png", "-b", work / "bundle", "-o", tmp_path / "out")
+    code, out, err = here(
+        capfd, "segment", tmp_path / "a\x1b[2Jgone.png", "-b", work / "bundle", "-o", tmp_path / "out"
+    )
     assert code == 2 and "\x1b" not in out + err
 
 
@@ -323,11 +448,14 @@ def test_the_8_bit_file_is_written_anew_as_well(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(quantize, "quantize_onnx", lambda b, method, say: calls.append((b.path, method)))
     said = []
     report.calibrate_bundle(bundle, Manifest.load(trained / "data" / "split.csv").subset("valid"), say=said.append)
-    assert calls == [(bundle.path, "dynamic")] and "8-bit file as well, rounded by phantoms now instead of training photographs" in "\n".join(said)
+    assert calls == [
+        (bundle.path, "dynamic")
+    ] and "8-bit file as well, rounded by phantoms now instead of training photographs" in "\n".join(said)
 
 
 def test_the_shipped_bundle_is_not_changed(trained, capfd):
-    for args in (("calibrate", "shipped", trained / "data" / "split.csv"), ("export", "shipped"), ("export", "shipped", "--quantize", "static")):
+    calibrate = ("calibrate", "shipped", trained / "data" / "split.csv")
+    for args in (calibrate, ("export", "shipped"), ("export", "shipped", "--quantize", "static")):
         code, _, err = here(capfd, *args)
         assert code == 2 and "the shipped bundle: belongs to the package and is not changed; " in err
 
@@ -336,13 +464,20 @@ def test_the_report_says_what_it_is_about(trained, tmp_path, capfd):
     from importlib.metadata import version
 
     from lesion_seg.bundle import Bundle
-    assert here(capfd, "evaluate", trained / "run", trained / "data" / "split.csv", "-o", tmp_path, "--threshold", "0.35")[0] == 0
+    assert (
+        here(capfd, "evaluate", trained / "run", trained / "data" / "split.csv", "-o", tmp_path, "--threshold", "0.35")[
+            0
+        ]
+        == 0
+    )
     page = (tmp_path / "report.html").read_text()
     weights = Bundle.open(trained / "run").info["weights_sha256"][:16]
-    for text in ("<td>0.35", weights, f"lesion_seg {version('lesion_seg')}", time.strftime("%Y-"), str(trained / "run"), "not calibrated"): assert text in page
+    named = f"lesion_seg {version('lesion_seg')}", time.strftime("%Y-"), str(trained / "run"), "not calibrated"
+    for text in ("<td>0.35", weights, *named):
+        assert text in page
 
 
-# ------------------------------------------------------------------------------------------------------------------------- split
+# ---------------------------------------------------------------------------------------------------------------- split
 @pytest.fixture
 def table(tmp_path):
     "Twelve phantoms of six people, in a table with names of its own."
@@ -390,27 +525,58 @@ def test_frames_of_a_dicom_file(work, tmp_path, capfd):
     assert code == 2 and "holds 2 frames; choose one with `--frame 1`" in err
     for n in (1, 2):
         Image.fromarray(photos[n - 1]).save(tmp_path / f"{n}.png")
-        code, out, err = here(capfd, "segment", tmp_path / "two.dcm", "--frame", n, "-b", work / "bundle", "-o", tmp_path / "out", "--json")
+        code, out, err = here(
+            capfd,
+            "segment",
+            tmp_path / "two.dcm",
+            "--frame",
+            n,
+            "-b",
+            work / "bundle",
+            "-o",
+            tmp_path / "out",
+            "--json",
+        )
         assert code == 0, err
         result = json.loads(out)["results"][0]
-        plain = json.loads(here(capfd, "segment", tmp_path / f"{n}.png", "-b", work / "bundle", "-o", tmp_path / "p", "--json")[1])["results"][0]
+        plain = json.loads(
+            here(capfd, "segment", tmp_path / f"{n}.png", "-b", work / "bundle", "-o", tmp_path / "p", "--json")[1]
+        )["results"][0]
         assert result["area_px"] == plain["area_px"] and result["spacing_mm"] == [0.1, 0.2]
-    assert here(capfd, "segment", tmp_path / "two.dcm", "--frame", 3, "-b", work / "bundle", "-o", tmp_path / "out")[0] == 2
+    assert (
+        here(capfd, "segment", tmp_path / "two.dcm", "--frame", 3, "-b", work / "bundle", "-o", tmp_path / "out")[0]
+        == 2
+    )
 
 
-# ------------------------------------------------------------------------------------------------------------------ small comforts
+# ------------------------------------------------------------------------------------------------------- small comforts
 def test_segment_writes_the_log_file(work, tmp_path, capfd):
     log = tmp_path / "log.jsonl"
     (tmp_path / "broken.png").write_bytes(b"")
-    code, _, err = here(capfd, "segment", work / "photo0.png", tmp_path / "broken.png", "-b", work / "bundle", "-o", tmp_path / "out",
-                        "--set", f"logging.log_file={log}")
+    code, _, err = here(
+        capfd,
+        "segment",
+        work / "photo0.png",
+        tmp_path / "broken.png",
+        "-b",
+        work / "bundle",
+        "-o",
+        tmp_path / "out",
+        "--set",
+        f"logging.log_file={log}",
+    )
     lines = [json.loads(line) for line in log.read_text().splitlines()]
-    assert code == 2 and any("broken.png" in e["message"] for e in lines) and lines[-1]["message"].startswith("1 of 2 segmented")
+    assert (
+        code == 2
+        and any("broken.png" in e["message"] for e in lines)
+        and lines[-1]["message"].startswith("1 of 2 segmented")
+    )
     assert lines[-1]["result"]["results"][0]["file"] == str(work / "photo0.png")
     assert " INFO " not in err, "people have read it already"
 
 
-@pytest.mark.parametrize("args,words", [(["--version"], "lesion_seg "), (["-h"], "Usage: lesion_seg"), (["segment", "-h"], "--frame"),
+@pytest.mark.parametrize("args,words", [(["--version"], "lesion_seg "), (["-h"], "Usage: lesion_seg"),
+                                        (["segment", "-h"], "--frame"),
                                         (["--show-completion", "bash"], "_LESION_SEG_COMPLETE")])
 def test_small_options(args, words, tmp_path):
     done = run(*args, cwd=tmp_path, SHELL="/bin/bash", _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
@@ -419,26 +585,55 @@ def test_small_options(args, words, tmp_path):
 
 def test_info_says_what_helpers_ask_first(tmp_path):
     known = json.loads(run("info", "--json", cwd=tmp_path).stdout)
-    assert {"python", "torch", "lesion_seg", "device", "onnxruntime"} <= known.keys() and known["device"].startswith(("cpu", "cuda"))
+    assert {"python", "torch", "lesion_seg", "device", "onnxruntime"} <= known.keys() and known["device"].startswith(
+        ("cpu", "cuda")
+    )
     extras = {k: v for k, v in known.items() if k.startswith("extra ")}
-    assert {"extra app", "extra dicom"} <= extras.keys() and all(v == "complete" or v.startswith("needs ") for v in extras.values())
+    assert {"extra app", "extra dicom"} <= extras.keys() and all(
+        v == "complete" or v.startswith("needs ") for v in extras.values()
+    )
 
 
 def test_where_a_training_starts():
     from lesion_seg.cli import starting_weights
     from lesion_seg.config import load_config
     from lesion_seg.core import InputError
-    assert [starting_weights(load_config(overrides=o)) for o in ([], ["model.architecture=unet"], ["training.start=null"], ["training.start=run"])] == [
-        "shipped", None, None, "run"]
-    with pytest.raises(InputError, match="another network"): starting_weights(load_config(overrides=["training.start=shipped", "model.decoder=null"]))
+    assert [
+        starting_weights(load_config(overrides=o))
+        for o in ([], ["model.architecture=unet"], ["training.start=null"], ["training.start=run"])
+    ] == ["shipped", None, None, "run"]
+    with pytest.raises(InputError, match="another network"):
+        starting_weights(load_config(overrides=["training.start=shipped", "model.decoder=null"]))
 
 
 def test_a_loss_by_its_name(trained, tmp_path, capfd):
-    small = [x for s in ("model.architecture=unet", "model.encoder_channels=[4,8]", "model.bottleneck_channels=8", "data.image_size=32", "training.epochs=1",
-                         "data.num_workers=0", "training.tensorboard=false", "training.loss=tversky", "training.loss_options={alpha: 0.3}") for x in ("--set", s)]
+    small = [
+        x
+        for s in (
+            "model.architecture=unet",
+            "model.encoder_channels=[4,8]",
+            "model.bottleneck_channels=8",
+            "data.image_size=32",
+            "training.epochs=1",
+            "data.num_workers=0",
+            "training.tensorboard=false",
+            "training.loss=tversky",
+            "training.loss_options={alpha: 0.3}",
+        )
+        for x in ("--set", s)
+    ]
     code, _, err = here(capfd, "train", trained / "data" / "split.csv", "-o", tmp_path / "run", *small)
     assert code == 0, err
     loss = json.loads((tmp_path / "run" / "bundle" / "bundle.json").read_text())["training"]["loss"]
     assert loss.startswith("TverskyLoss") and "alpha=0.3" in loss
-    code, _, err = here(capfd, "train", trained / "data" / "split.csv", "-o", tmp_path / "r2", *small, "--set", "training.loss=horoscope")
+    code, _, err = here(
+        capfd,
+        "train",
+        trained / "data" / "split.csv",
+        "-o",
+        tmp_path / "r2",
+        *small,
+        "--set",
+        "training.loss=horoscope",
+    )
     assert code == 2 and "horoscope" in err and "dice_bce" in err

@@ -13,15 +13,32 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # The live keys of the system that we replace, with their defaults there; renamed ones with their name here.
 REFERENCE = {
-    "project.seed": 42, "data.train_split": 0.70, "data.val_split": 0.15, "data.test_split": 0.15, "data.batch_size": 16,
-    "augmentation.reference.rotation_limit": 30, "augmentation.reference.horizontal_flip": True, "augmentation.reference.vertical_flip": True,
-    "augmentation.reference.elastic_transform.alpha": 120, "augmentation.reference.elastic_transform.sigma": 6,
-    "augmentation.reference.grid_distortion.num_steps": 5, "augmentation.reference.grid_distortion.distort_limit": 0.3,
-    "augmentation.reference.brightness_contrast.brightness_limit": 0.2, "augmentation.reference.brightness_contrast.contrast_limit": 0.2,
-    "augmentation.reference.random_crop.min_scale": 0.8, "augmentation.reference.random_crop.max_scale": 1.0,
-    "model.encoder_channels": [64, 128, 256, 512], "model.bottleneck_channels": 1024,
-    "training.loss_weights.dice": 0.5, "training.loss_weights.bce": 0.5, "training.early_stopping.patience": 15, "training.early_stopping.min_delta": 0.001,
-    "training.reduce_lr.factor": 0.5, "training.reduce_lr.patience": 7, "training.reduce_lr.min_lr": 1e-6, "evaluation.confidence_interval": 0.95,
+    "project.seed": 42,
+    "data.train_split": 0.70,
+    "data.val_split": 0.15,
+    "data.test_split": 0.15,
+    "data.batch_size": 16,
+    "augmentation.reference.rotation_limit": 30,
+    "augmentation.reference.horizontal_flip": True,
+    "augmentation.reference.vertical_flip": True,
+    "augmentation.reference.elastic_transform.alpha": 120,
+    "augmentation.reference.elastic_transform.sigma": 6,
+    "augmentation.reference.grid_distortion.num_steps": 5,
+    "augmentation.reference.grid_distortion.distort_limit": 0.3,
+    "augmentation.reference.brightness_contrast.brightness_limit": 0.2,
+    "augmentation.reference.brightness_contrast.contrast_limit": 0.2,
+    "augmentation.reference.random_crop.min_scale": 0.8,
+    "augmentation.reference.random_crop.max_scale": 1.0,
+    "model.encoder_channels": [64, 128, 256, 512],
+    "model.bottleneck_channels": 1024,
+    "training.loss_weights.dice": 0.5,
+    "training.loss_weights.bce": 0.5,
+    "training.early_stopping.patience": 15,
+    "training.early_stopping.min_delta": 0.001,
+    "training.reduce_lr.factor": 0.5,
+    "training.reduce_lr.patience": 7,
+    "training.reduce_lr.min_lr": 1e-6,
+    "evaluation.confidence_interval": 0.95,
     "logging.level": "INFO",
 }
 
@@ -35,7 +52,9 @@ ADVISED = {
 def test_the_file_in_the_repository_is_the_defaults():
     path = ROOT / "configs" / "config.yaml"
     assert load_config(path) == Config()
-    assert path.read_text() == config_yaml(Config()), "write it again: lesion_seg info --set project.seed=42 > configs/config.yaml"
+    assert path.read_text() == config_yaml(Config()), (
+        "write it again: lesion_seg info --set project.seed=42 > configs/config.yaml"
+    )
 
 
 @pytest.mark.parametrize("key,value", (REFERENCE | ADVISED).items())
@@ -60,8 +79,10 @@ def test_every_key_has_a_description():
 
 
 @pytest.mark.parametrize("text,reason", [
-    ("yes", "a whole number, not 'yes'"), ("010", "a whole number, not '010'"), ("1:30", "a whole number, not '1:30'"), ("true", "a whole number, not True"),
-    ("'5'", "a whole number, not '5'"), ("5.5", "a whole number, not 5.5"), ("1" + "0" * 20, "less than or equal to 100000, not 1"), ("0x10", "not '0x10'"),
+    ("yes", "a whole number, not 'yes'"), ("010", "a whole number, not '010'"), ("1:30", "a whole number, not '1:30'"),
+    ("true", "a whole number, not True"),
+    ("'5'", "a whole number, not '5'"), ("5.5", "a whole number, not 5.5"),
+    ("1" + "0" * 20, "less than or equal to 100000, not 1"), ("0x10", "not '0x10'"),
 ])
 def test_numbers_are_written_as_numbers(text, reason, tmp_path):
     "YAML 1.1 reads `yes` as true, `010` as 8 and `1:30` as 90."
@@ -77,11 +98,13 @@ def test_every_number_has_an_upper_bound():
         for name, info in type(section).model_fields.items():
             value = getattr(section, name)
             if hasattr(type(value), "model_fields"): yield from numbers(value, (*path, name))
-            elif str(info.annotation) in ("<class 'int'>", "<class 'float'>", "int | None", "float | None"): yield ".".join((*path, name))
+            elif str(info.annotation) in ("<class 'int'>", "<class 'float'>", "int | None", "float | None"):
+                yield ".".join((*path, name))
     keys = list(numbers(Config()))
     assert len(keys) > 30
     for key in keys:
-        with pytest.raises(InputError, match=key.replace(".", r"\.") + ": must be less than"): load_config(overrides=[f"{key}={10**30}"])
+        with pytest.raises(InputError, match=key.replace(".", r"\.") + ": must be less than"):
+            load_config(overrides=[f"{key}={10**30}"])
 
 
 def test_the_shipped_recipe():
@@ -91,9 +114,15 @@ def test_the_shipped_recipe():
     made = shipped["training"]
     assert cfg.model.fits(shipped["architecture"]) and cfg.model.pretrained is True and cfg.training.start is None
     args = cfg.training.arguments()
-    assert {k: args[k] for k in ("epochs", "lr", "schedule", "encoder_lr", "freeze_epochs", "average", "precision")} == {
-        k: made[k] for k in ("epochs", "lr", "schedule", "encoder_lr", "freeze_epochs", "average", "precision")}
-    assert (cfg.data.image_size, cfg.data.batch_size, cfg.project.seed, cfg.data.licence) == (made["size"], made["bs"], made["seed"], made["licence"])
+    assert {
+        k: args[k] for k in ("epochs", "lr", "schedule", "encoder_lr", "freeze_epochs", "average", "precision")
+    } == {k: made[k] for k in ("epochs", "lr", "schedule", "encoder_lr", "freeze_epochs", "average", "precision")}
+    assert (cfg.data.image_size, cfg.data.batch_size, cfg.project.seed, cfg.data.licence) == (
+        made["size"],
+        made["bs"],
+        made["seed"],
+        made["licence"],
+    )
     assert cfg.augmentation.arguments() == made["augs"]
     from lesion_seg.loss import make_loss
     def parts(text): return re.findall(r"(\w+)=([\w.\[\], ]+?)(?=[,)]? *\w+=|\)|\n)", text.replace("1.0", "1"))

@@ -85,7 +85,7 @@ def sentences(source: str) -> list[str]:
     found = []
     for call in ast.walk(ast.parse(source)):
         if not (isinstance(call, ast.Call) and getattr(call.func, "id", "") == "InputError"): continue
-        given = len(call.args) + len([k for k in call.keywords if k.arg in ("problem", "remedy")])
+        given = len(call.args) + len([k for k in call.keywords if k.arg in ("problem", "remedy", "problems")])  # each of several problems has its own remedy
         if given < 3 and not any(isinstance(a, ast.Starred) for a in call.args): found.append(f"{call.lineno}: {given} of 3 parts")
         for part in call.args[1:3]:
             last = part.values[-1] if isinstance(part, ast.JoinedStr) and part.values else part

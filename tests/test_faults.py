@@ -1,4 +1,4 @@
-"""Hostile files, full disks, missing permission and interruptions: one sentence with the file's name, and no half file."""
+"""Hostile files, full disks, missing permission and interruptions: one sentence with the name, no half file."""
 
 import ctypes
 import io
@@ -83,13 +83,24 @@ def files(folder):
     return sorted(str(p.relative_to(folder)) for p in Path(folder).rglob("*") if p.is_file())
 
 
-# ------------------------------------------------------------------------------------------------------------ a short campaign
+# ----------------------------------------------------------------------------------------------------- a short campaign
 @pytest.mark.slow
 def test_a_short_campaign(tmp_path):
     "Some hundred damaged inputs at every way in; `tests/fuzz/campaign.py` runs as long as one likes."
     out = tmp_path / "fuzz.json"
     entries = "image,predict,dicom,records,config,manifest,zip,archive,scores,bundle"
-    run = [sys.executable, str(HERE / "fuzz" / "campaign.py"), "--entry", entries, "--minutes", "0.5", "--inputs", "1500", "-o", str(out)]
+    run = [
+        sys.executable,
+        str(HERE / "fuzz" / "campaign.py"),
+        "--entry",
+        entries,
+        "--minutes",
+        "0.5",
+        "--inputs",
+        "1500",
+        "-o",
+        str(out),
+    ]
     done = subprocess.run(run, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     facts = json.loads(out.read_text())["entries"]
@@ -106,9 +117,10 @@ def test_the_campaign_catches_what_it_should(tmp_path):
     assert done.returncode == 1 and "data.py" in done.stdout, done.stdout + done.stderr
 
 
-# ------------------------------------------------------------------------------------------------------- what campaigns have found
+# -------------------------------------------------------------------------------------------- what campaigns have found
 def png(w, h, bits, colour, *chunks):
-    def chunk(kind, body): return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", w, h, bits, colour, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + head + b"".join(chunk(*c) for c in chunks) + chunk(b"IEND", b"")
 
@@ -152,7 +164,8 @@ def test_sentences_are_printable_and_short(tmp_path):
     assert len(str(e.value)) < 600
 
 
-@pytest.mark.parametrize("text", ["training: {epochs: 1" + "0" * 5000 + "}", "a: &a [x]\nb: *a", "[" * 5000, "a: !!python/object/apply:os.system ['true']"])
+@pytest.mark.parametrize("text", ["training: {epochs: 1" + "0" * 5000 + "}", "a: &a [x]\nb: *a", "[" * 5000,
+                                  "a: !!python/object/apply:os.system ['true']"])
 def test_yaml_that_is_hostile(tmp_path, text):
     (config := tmp_path / "c.yaml").write_text(text)
     with pytest.raises(InputError, match="c.yaml: is not valid YAML"): load_config(config)
@@ -160,7 +173,9 @@ def test_yaml_that_is_hostile(tmp_path, text):
 
 def test_yaml_aliases_do_not_multiply(tmp_path):
     "The billion laughs: nine levels of nine."
-    lines = ["a: &a [lol]"] + [f"{b}: &{b} [{','.join(['*' + a] * 9)}]" for a, b in zip("abcdefgh", "bcdefghi", strict=True)]
+    lines = ["a: &a [lol]"] + [
+        f"{b}: &{b} [{','.join(['*' + a] * 9)}]" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+    ]
     (config := tmp_path / "c.yaml").write_text("\n".join(lines))
     with pytest.raises(InputError, match="aliases"): load_config(config)
 
@@ -197,7 +212,8 @@ def test_scores_that_are_no_numbers(tmp_path):
 def test_records_that_lie(tmp_path):
     with RecordWriter(tmp_path / "r") as w: w.write(np.zeros((4, 4, 3), np.uint8), None, "a")
     table = json.loads((path := tmp_path / "r" / "records.json").read_text())
-    for change in (dict(size="x"), dict(shards=[dict(table["shards"][0], file="a" * 300)]), dict(shards=[dict(table["shards"][0], file="../../etc/passwd")])):
+    shard = table["shards"][0]
+    for change in (dict(size="x"), *(dict(shards=[dict(shard, file=f)]) for f in ("a" * 300, "../../etc/passwd"))):
         path.write_text(json.dumps(table | change))
         with pytest.raises(InputError, match="records.json: contradicts itself"): RecordReader(tmp_path / "r")
     path.write_text(json.dumps({k: v for k, v in table.items() if k != "size"}))
@@ -211,7 +227,7 @@ def test_thresholds_that_are_none(work, tmp_path, value, capfd):
     assert files(tmp_path) == []
 
 
-# ------------------------------------------------------------------------------------------------------------------------ bundles
+# -------------------------------------------------------------------------------------------------------------- bundles
 @pytest.fixture
 def bundle(work, tmp_path): return Path(shutil.copytree(work / "bundle", tmp_path / "bundle"))
 
@@ -225,7 +241,11 @@ def test_a_bundle_with_a_wrong_file(work, bundle, tmp_path, name, how):
     if how == "cut": (bundle / name).write_bytes((bundle / name).read_bytes()[:-40])
     elif how == "absent": (bundle / name).unlink()
     elif how == "empty": (bundle / name).write_bytes(b"")
-    else: shutil.copy(tiny(tmp_path / "other", seed=1).path / ("bundle.json" if name == "bundle.json" else "model.safetensors"), bundle / name)
+    else:
+        shutil.copy(
+            tiny(tmp_path / "other", seed=1).path / ("bundle.json" if name == "bundle.json" else "model.safetensors"),
+            bundle / name,
+        )
     with pytest.raises(InputError) as e:
         s = Segmenter(bundle)
         s.predict(PHOTO), s.uncertainty(PHOTO, n=2)
@@ -250,7 +270,8 @@ def test_files_of_another_architecture_with_right_digests(bundle, tmp_path, runt
         Segmenter(bundle, runtime=runtime).uncertainty(PHOTO, n=2)
 
 
-@pytest.mark.parametrize("change", [dict(onnx=dict(sha256=[])), dict(onnx={}), dict(review=dict(score=1, threshold=0.1)), dict(review={})])
+@pytest.mark.parametrize("change", [dict(onnx=dict(sha256=[])), dict(onnx={}),
+                                    dict(review=dict(score=1, threshold=0.1)), dict(review={})])
 def test_a_card_whose_later_parts_are_odd(bundle, change):
     card = json.loads((bundle / "bundle.json").read_text())
     (bundle / "bundle.json").write_text(json.dumps(card | change))
@@ -259,7 +280,8 @@ def test_a_card_whose_later_parts_are_odd(bundle, change):
 
 def test_a_score_of_doubt_that_is_none(bundle):
     revise(Bundle.load(bundle), review=dict(score="horoscope", threshold=0.1))
-    with pytest.raises(InputError, match="'horoscope' is not a score of uncertainty"): Segmenter(bundle).predict(PHOTO, review=True)
+    with pytest.raises(InputError, match="'horoscope' is not a score of uncertainty"):
+        Segmenter(bundle).predict(PHOTO, review=True)
 
 
 def test_a_new_temperature_takes_the_old_exports_away(bundle):
@@ -280,20 +302,21 @@ def test_mc_dropout_of_every_length_at_old_opsets(tmp_path, opset):
 
 def test_onnxruntime_tells_nobody(work, tmp_path):
     "Its telemetry, on by default since 1.32, leaves an identifier in the folder for temporary files."
-    code = "import sys; from lesion_seg.predict import Segmenter; import numpy as np; Segmenter(sys.argv[1]).predict(np.zeros((9, 9, 3), np.uint8))"
+    code = "import sys; from lesion_seg.predict import Segmenter; import numpy as np; "
+    code += "Segmenter(sys.argv[1]).predict(np.zeros((9, 9, 3), np.uint8))"
     env = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"} | dict(TMPDIR=str(tmp_path))
     subprocess.run([sys.executable, "-c", code, work / "bundle"], check=True, env=env, timeout=300)
     assert list(tmp_path.iterdir()) == []
 
 
-# ------------------------------------------------------------------------------------------------------------------- no pickle
+# ------------------------------------------------------------------------------------------------------------ no pickle
 class Trap:
     def __reduce__(self): return Path.touch, (Path("sprung"),)
 
 
 @pytest.mark.parametrize("kind", ["pickle", "torch", "numpy", "zip"])
 def test_no_pickle_is_ever_loaded(kind, bundle, tmp_path, monkeypatch):
-    "Every file of a bundle, a run, a data set and a table replaced by a pickle that would leave a file: none is opened."
+    "Every file of a bundle, a run, a data set and a table replaced by a pickle: none is opened."
     monkeypatch.chdir(tmp_path)
     f = io.BytesIO()
     if kind == "pickle": pickle.dump(Trap(), f)
@@ -303,14 +326,28 @@ def test_no_pickle_is_ever_loaded(kind, bundle, tmp_path, monkeypatch):
         with zipfile.ZipFile(f, "w") as z: z.writestr("archive/data.pkl", pickle.dumps(Trap()))
     trap, bad = f.getvalue(), tmp_path / "bad"
     bad.mkdir()
-    for name in ("a.png", "a.dcm", "a.csv", "a.parquet", "a.tfrecord", "a.yaml", "a.safetensors"): (bad / name).write_bytes(trap)
+    for name in ("a.png", "a.dcm", "a.csv", "a.parquet", "a.tfrecord", "a.yaml", "a.safetensors"):
+        (bad / name).write_bytes(trap)
 
     from lesion_seg.callbacks import read_state
     from lesion_seg.dicom import dicom_summary, read_dicom
     from lesion_seg.unet import read_weights
-    readers = [(read_image, "a.png"), (read_mask, "a.png"), (image_size, "a.png"), (read_dicom, "a.dcm"), (dicom_summary, "a.dcm"), (Manifest.load, "a.csv"),
-               (Manifest.load, "a.parquet"), (load_table, "a.csv"), (load_table, "a.parquet"), (RecordReader, "a.tfrecord"), (load_config, "a.yaml"),
-               (read_state, "a.safetensors"), (read_weights, "a.safetensors"), (lambda p: safe_unzip(p, tmp_path / "out"), "a.png")]
+    readers = [
+        (read_image, "a.png"),
+        (read_mask, "a.png"),
+        (image_size, "a.png"),
+        (read_dicom, "a.dcm"),
+        (dicom_summary, "a.dcm"),
+        (Manifest.load, "a.csv"),
+        (Manifest.load, "a.parquet"),
+        (load_table, "a.csv"),
+        (load_table, "a.parquet"),
+        (RecordReader, "a.tfrecord"),
+        (load_config, "a.yaml"),
+        (read_state, "a.safetensors"),
+        (read_weights, "a.safetensors"),
+        (lambda p: safe_unzip(p, tmp_path / "out"), "a.png"),
+    ]
     for read, name in readers:
         try: read(bad / name)
         except InputError: pass
@@ -318,24 +355,26 @@ def test_no_pickle_is_ever_loaded(kind, bundle, tmp_path, monkeypatch):
     for name in files(bundle):
         good = (bundle / name).read_bytes()
         (bundle / name).write_bytes(trap)
-        with pytest.raises(InputError): Segmenter(bundle, runtime="torch" if "model.s" in name else None).uncertainty(PHOTO, n=1)
+        with pytest.raises(InputError):
+            Segmenter(bundle, runtime="torch" if "model.s" in name else None).uncertainty(PHOTO, n=1)
         (bundle / name).write_bytes(good)
     assert not Path("sprung").exists()
     pickle.loads(pickle.dumps(Trap()))  # noqa: S301
     assert Path("sprung").exists(), "the trap works"
 
 
-# ------------------------------------------------------------------------------------------------------------------------- bombs
+# ---------------------------------------------------------------------------------------------------------------- bombs
 def test_a_png_of_50_000_by_50_000(tmp_path):
     rows = zlib.compress(bytes(50_000 // 8 * 300), 9)
     (path := tmp_path / "bomb.png").write_bytes(png(50_000, 50_000, 1, 0, (b"IDAT", rows)))
     for read in (read_image, read_mask, image_size):
-        with pytest.raises(InputError, match="bomb.png: has 50000 x 50000 pixels, more than the limit of 200,000,000; make it smaller$"): read(path)
+        with pytest.raises(InputError, match="bomb.png: has 50000 x 50000 pixels, more than the limit of 200,000,000; make"):
+            read(path)
 
 
 def test_a_zip_bomb(tmp_path):
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as z: z.writestr("a.png", bytes(50_000_000))
-    with pytest.raises(InputError, match="bomb.zip: is not unpacked, since it holds 'a.png', which unfolds suspiciously far"):
+    with pytest.raises(InputError, match="bomb.zip: is not unpacked, since it holds 'a.png', which unfolds susp"):
         safe_unzip(tmp_path / "bomb.zip", tmp_path / "out")
     assert files(tmp_path) == ["bomb.zip"]
 
@@ -343,11 +382,13 @@ def test_a_zip_bomb(tmp_path):
 @pytest.mark.parametrize("name", ["../a.png", "/tmp/a.png", "x/../../a.png", "..\\a.png", "C:\\a.png"])
 def test_an_archive_that_climbs_out(tmp_path, name):
     with zipfile.ZipFile(tmp_path / "climb.zip", "w") as z: z.writestr(name, b"x")
-    with pytest.raises(InputError, match="climb.zip: is not unpacked.*leads out of the folder"): safe_unzip(tmp_path / "climb.zip", tmp_path / "out")
+    with pytest.raises(InputError, match="climb.zip: is not unpacked.*leads out of the folder"):
+        safe_unzip(tmp_path / "climb.zip", tmp_path / "out")
     assert files(tmp_path) == ["climb.zip"]
 
 
-@pytest.mark.parametrize("change", [dict(Rows=65535, Columns=65535), dict(Rows=65535), dict(NumberOfFrames=2**31 - 1), dict(NumberOfFrames="9" * 12),
+@pytest.mark.parametrize("change", [dict(Rows=65535, Columns=65535), dict(Rows=65535),
+                                    dict(NumberOfFrames=2**31 - 1), dict(NumberOfFrames="9" * 12),
                                     dict(Rows=0)])
 def test_a_dicom_file_with_absurd_sizes(tmp_path, change):
     pydicom = pytest.importorskip("pydicom")
@@ -361,23 +402,30 @@ def test_a_dicom_file_with_absurd_sizes(tmp_path, change):
         with pytest.raises(InputError, match="bomb.dcm"): read(path)
 
 
-# ------------------------------------------------------------------------------------------------------------------ file names
-@pytest.mark.parametrize("name", ["../../x.png", "/etc/x.png", "..\\..\\x.png", "a\0b.png", "con.png", "." * 50 + ".png", "x" * 300 + ".png",
+# ----------------------------------------------------------------------------------------------------------- file names
+@pytest.mark.parametrize("name", ["../../x.png", "/etc/x.png", "..\\..\\x.png", "a\0b.png", "con.png",
+                                  "." * 50 + ".png", "x" * 300 + ".png",
                                   "\u202egnp.exe", "-rf.png", " .png"])
 def test_hostile_names_stay_in_the_folder(work, tmp_path, name):
     "The name of an upload is the sender's."
     f = io.BytesIO((work / "photo.png").read_bytes())
     f.name = name
     for written in Segmenter(work / "bundle").predict(f).save(tmp_path / "out", kinds=("mask", "json")).values():
-        assert written.parent == tmp_path / "out" and written.exists() and not written.name.startswith((".", "-rf.")) and len(written.name) < 120
+        assert (
+            written.parent == tmp_path / "out"
+            and written.exists()
+            and not written.name.startswith((".", "-rf."))
+            and len(written.name) < 120
+        )
     assert len(files(tmp_path)) == 2
 
 
-# ------------------------------------------------------------------------------------------------- full disks and permissions
+# ------------------------------------------------------------------------------------------- full disks and permissions
 def mounted(folder, size):
     "A small file system of its own, or a skip."
     folder.mkdir()
-    if os.name != "posix" or subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True).returncode:
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder]
+    if os.name != "posix" or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("no right to mount a tmpfs here")
     return folder
 
@@ -391,17 +439,49 @@ def disk(tmp_path):
     subprocess.run(["umount", "-l", folder], check=True)
 
 
-SMALL = [a for setting in ("data.image_size=32", "training.epochs=1", "model.architecture=unet", "model.encoder_channels=[4,8]", "model.bottleneck_channels=16",
-                           "data.num_workers=0", "data.batch_size=2", "training.precision=fp32", "augmentation.preset=none") for a in ("--set", setting)]
+SMALL = [
+    a
+    for setting in (
+        "data.image_size=32",
+        "training.epochs=1",
+        "model.architecture=unet",
+        "model.encoder_channels=[4,8]",
+        "model.bottleneck_channels=16",
+        "data.num_workers=0",
+        "data.batch_size=2",
+        "training.precision=fp32",
+        "augmentation.preset=none",
+    )
+    for a in ("--set", setting)
+]
 JOBS = {
-    "segment": lambda work, out: ("segment", work / "photo.png", "-b", work / "bundle", "-o", out / "new", "--save", "probability"),
+    "segment": lambda work, out: (
+        "segment",
+        work / "photo.png",
+        "-b",
+        work / "bundle",
+        "-o",
+        out / "new",
+        "--save",
+        "probability",
+    ),
     "train": lambda work, out: ("train", work / "data" / "manifest.csv", "-o", out / "new", *SMALL),
     "evaluate": lambda work, out: ("evaluate", work / "bundle", work / "data" / "manifest.csv", "-o", out / "new"),
     "export": lambda work, out: ("export", work / "bundle", "-o", out / "new" / "m.onnx", "--opset", "17"),
     "split": lambda work, out: ("split", work / "data", "-o", out / "new" / "m.csv"),
     "records": lambda work, out: ("records", work / "data" / "manifest.csv", "-o", out / "new"),
     "phantom": lambda work, out: ("phantom", out / "new", "-n", "4"),
-    "batch": lambda work, out: ("segment", work / "data" / "images", "-b", work / "bundle", "-o", out / "new", "--batch", "--workers", "1"),
+    "batch": lambda work, out: (
+        "segment",
+        work / "data" / "images",
+        "-b",
+        work / "bundle",
+        "-o",
+        out / "new",
+        "--batch",
+        "--workers",
+        "1",
+    ),
 }
 
 
@@ -426,12 +506,17 @@ def test_read_only_disk(work, read_only, job, capfd):
 
 def without_privilege():
     "Root may read and write anything; without two of its capabilities it may not."
-    if os.geteuid() == 0 and any(ctypes.CDLL(None).prctl(24, capability, 0, 0, 0) for capability in (1, 2)): os._exit(77)
+    if os.geteuid() == 0 and any(ctypes.CDLL(None).prctl(24, capability, 0, 0, 0) for capability in (1, 2)):
+        os._exit(77)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="capabilities are Linux's")
 def test_missing_permission(work, tmp_path):
-    closed, secret, options = tmp_path / "closed", tmp_path / "secret.png", dict(cwd=tmp_path, preexec_fn=without_privilege)
+    closed, secret, options = (
+        tmp_path / "closed",
+        tmp_path / "secret.png",
+        dict(cwd=tmp_path, preexec_fn=without_privilege),
+    )
     closed.mkdir(mode=0o555)
     shutil.copy(work / "photo.png", secret)
     secret.chmod(0)
@@ -440,27 +525,51 @@ def test_missing_permission(work, tmp_path):
     assert done.returncode == 2
     sentence(done.stderr, closed / "out", "Permission denied")
     done = cli("segment", secret, work / "photo.png", "-b", work / "bundle", "-o", "out", **options)
-    assert done.returncode == 2 and done.stderr.startswith(f"{secret}: cannot be opened") and "Permission denied" in done.stderr
-    assert files(tmp_path) == ["out/photo.json", "out/photo_mask.png", "out/segmentations.csv", "out/segmentations_coco.json", "secret.png"]
+    assert (
+        done.returncode == 2
+        and done.stderr.startswith(f"{secret}: cannot be opened")
+        and "Permission denied" in done.stderr
+    )
+    assert files(tmp_path) == [
+        "out/photo.json",
+        "out/photo_mask.png",
+        "out/segmentations.csv",
+        "out/segmentations_coco.json",
+        "secret.png",
+    ]
 
 
 def test_run_files_are_for_everybody(work, tmp_path):
     "safetensors' own writer leaves them to their owner."
     assert main(list(map(str, JOBS["train"](work, tmp_path)))) == 0
     modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in (tmp_path / "new").rglob("*") if p.is_file()}
-    assert modes["checkpoint.safetensors"] == modes["best.safetensors"] == modes["model.safetensors"] == modes["history.csv"], modes
+    assert (
+        modes["checkpoint.safetensors"]
+        == modes["best.safetensors"]
+        == modes["model.safetensors"]
+        == modes["history.csv"]
+    ), modes
 
 
-# ---------------------------------------------------------------------------------------------------------------- interruptions
+# -------------------------------------------------------------------------------------------------------- interruptions
 def started(args, cwd, until, **options):
     "A running process, from the moment that a file is there."
-    p = subprocess.Popen(command(*args), cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, **options)
+    p = subprocess.Popen(
+        command(*args),
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        **options,
+    )
     end = time.monotonic() + 300
     while not until() and p.poll() is None and time.monotonic() < end: time.sleep(0.005)
     return p
 
 
-def longer(job, epochs=4): return [a if a != "training.epochs=1" else f"training.epochs={epochs}" for a in map(str, job)]
+def longer(job, epochs=4):
+    return [a if a != "training.epochs=1" else f"training.epochs={epochs}" for a in map(str, job)]
 
 
 @pytest.mark.slow
@@ -510,7 +619,8 @@ def test_kill_9_during_other_work(work, tmp_path, job):
         elif f.suffix == ".json": json.loads(f.read_text())
         elif f.suffix == ".onnx": __import__("onnx").checker.check_model(f)
         else: assert f.stat().st_size
-    if job == "records" and (tmp_path / "new").exists(): assert RecordReader(tmp_path / "new").check() == 6  # it came whole, before the kill
+    if job == "records" and (tmp_path / "new").exists():
+        assert RecordReader(tmp_path / "new").check() == 6  # it came whole, before the kill
     else: assert main(list(map(str, args))) == 0
 
 
@@ -524,11 +634,14 @@ def test_ctrl_c(work, tmp_path, job):
     p.send_signal(signal.SIGINT)
     _, said = p.communicate(timeout=300)
     assert p.returncode == 130, said
-    assert "Traceback" not in said and said.splitlines()[-1] == "lesion_seg: stopped; the same command again goes on from what is finished"
+    assert (
+        "Traceback" not in said
+        and said.splitlines()[-1] == "lesion_seg: stopped; the same command again goes on from what is finished"
+    )
     assert not [f for f in files(tmp_path) if Path(f).name.startswith(".")]
 
 
-# ---------------------------------------------------------------------------------------------------------------------- threads
+# -------------------------------------------------------------------------------------------------------------- threads
 @pytest.mark.parametrize("runtime", ["onnxruntime", "torch"])
 def test_eight_threads_share_one_segmenter(work, runtime):
     s, photos = Segmenter(work / "bundle", threads=1, runtime=runtime), [make_phantom(i, 64).image for i in range(16)]
@@ -549,7 +662,8 @@ def resident() -> int:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_a_thousand_predictions_in_flat_memory(work, tmp_path):
     s, photo = Segmenter(work / "bundle", threads=1), tmp_path / "photo.png"
-    Image.fromarray(make_phantom(3, (96, 128)).image).save(photo)  # 37 kB of pixels: a copy left behind each time would be 37 MB
+    # 37 kB of pixels: a copy left behind each time would be 37 MB
+    Image.fromarray(make_phantom(3, (96, 128)).image).save(photo)
     def some(n):
         for _ in range(n): s.predict(photo).save(tmp_path, kinds=("mask", "json"))
         return resident()

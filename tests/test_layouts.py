@@ -12,8 +12,8 @@ from lesion_seg.core import InputError, suffixes
 from lesion_seg.data import read_mask
 from lesion_seg.manifest import Manifest
 
-IMAGE = np.full((8, 10, 3), 150, np.uint8)
-MASK = np.pad(np.full((4, 4), 255, np.uint8), ((1, 3), (2, 4)))
+IMAGE = np.random.default_rng(0).integers(60, 220, (32, 40, 3), np.uint8)
+MASK = np.pad(np.full((4, 4), 255, np.uint8), ((1, 27), (2, 34)))
 
 
 def lay_out(folder, *files):
@@ -129,7 +129,7 @@ def test_gif_masks(tmp_path):
 
 
 def labelme(name, shapes=1, label='lesion'):
-    return json.dumps(dict(imagePath=name, imageWidth=10, imageHeight=8, shapes=[dict(label=label, points=[[2, 1], [6, 1], [6, 5], [2, 5]])] * shapes))
+    return json.dumps(dict(imagePath=name, imageWidth=40, imageHeight=32, shapes=[dict(label=label, points=[[2, 1], [6, 1], [6, 5], [2, 5]])] * shapes))
 
 
 def test_polygons_become_masks(tmp_path):

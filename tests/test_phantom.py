@@ -242,7 +242,8 @@ def test_usual_artefacts_by_hand():
 @pytest.mark.parametrize(('call', 'words'), [
     (lambda: make_phantom(0, 31), 'sides from 32 to 8192'), (lambda: make_phantom(0, (64, 9000)), 'sides from 32 to 8192'),
     (lambda: make_phantom(-1), 'seed -1: is negative'), (lambda: make_phantom(0, 64, {'hairs': 1}), "artefact 'hairs': does not exist"),
-    (lambda: make_phantom(0, 64, {'hair': 2}), 'severity of hair 2: is out of range'), (lambda: make_phantom(0, 64, traits={'tone': 1}), "trait 'tone': does not exist"),
+    (lambda: make_phantom(0, 64, {'hair': 2}), 'severity of hair 2: is out of range'),
+    (lambda: make_phantom(0, 64, traits={'tone': 1}), "trait 'tone': does not exist"),
     (lambda: make_phantom(0, 64, {'hair': float('nan')}), 'severity of hair nan'),
     (lambda: make_phantom(0, 64, traits={'skin': 0}), 'trait skin 0: is out of range'),
     (lambda: add_artefacts(np.zeros((4, 4)), None, 0), 'give uint8'),

@@ -1,4 +1,4 @@
-"Whole numbers: what is rounded, what is left alone, and that masks stay."
+"8-bit integers: what is rounded, what is left alone, and that masks stay."
 import json
 import shutil
 import subprocess
@@ -107,7 +107,7 @@ def test_dynamic(quantized, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_card_knows_the_file(quantized, net, tmp_path):
+def test_the_metadata_know_the_file(quantized, net, tmp_path):
     card, about = quantized.info['onnx'], open_session(quantized.file(ONNX_INT8)).get_modelmeta().custom_metadata_map
     assert json.loads(about['int8']) == card['int8'] and card['int8']['source'] == 'phantoms 0 to 15' and card['int8']['images'] == 16
     assert about['weights_sha256'] == quantized.info['weights_sha256']
@@ -122,7 +122,7 @@ def test_the_card_knows_the_file(quantized, net, tmp_path):
     save_bundle(copy.path, net, size=SIDE)  # a bundle with all its files may be replaced
 
 
-def test_prediction_in_whole_numbers_imports_no_pytorch(quantized, tmp_path):
+def test_prediction_in_int8_imports_no_pytorch(quantized, tmp_path):
     photo = tmp_path / 'photo.jpg'
     Image.fromarray(make_phantom(1, (300, 400)).image).save(photo)
     code = ("import sys; from lesion_seg.predict import Segmenter; s = Segmenter(sys.argv[1], precision='int8'); s.predict(sys.argv[2]).save(sys.argv[3]);"

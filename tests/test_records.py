@@ -442,6 +442,7 @@ class TestManifestView:
         assert refuses(r.RecordReader(folder).manifest().check).startswith('1 of 10 records: cannot be used; repair')
 
     def test_a_model_is_scored_on_records(self, manifest, files):
+        if not (Path(r.__file__).parent / 'shipped').exists(): pytest.skip('no shipped model here')
         from lesion_seg.bundle import Bundle
         from lesion_seg.report import evaluate_manifest
         bundle = Bundle.open('shipped')
