@@ -170,6 +170,14 @@ def test_anisotropic_millimetres():
     assert m['major_diameter_mm'] == pytest.approx(np.hypot(10, 20), rel=.06)
 
 
+def test_boxes_of_a_rectangle():
+    small = np.zeros((40, 40), np.float32)
+    small[10:30, 15:22] = 1
+    s = Segmentation(small, (40, 40))
+    assert s.measure()['bbox'] == [10, 15, 30, 22]   # top, left, bottom, right
+    assert s.coco()['bbox'] == [15, 10, 7, 20]   # left, top, width, height
+
+
 def test_empty_and_full():
     e = Segmentation(np.zeros((32, 32), np.float32), (45, 70), largest=True, fill_holes=True, spacing=(1, 1))
     assert e.measure()['area_mm2'] == 0 and e.measure()['centre'] is None and e.contour() == [] and e._repr_jpeg_()
@@ -204,6 +212,19 @@ def test_tta_is_equivariant(segmenter, k):
     assert np.allclose(np.rot90(p, k), q, atol=1e-5)
     assert np.allclose(p[:, ::-1], segmenter.predict(x[:, ::-1].copy(), tta=True).small, atol=1e-5)
     assert not np.allclose(np.rot90(segmenter.predict(x).small, k), segmenter.predict(np.rot90(x, k).copy()).small, atol=1e-3)
+
+
+def test_review_leaves_the_map_as_it_is(bundle):
+    rule = dict(score='disagreement', threshold=.1)
+    s, x = Segmenter(Bundle(bundle.path, bundle.info | dict(review=rule))), photo(64, 64, 5)
+    plain, asked = s(x), s(x, review=True)
+    assert np.allclose(asked.small, plain.small, atol=1e-5) and not np.allclose(plain.small, plain.small[:, ::-1], atol=1e-3)
+    assert plain.needs_review is None and asked.disagreement > 0 and asked.review_above == .1
+
+
+@pytest.mark.parametrize('disagreement,limit,review', [(.2, .2, False), (.21, .2, True), (.1, .2, False), (None, .2, None), (.2, None, None)])
+def test_a_larger_disagreement_is_for_a_person(disagreement, limit, review):
+    assert Segmentation(blobs(1), (64, 64), disagreement=disagreement, review_above=limit).needs_review is review
 
 
 # Files in
@@ -262,6 +283,7 @@ def test_save_round_trip(segmenter, tmp_path):
     assert paths['mask'].name == 'my_mole_mask.png'
     with Image.open(paths['mask']) as im: assert im.mode == 'L' and np.array_equal(np.array(im), np.where(s.mask, 255, 0))
     assert np.array_equal(read_mask(paths['mask']), s.mask)
+    with Image.open(paths['probability']) as im: assert np.abs(np.array(im) / 255 - s.probability).max() <= .501 / 255
     assert read_image(paths['overlay']).shape == (121, 203, 3)
     record = json.loads(paths['json'].read_text())
     assert record['measures'] == s.measure() and record['model']['weights_sha256'] == segmenter.bundle.info['weights_sha256']
