@@ -393,6 +393,16 @@ def test_bits_stored(ds, bits):
     assert grey(ds, v, bits).tolist() == [[0, 128, 255, 1]]
 
 
+def test_a_falling_scale_without_a_window(ds): assert grey(ds, [[0, 4095]], 12, RescaleSlope=-1, RescaleIntercept=0).tolist() == [[255, 0]]
+
+
+@pytest.mark.parametrize('bits', [10, 12, 16])
+def test_cut_pixels_of_more_than_eight_bits(ds, bits):
+    "Each number takes two bytes, however few of its bits count."
+    values = np.arange(64).reshape(8, 8)
+    with pytest.raises(InputError, match='cut off .126 of 128 bytes'): grey(ds, values, bits, PixelData=values.astype('<u2').tobytes()[:126])
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(centre=st.floats(-2000, 6000), width=st.floats(1.5, 8000), slope=st.sampled_from([1, 0.25, -2, 3]), intercept=st.integers(-2000, 2000),
        signed=st.booleans(), inverted=st.booleans())
