@@ -487,6 +487,8 @@ def train(
     manifest: TableArg = None,
     out: Annotated[Path | None, typer.Option(
         '-o', '--out', help='Folder of the run; else paths.run_dir.', show_default=False)] = None,
+    resume: Annotated[bool | None, typer.Option('--resume/--no-resume', show_default=False,
+        help='Go on with a run that was interrupted, or begin anew; else training.resume.')] = None,
     config: ConfigOpt = None, set_: SetOpt = None, as_json: JsonOpt = False,
 ) -> None:
     "Train a segmenter and save the best epoch as a bundle; an interrupted run goes on where it was."
@@ -517,7 +519,7 @@ def train(
             progress=sys.stderr.isatty() and first,
             report=log_epoch,
             say=log.info,
-            **cfg.training.arguments(),
+            **cfg.training.arguments() | ({} if resume is None else dict(resume=resume)),
         )
     scores = bundle.info['metrics']['valid']
     text = f'best epoch: validation Jaccard {scores["jaccard"]:.4f}; the bundle is {shown(bundle.path)}'
@@ -774,7 +776,7 @@ class Outputs:
         fractional: bool = False, # with probabilities in it
     ):
         self.files, self.folder, self.kinds, self.seg, self.fractional = files, folder, kinds, seg, fractional
-        self.stems = unique_stems(files)
+        self.stems = unique_stems(files, [*(KINDS[k].ending for k in kinds), '_seg.dcm'])
         targets = {(folder/f'{stem}{KINDS[k][0]}').resolve() for stem in self.stems for k in kinds}
         clash = [f for f in files if f.resolve() in targets]
         if clash:
@@ -1004,6 +1006,8 @@ def web_app(
     host: Annotated[str | None, typer.Option(
         show_default=False, help='Address to listen on, 0.0.0.0 for all; else app.host.')] = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535, show_default=False, help='Port; else app.port.')] = None,
+    allow_host: Annotated[list[str] | None, typer.Option(show_default=False,
+        help='A further name that the server is known by, behind a proxy say. May be repeated; else app.hosts.')] = None,
     browser: Annotated[bool, typer.Option('--browser/--no-browser', help='Open the page in a browser.')] = True,
     config: ConfigOpt = None, set_: SetOpt = None,
 ) -> None:
@@ -1015,7 +1019,8 @@ def web_app(
     host, port = host or c.host, port or c.port
     check_port(host, port)
     limits = Limits(file_mb=c.max_upload_mb, files=c.max_files)
-    serve(bundle or (), limits, host=host, port=port, kernels=c.kernels, idle_minutes=c.idle_minutes, browser=browser)
+    serve(bundle or (), limits, hosts=allow_host or c.hosts, sessions=c.sessions, host=host, port=port,
+          kernels=c.kernels, idle_minutes=c.idle_minutes, browser=browser)
 
 # %% ../nbs/32_cli.ipynb #f5ea336b
 @app.command()

@@ -275,6 +275,8 @@ class App(Section):
     port: int = setting(8866, 'its port', ge=1, le=65535)
     max_upload_mb: int = setting(200, 'largest file that it takes', ge=1, le=1000)
     max_files: int = setting(200, 'photographs in one session', ge=1, le=2000)
+    hosts: list[str] = setting([], 'further names that the server is known by')
+    sessions: int = setting(20, 'readers at the same time', ge=1, le=10_000)
     kernels: int = setting(1, 'sessions kept warm for the next readers', ge=0, le=64)
     idle_minutes: int = setting(30, 'a session that nobody used for so long is ended', ge=1, le=100_000)
 

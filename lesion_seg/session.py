@@ -431,7 +431,8 @@ class Session(SessionMaps):
     ) -> None:
         "Put one photograph's results into the archive."
         archive, photograph = self._open_archive(), self.photograph(key)
-        stems = unique_stems([p.name for p in self.photographs.values()])
+        endings = [*(kind.ending for kind in KINDS.values()), '_seg.dcm']
+        stems = unique_stems([p.name for p in self.photographs.values()], endings)
         stem = dict(zip(self.photographs, stems, strict=True))[key]
         kinds = ['mask', 'json']
         if self.overlays: kinds.append('overlay')

@@ -97,7 +97,7 @@ def shows_nothing(source: str) -> bool:
     body = ast.parse(source).body
     if not body: return True
     last = body[-1]
-    quiet = isinstance(last, ast.Expr) and isinstance(last.value, ast.Call) and getattr(last.value.func, "id", "").startswith(("test_", "print"))
+    quiet = isinstance(last, ast.Expr) and isinstance(last.value, ast.Call) and re.match(r"test_|print$", getattr(last.value.func, "id", ""))
     return quiet or not isinstance(last, ast.Expr)
 
 
@@ -145,7 +145,9 @@ def test_no_pickle_is_written_or_loaded():
 
 def test_no_machine_paths_in_outputs():
     for path in NOTEBOOKS:
-        outputs = json.dumps([c.get("outputs", []) for c in json.loads(path.read_text())["cells"]])
+        cells = json.loads(path.read_text())["cells"]
+        shown = [o.get("text") or {k: v for k, v in o.get("data", {}).items() if not k.startswith("image/")} for c in cells for o in c.get("outputs", [])]
+        outputs = json.dumps(shown)  # a picture may hold any letters
         assert not re.search(r"/root/|/work/|/home/\w+/", outputs), path.name
 
 
