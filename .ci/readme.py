@@ -21,7 +21,11 @@ def markdown(cell: dict) -> str:
     "A cell as Markdown; hidden cells and directives vanish."
     source = "".join(cell["source"]).strip()
     if cell["cell_type"] == "markdown": return re.sub(r"\]\((?=images/|[\w/]+\.ipynb)", "](nbs/", source)
-    if re.search(r"^#\|\s*echo:\s*false", source, re.M): return outputs(cell).strip()
+    if re.search(r"^#\|\s*echo:\s*false", source, re.M):
+        shown = outputs(cell).strip()
+        if not shown and "print(" in source:  # its output is all that a reader would see
+            sys.exit(f"{INDEX.name}: cell {cell['id']} shows nothing: run `make outputs NB=nbs/{INDEX.name}`")
+        return shown
     if re.search(r"^#\|\s*(hide|export|default_exp)\b|^#\|\s*include:\s*false", source, re.M): return ""
     source = re.sub(r"^#\|.*\n?", "", source, flags=re.M).strip()
     return f"```python\n{source}\n```{outputs(cell)}" if source else ""

@@ -273,7 +273,7 @@ class _Shown(_Network):
             'input': f'{self.size} x {self.size} pixels',
             'threshold': f'{self.threshold:g}',
             'temperature': f'{self.temperature:g}',
-            'trained on': training.get('data', 'not said'),
+            'trained on': training.get('data') or f'{training.get("n_train", "an unknown number of")} photographs',
             'licence': training.get('licence', 'unknown'),
             'exported': ', '.join(exported) or 'no',
             'weights': f'{self.info["weights_sha256"][:12]}...',

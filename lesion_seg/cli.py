@@ -149,10 +149,6 @@ def main(
     if code == 130: say('lesion_seg: stopped; the same command again goes on from what is finished')
     return code
 
-# %% ../nbs/32_cli.ipynb #3a31ef98
-if __name__ == '__main__' and '__file__' in globals():
-    sys.exit(main()) # `python -m lesion_seg.cli`, but not a notebook's cell
-
 # %% ../nbs/32_cli.ipynb #90f25ef0
 ConfigOpt = Annotated[Path | None, typer.Option('--config', show_default=False,
     help='YAML file with the settings; else $CONFIG_PATH, else the defaults.')]
@@ -1092,3 +1088,7 @@ def info(
     if asked_for_settings: return answer(cfg.model_dump(), as_json, config_yaml(cfg))
     known = installation()
     answer(known, as_json, '\n'.join(f'{name} {value}' for name, value in known.items()))
+
+# %% ../nbs/32_cli.ipynb #3a31ef98
+if __name__ == '__main__' and '__file__' in globals():
+    sys.exit(main()) # `python -m lesion_seg.cli`, but not a notebook's cell

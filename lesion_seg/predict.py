@@ -299,7 +299,7 @@ class Segmentation(OutlinedMap):
         path = str(self.source) if isinstance(self.source, (str, os.PathLike)) else None
         record: dict[str, Any] = dict(
             name=self.name, source=path, height=self.size[0], width=self.size[1], threshold=self.threshold,
-            largest=self.largest, fill_holes=self.fill_holes, measures=self.measure(), warnings=self.warnings,
+            largest=self.largest, fill_holes=self.fill_holes, measures=self.measure(), warnings=self.notes(),
             model=self.model, coordinates='(row, column) in pixels of the image, (0, 0) at the upper left corner')
         if self.disagreement is None: return record
         return record | dict(doubt=self.disagreement, needs_review=self.needs_review)

@@ -285,9 +285,10 @@ def score_section(
     if summary.get('empty_truths') or summary.get('empty_predictions'):
         empty = f' Empty masks: {summary["empty_truths"]} true, {summary["empty_predictions"]} predicted.'
     head = ['metric', 'mean', 'standard deviation', f'{summary["level"]:.0%} t-interval', 'bootstrap by group']
-    return (f'<p>{summary["n"]} images of {summary["groups"]} groups. '
+    def counted(n: int, what: str) -> str: return f'{n} {what}' + 's' * (n != 1)
+    return (f'<p>{counted(summary["n"], "image")} of {counted(summary["groups"], "group")}. '
             f'ISIC 2016/17 score {summary["isic_2017"]:.3f}, ISIC 2018 score {summary["isic_2018"]:.3f}. '
-            f'{summary["failures"]} failures (Jaccard below {summary["threshold"]:g}), {summary["failure_rate"]:.1%} '
+            f'{counted(summary["failures"], "failure")} (Jaccard below {summary["threshold"]:g}), {summary["failure_rate"]:.1%} '
             f'(interval {low:.1%} to {high:.1%}).{empty}</p>' + html_table(head, rows))
 
 # %% ../nbs/28_report.ipynb #5b7d20ea

@@ -31,6 +31,13 @@ def run(*args, cwd, **env):
     )
 
 
+def test_the_module_is_the_command_line_too(tmp_path):
+    command = [sys.executable, "-W", "ignore", "-m", "lesion_seg.cli", "phantom", "photographs", "-n", "2", "--size", "32"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("2 phantoms")
+    assert len(list((tmp_path / "photographs/images").iterdir())) == 2
+
+
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
     "A folder with a random bundle and two photographs of different size."

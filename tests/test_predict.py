@@ -361,13 +361,15 @@ def test_a_picture_that_cannot_hold_skin_is_named(segmenter, image, reason, tmp_
     for s in (segmenter(image), segmenter(tmp_path / 'x.png'), next(segmenter.predict_many([image]))):
         [warning] = s.warnings
         assert reason in warning and warning in repr(s) and warning in s.notes()
-        assert json.loads(s.save(tmp_path / 'o', kinds='json')['json'].read_text())['warnings'] == [warning]
+        told = json.loads(s.save(tmp_path / 'o', kinds='json')['json'].read_text())['warnings']
+        assert [w for w in told if 'lower bounds' not in w] == [warning]
         assert s.with_threshold(.7).warnings == [warning]
 
 
 def test_nothing_is_said_about_a_photograph(segmenter):
     s = segmenter(make_phantom(3, 96).image)
-    assert s.warnings == [] and s.record()['warnings'] == []
+    touches = s.mask[[0, -1]].any() or s.mask[:, [0, -1]].any()
+    assert s.warnings == [] and len(s.record()['warnings']) == touches # of the mask, not of the photograph
 
 
 def test_json_tells_photographs_of_two_folders_apart(segmenter, tmp_path, monkeypatch):
