@@ -263,7 +263,8 @@ def app_from_env() -> LesionApp: # for a kernel of the server
 
 # %% ../nbs/30_app.ipynb #60f34e49
 POLICY = ("default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
-          "style-src 'self' 'unsafe-inline'; img-src 'self' blob: data:; connect-src 'self'; frame-ancestors 'self'; form-action 'none'; base-uri 'none'")
+          "style-src 'self' 'unsafe-inline'; img-src 'self' blob: data:; connect-src 'self'; "
+          "frame-ancestors 'self'; form-action 'none'; base-uri 'none'")
 TORNADO = {'websocket_max_message_size': 32 * 2 ** 20,  # a part of an upload, with room to spare
            # There is no login to ride on, and with the check Voilà refuses to end the kernel of a page that was left
            'disable_check_xsrf': True,

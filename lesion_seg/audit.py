@@ -534,8 +534,8 @@ td, th { padding: .5rem 1rem .5rem 0; text-align: left; vertical-align: top; ove
 td, th { border-bottom: 1px solid #8886; }
 </style></head><body><h1>Near-duplicates</h1>"""
 
-LIMITS = ('Not found are: other photographs of the same lesion that share no hairs or pores, crops to less than about half '
-          'of a side, copies that were stretched or bent, and copies so blurred that no detail is left.')
+LIMITS = ('Not found are: other photographs of the same lesion that share no hairs or pores, crops to less than '
+          'about half of a side, copies that were stretched or bent, and copies so blurred that no detail is left.')
 
 def html_list(
     title: str, # the heading

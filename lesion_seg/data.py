@@ -17,7 +17,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import (Image, ImageCms, ImageDraw, ImageFilter, ImageFont, GifImagePlugin, JpegImagePlugin, PngImagePlugin,
                  TiffImagePlugin)
-from .core import DICOM, HEAD, FileFormat, InputError, Reader, Source, open_source, printable, sniff, source_name
+from .core import DICOM, HEAD, FileFormat, InputError, Reader, Source, open_source, printable, sniff
+from .core import source_name
 from .tiff import TiffDirectory, deep_values, picture_directory, starting_with, tiff_directories
 
 # %% auto #0
@@ -150,7 +151,7 @@ def check_png_chunks(
     f.seek(8)
     for _ in range(MAX_SEGMENTS + n_bytes // 1000):
         chunk = f.read(8)
-        if len(chunk) < 8: return
+        if len(chunk) < 8 or chunk[4:] == b'IEND': return # what comes after the end is not read
         f.seek(int.from_bytes(chunk[:4], 'big') + 4, os.SEEK_CUR)
     raise InputError(name, 'holds very many chunks', 'it is damaged or made to take long; save it again')
 

@@ -661,7 +661,8 @@ class _Shown(_Colour):
         "What the file says as a mask; raises `InputError` for several segments or frames."
         if not self.is_segmentation: return self.rgb()
         with discreet(self.name): segments = len(self.ds.get('SegmentSequence') or [])
-        several = f'{segments} segments' if segments > 1 else f'{self.header.frames} frames' if self.header.frames > 1 else ''
+        frames = self.header.frames
+        several = f'{segments} segments' if segments > 1 else f'{frames} frames' if frames > 1 else ''
         if several:
             raise InputError(self.name, f'holds {several}', 'export the one of the lesion as a file of its own')
         values, _ = self.values()

@@ -48,7 +48,7 @@ class Server:
 
 
 @contextmanager
-def serving(folder: Path, *options: str, command: tuple = (sys.executable, "-W", "ignore", "-m", "lesion_seg.cli"), env: dict[str, str] = os.environ):
+def serving(folder: Path, *options: str, command: tuple = (sys.executable, "-W", "ignore", "-m", "lesion_seg"), env: dict[str, str] = os.environ):
     "`lesion_seg app` on a free port; its log is in `folder`."
     with socket.create_server(("127.0.0.1", 0)) as s: port = s.getsockname()[1]
     log = Path(folder) / "server.log"

@@ -379,8 +379,8 @@ def test_a_setting_that_a_model_does_not_have_is_a_sentence(manifest, tmp_path, 
 def test_a_batch_of_one_at_32_pixels_is_a_sentence_or_works(manifest, tmp_path, model):
     args = TINY | dict(model=model, bs=1, epochs=1, say=quiet)
     sentence = refuses(train_model, manifest, tmp_path / 'run', **args)
-    assert sentence == ('batch size 1: leaves batch norm a single value to normalise, at 32 x 32 pixels; '
-                        'use a larger batch or a larger size')
+    assert sentence == ('a batch of one image of 32 x 32 pixels: leaves batch normalisation nothing to compare; '
+                        'put at least two images into a batch, or train at a larger size')
     assert train_model(manifest, tmp_path / 'run2', **args | dict(bs=2)).info['training']['epochs_done'] == 1
     assert train_model(manifest, tmp_path / 'run3',
                        **args | dict(model=TINY['model'])).info['training']['epochs_done'] == 1
