@@ -395,6 +395,8 @@ def split(
 ) -> None:
     "Check pairs of image and mask and divide them by patient, lesion or file."
     cfg = settings(ctx, config, set_)
+    if out.suffix.lower() not in ('.csv', '.parquet', '.pq'):
+        raise InputError(f'--out {shown(out)}', 'is no name of a table', 'give one that ends in .csv or .parquet')
     shares: tuple[float, ...] | None = (cfg.data.train_split, cfg.data.val_split, cfg.data.test_split)
     if fractions or official: shares = parse_fractions(fractions) if fractions else None
     manifest = Manifest.load(source, image_column, mask_column)
@@ -630,6 +632,8 @@ def export(
         raise InputError('--floats', 'does not go with --quantize, whose files take uint8', 'leave one of them out')
     if calibration and not quantize:
         raise InputError('--calibration', 'is for --quantize only', 'give --quantize static as well, or leave it out')
+    if out and out.suffix.lower() != '.onnx':
+        raise InputError(f'--out {shown(out)}', 'is no name of an ONNX file', 'give one that ends in .onnx')
     model = Bundle.open(bundle)
     if quantize is None:
         if out is None: not_shipped(model, 'name a file with --out')
@@ -733,6 +737,7 @@ def predict_photographs(
     for p in photographs:
         try:
             header = dicom_header(p.file) if p.frame else None
+            if p.frame and header is None: raise InputError(p.file, 'is not a DICOM file', 'leave out --frame for it')
             spacing = dict(spacing=tuple(header['pixel_spacing'])) if header and header.get('pixel_spacing') else {}
             yield replace(segmenter.predict(p.read(), **spacing | options), name=p.file.name)
         except InputError as e: yield e if str(p.file) in str(e) else e.named(p.file)
@@ -952,6 +957,8 @@ def segment(
     from lesion_seg.predict import Segmenter
     cfg = settings(ctx, config, set_)
     kinds = parse_kinds(save)
+    if fractional and not seg:
+        raise InputError('--fractional', 'is for a DICOM Segmentation', 'give --seg FILE as well, or leave it out')
     folder = Path(out or cfg.paths.output_dir)
     precision = precision or cfg.prediction.precision
     options = cfg.prediction.arguments(threshold=threshold, tta=tta, largest=largest, fill_holes=fill_holes)

@@ -382,7 +382,7 @@ def read_config(
         raise InputError(
             path,
             f'is not valid YAML ({" ".join(str(e).split())[:200]})',
-            'repair it, or write one with `lesion_seg info --set`',
+            'repair it, or write one with `lesion_seg info --set project.seed=42`',
         ) from e
     if content is None: return {}
     if not isinstance(content, dict):

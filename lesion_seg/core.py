@@ -24,9 +24,9 @@ import numpy as np
 from PIL import Image, features
 
 # %% auto #0
-__all__ = ['DISK_ERRORS', 'Source', 'DICOM', 'FORMATS', 'HEAD', 'MASK_NAME', 'CERTAIN_NAME', 'DICOM_SEGMENTATION', 'printable',
-           'InputError', 'safe_html', 'safe_markdown', 'refuses', 'as_options', 'unwritten', 'writing', 'atomic_path',
-           'sha256', 'cores', 'source_name', 'open_file', 'open_source', 'FileFormat', 'Reader', 'sniff',
+__all__ = ['SETTINGS', 'DISK_ERRORS', 'Source', 'DICOM', 'FORMATS', 'HEAD', 'MASK_NAME', 'CERTAIN_NAME', 'DICOM_SEGMENTATION',
+           'printable', 'InputError', 'safe_html', 'safe_markdown', 'refuses', 'as_options', 'unwritten', 'writing',
+           'atomic_path', 'sha256', 'cores', 'source_name', 'open_file', 'open_source', 'FileFormat', 'Reader', 'sniff',
            'register_format', 'suffixes', 'is_readable', 'photograph_stem', 'is_photograph', 'Listing',
            'list_photographs', 'safe_stem', 'unique_stems', 'read_rows', 'safe_cell', 'encode_png', 'encode_jpeg']
 
@@ -89,12 +89,16 @@ def refuses(
     raise AssertionError(f'{getattr(f, "__name__", f)} refused nothing')
 
 # %% ../nbs/00_core.ipynb #6e26c7d8
+SETTINGS = dict(resume='training.resume', dropout='model.dropout_rate', decoder='model.decoder',
+                pretrained='model.pretrained') # arguments that the command line knows as settings
+
 def as_options(
     sentence: str, # with arguments in backticks: `frame=1`, `partial=True`
 ) -> str: # with options: `--frame 1`, `--partial`
     "A sentence in the words of the command line."
     def option(m: re.Match) -> str:
         name, value = m[1].replace('_', '-'), m[2]
+        if m[1] in SETTINGS: return f'`--set {SETTINGS[m[1]]}={value.lower() if value in ("True", "False") else value}`'
         return f'`--{name}`' if value == 'True' else f'`--no-{name}`' if value == 'False' else f'`--{name} {value}`'
     return re.sub(r'`(\w+)=([^`]+)`', option, sentence)
 

@@ -349,7 +349,7 @@ def check_fractions(
     f = np.array(list(fractions), float)
     if f.shape != (3,) or not (f >= 0).all() or abs(f.sum() - 1) > 1e-6:
         raise InputError(f'fractions {tuple(fractions)}', 'are not three numbers from 0 to 1 that sum to 1',
-                         'give those of train, valid and test, such as 0.7 0.15 0.15')
+                         'give those of train, valid and test, such as 0.7,0.15,0.15')
     return f
 
 # %% ../nbs/02_manifest.ipynb #5fd6308c

@@ -644,3 +644,48 @@ def test_a_loss_by_its_name(trained, tmp_path, capfd):
         "training.loss=horoscope",
     )
     assert code == 2 and "horoscope" in err and "dice_bce" in err
+
+
+def test_the_module_is_a_program_too(tmp_path):
+    "As `accelerate launch -m lesion_seg.cli` starts it: with all its commands."
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "lesion_seg.cli", "phantom", "p", "-n", "1", "--size", "32"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0 and done.stdout == "1 phantoms; the table is p/manifest.csv\n", done.stderr
+
+
+def test_an_output_of_another_kind_is_not_overwritten(capfd, work, tmp_path):
+    for command, name in (("export", "table.csv"), ("split", "photo.jpg"), ("split", "notes.txt")):
+        (tmp_path / name).write_text("mine")
+        source = work / "bundle" if command == "export" else tmp_path
+        code, out, err = here(capfd, command, source, "-o", tmp_path / name)
+        assert code == 2 and not out and f"{name}: is no name of a" in err and "give one that ends in ." in err
+        assert (tmp_path / name).read_text() == "mine"
+
+
+def test_a_frame_of_what_is_no_dicom(capfd, work, tmp_path):
+    code, _, err = here(capfd, "segment", work / "photo0.png", "-b", work / "bundle", "-o", tmp_path, "--frame", "1")
+    assert code == 2 and err == f"{work / 'photo0.png'}: is not a DICOM file; leave out --frame for it\n"
+
+
+def test_fractional_without_a_segmentation(capfd, work, tmp_path):
+    code, _, err = here(capfd, "segment", work / "photo0.png", "-b", work / "bundle", "-o", tmp_path, "--fractional")
+    assert code == 2
+    assert err.endswith("--fractional: is for a DICOM Segmentation; give --seg FILE as well, or leave it out\n")
+
+
+def test_remedies_of_split_and_train_can_be_typed(capfd, trained, tmp_path):
+    table = trained / "data" / "split.csv"
+    code, _, err = here(capfd, "split", table, "-o", tmp_path / "m.csv", "--fractions", "1,1")
+    assert code == 2 and err.endswith("such as 0.7,0.15,0.15\n")
+    assert here(capfd, "split", table, "-o", tmp_path / "m.csv", "--fractions", "0.7,0.15,0.15")[0] == 0
+    small = ("--set", "model.architecture=unet", "--set", "model.encoder_channels=[4, 8]", "--set", "data.image_size=32")
+    small += ("--set", "training.start=null", "--set", "data.num_workers=0", "-o", tmp_path / "run")
+    assert here(capfd, "train", table, *small, "--set", "training.epochs=1")[0] == 0
+    code, _, err = here(capfd, "train", table, *small, "--set", "training.epochs=2")
+    assert code == 2 and err.endswith("start anew with `--set training.resume=false`\n"), err
+    assert here(capfd, "info", "--set", "training.resume=false")[0] == 0

@@ -128,3 +128,8 @@ def test_the_shipped_recipe():
     def parts(text): return re.findall(r"(\w+)=([\w.\[\], ]+?)(?=[,)]? *\w+=|\)|\n)", text.replace("1.0", "1"))
     ours, theirs = (dict(parts(text)) for text in (repr(make_loss(**cfg.training.loss_arguments())), made["loss"]))
     assert ours == theirs and theirs["alpha"] == theirs["beta"] == "1" and "0.5, 0.5" in theirs["weights"]
+
+
+def test_the_remedy_for_a_broken_file_is_a_whole_command(tmp_path):
+    (tmp_path / 'c.yaml').write_text('training: [')
+    with pytest.raises(InputError, match=r'write one with `lesion_seg info --set project.seed=42`$'): load_config(tmp_path / 'c.yaml')

@@ -101,3 +101,9 @@ def test_sentences_have_one_form(module):
 def test_the_form_is_seen():
     assert sentences("raise InputError('a: b')\nraise InputError(p, 'is bad', f'give {x}.')\nraise InputError(p, 'is bad', 'mend it')") == [
         "1: 1 of 3 parts", "2: a full stop"]
+
+
+def test_the_readme_shows_its_three_commands():
+    "The page is made from stored outputs; without them it spoke of commands that nobody saw."
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [c for c in ("phantom", "segment", "evaluate") if f"\n$ lesion_seg {c} " not in readme] == []
