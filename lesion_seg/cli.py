@@ -1099,3 +1099,7 @@ def info(
 # %% ../nbs/32_cli.ipynb #3a31ef98
 if __name__ == '__main__' and '__file__' in globals():
     sys.exit(main()) # `python -m lesion_seg.cli`, but not a notebook's cell
+
+# %% ../nbs/32_cli.ipynb #3a31ef98
+if __name__ == '__main__' and '__file__' in globals():
+    sys.exit(main()) # `python -m lesion_seg.cli`, but not a notebook's cell
