@@ -47,10 +47,10 @@ __all__ = ['app', 'ConfigOpt', 'SetOpt', 'JsonOpt', 'BundleArg', 'TableArg', 'Ve
            'ReviewOpt', 'SegOpt', 'FractionalOpt', 'MillimetresOpt', 'FrameOpt', 'BatchOpt', 'MasksOpt', 'WorkersOpt',
            'ShardOpt', 'RayOpt', 'say', 'answer', 'shown', 'progress_bar', 'complaint', 'main', 'show_version',
            'keep_settings', 'settings', 'open_table', 'subset_of', 'not_shipped', 'parse_size', 'phantom', 'download',
-           'parse_values', 'parse_fractions', 'keep_duplicates_together', 'split', 'records', 'log_epoch',
-           'starting_weights', 'has_packaged_encoder', 'train', 'calibrate', 'check_threshold', 'evaluate', 'export',
-           'benchmark', 'Photograph', 'find_photographs', 'predict_photographs', 'parse_kinds', 'dicom_header',
-           'Outputs', 'Results', 'segment_archive', 'segment', 'check_port', 'web_app', 'demo', 'installation', 'info']
+           'parse_values', 'parse_fractions', 'find_duplicates', 'split', 'records', 'log_epoch', 'starting_weights',
+           'has_packaged_encoder', 'train', 'calibrate', 'check_threshold', 'evaluate', 'export', 'benchmark',
+           'Photograph', 'find_photographs', 'predict_photographs', 'parse_kinds', 'dicom_header', 'Outputs', 'Results',
+           'segment_archive', 'segment', 'check_port', 'web_app', 'demo', 'installation', 'info']
 
 # %% ../nbs/32_cli.ipynb #de899a6e
 app = typer.Typer(
@@ -342,12 +342,12 @@ def parse_fractions(
         ) from None
 
 # %% ../nbs/32_cli.ipynb #28a4270a
-def keep_duplicates_together(
+def find_duplicates(
     manifest: Manifest, # photographs, perhaps with splits
     column: str, # the column with splits in which leaks are looked for
     folder: Path, # gets the report for people
-) -> tuple[Manifest, dict[str, Any]]: # near-duplicates in one group, and what was found
-    "Look for photographs that are nearly the same, and make one group of them."
+) -> tuple[list[tuple[str, str]], dict[str, Any]]: # pairs of ids that belong together, and what was found
+    "Look for photographs that are nearly the same."
     from lesion_seg.audit import audit_manifest, save_audit
     with progress_bar('looking for near-duplicates', len(manifest)) as step:
         def counted(items: Iterable[Any]) -> Iterator[Any]:
@@ -358,7 +358,7 @@ def keep_duplicates_together(
     page = save_audit(folder, audited, manifest, column)
     say(f'{audited}\nthe report, with thumbnails, is {shown(page)}')
     leaks = [leak._asdict() for leak in audited.leaks]
-    return audited.merge(manifest), dict(audit=dict(pairs=len(audited.pairs), leaks=leaks, report=str(page)))
+    return list(audited.links()), dict(audit=dict(pairs=len(audited.pairs), leaks=leaks, report=str(page)))
 
 # %% ../nbs/32_cli.ipynb #dab295e6
 @app.command()
@@ -404,7 +404,8 @@ def split(
     if table: manifest = manifest.join(table, on, partial)
     more: dict[str, Any] = {}
     if audited:
-        manifest, more = keep_duplicates_together(manifest, official or 'split', out.with_name(f'{out.stem}_audit'))
+        found, more = find_duplicates(manifest, official or 'split', out.with_name(f'{out.stem}_audit'))
+        if duplicates: manifest = manifest.link_duplicates(duplicates)
     chosen_seed = cfg.project.seed if seed is None else seed
     done, report = make_split(
         manifest,
@@ -412,7 +413,7 @@ def split(
         chosen_seed,
         official=official,
         as_split=parse_values(as_),
-        duplicates=duplicates,
+        duplicates=found if audited else duplicates,
         group_by=group,
     )
     with writing(out): out.parent.mkdir(parents=True, exist_ok=True)

@@ -288,8 +288,8 @@ def score_section(
     def counted(n: int, what: str) -> str: return f'{n} {what}' + 's' * (n != 1)
     return (f'<p>{counted(summary["n"], "image")} of {counted(summary["groups"], "group")}. '
             f'ISIC 2016/17 score {summary["isic_2017"]:.3f}, ISIC 2018 score {summary["isic_2018"]:.3f}. '
-            f'{counted(summary["failures"], "failure")} (Jaccard below {summary["threshold"]:g}), {summary["failure_rate"]:.1%} '
-            f'(interval {low:.1%} to {high:.1%}).{empty}</p>' + html_table(head, rows))
+            f'{counted(summary["failures"], "failure")} (Jaccard below {summary["threshold"]:g}), '
+            f'{summary["failure_rate"]:.1%} (interval {low:.1%} to {high:.1%}).{empty}</p>' + html_table(head, rows))
 
 # %% ../nbs/28_report.ipynb #5b7d20ea
 def case_section(

@@ -31,9 +31,26 @@ def run(*args, cwd, **env):
     )
 
 
+def test_an_audit_does_not_hide_that_no_patients_were_found(tmp_path):
+    for i in range(6):
+        for kind, seed in (("images", i), ("masks", i)):
+            (tmp_path / "data" / kind).mkdir(parents=True, exist_ok=True)
+            phantom = make_phantom(seed, 64)
+            picture = phantom.image if kind == "images" else phantom.mask
+            for name in [f"p{i}", "copy"] if i == 5 else [f"p{i}"]:
+                Image.fromarray(picture).save(tmp_path / "data" / kind / f"{name}.png")
+    done = run("split", "data", "--audit", "-o", "split.csv", cwd=tmp_path)
+    assert "near-duplicate pairs 1," in done.stderr + done.stdout and "no patient column found" in done.stdout
+    rows = [line.split(",") for line in (tmp_path / "split.csv").read_text().splitlines()]
+    at = {name: rows[0].index(name) for name in ("id", "group")}
+    group = {row[at["id"]]: row[at["group"]] for row in rows[1:]}
+    assert group["copy"] == group["p5"] and len(set(group.values())) == 6
+
+
 def test_the_module_is_the_command_line_too(tmp_path):
-    command = [sys.executable, "-W", "ignore", "-m", "lesion_seg.cli", "phantom", "photographs", "-n", "2", "--size", "32"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    module = [sys.executable, "-W", "ignore", "-m", "lesion_seg.cli"]
+    done = subprocess.run([*module, "phantom", "photographs", "-n", "2", "--size", "32"],
+                          cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("2 phantoms")
     assert len(list((tmp_path / "photographs/images").iterdir())) == 2
 
