@@ -42,15 +42,15 @@ if TYPE_CHECKING:
     from lesion_seg.records import RecordReader
 
 # %% auto #0
-__all__ = ['app', 'ConfigOpt', 'SetOpt', 'JsonOpt', 'BundleArg', 'TableArg', 'VersionOpt', 'ABOUT', 'ThresholdOpt',
-           'PrecisionOpt', 'TtaOpt', 'LargestOpt', 'FillOpt', 'ImagesArg', 'ModelOpt', 'ResultsOpt', 'SaveOpt',
-           'ReviewOpt', 'SegOpt', 'FractionalOpt', 'MillimetresOpt', 'FrameOpt', 'BatchOpt', 'MasksOpt', 'WorkersOpt',
-           'ShardOpt', 'RayOpt', 'say', 'answer', 'shown', 'progress_bar', 'complaint', 'main', 'show_version',
-           'keep_settings', 'settings', 'open_table', 'subset_of', 'not_shipped', 'parse_size', 'phantom', 'download',
-           'parse_values', 'parse_fractions', 'find_duplicates', 'split', 'records', 'log_epoch', 'starting_weights',
-           'has_packaged_encoder', 'train', 'calibrate', 'check_threshold', 'evaluate', 'export', 'benchmark',
-           'Photograph', 'find_photographs', 'predict_photographs', 'parse_kinds', 'dicom_header', 'Outputs', 'Results',
-           'segment_archive', 'segment', 'check_port', 'web_app', 'demo', 'installation', 'info']
+__all__ = ['app', 'usual_warning', 'ConfigOpt', 'SetOpt', 'JsonOpt', 'BundleArg', 'TableArg', 'VersionOpt', 'ABOUT',
+           'ThresholdOpt', 'PrecisionOpt', 'TtaOpt', 'LargestOpt', 'FillOpt', 'ImagesArg', 'ModelOpt', 'ResultsOpt',
+           'SaveOpt', 'ReviewOpt', 'SegOpt', 'FractionalOpt', 'MillimetresOpt', 'FrameOpt', 'BatchOpt', 'MasksOpt',
+           'WorkersOpt', 'ShardOpt', 'RayOpt', 'say', 'answer', 'shown', 'progress_bar', 'complaint', 'speak_warning',
+           'main', 'show_version', 'keep_settings', 'settings', 'open_table', 'subset_of', 'not_shipped', 'parse_size',
+           'phantom', 'download', 'parse_values', 'parse_fractions', 'find_duplicates', 'split', 'records', 'log_epoch',
+           'starting_weights', 'has_packaged_encoder', 'train', 'calibrate', 'check_threshold', 'evaluate', 'export',
+           'benchmark', 'Photograph', 'find_photographs', 'predict_photographs', 'parse_kinds', 'dicom_header',
+           'Outputs', 'Results', 'segment_archive', 'segment', 'check_port', 'web_app', 'demo', 'installation', 'info']
 
 # %% ../nbs/32_cli.ipynb #de899a6e
 app = typer.Typer(
@@ -125,6 +125,17 @@ def complaint(
     return as_options(str(e))
 
 # %% ../nbs/32_cli.ipynb #1697160e
+usual_warning = warnings.showwarning
+
+def speak_warning(
+    message: Warning | str, # what there is to say
+    category: type[Warning], # of the warning
+    *place: Any, # in the code, as `warnings.showwarning` takes it
+) -> None:
+    "A remark on a photograph is said as it is; any other comes with its place in the code."
+    if category.__name__ == 'PictureWarning': say(f'lesion_seg: {message}')
+    else: usual_warning(message, category, *place)
+
 def main(
     argv: Sequence[str] | None = None, # None: those of the process
 ) -> int: # exit code: 0, 2 for a user's mistake, 130 after Ctrl-C
@@ -132,6 +143,7 @@ def main(
     # torch telling fastai about its own future
     warnings.filterwarnings('ignore', category=FutureWarning, module='torch')
     warnings.filterwarnings('ignore', module='PIL') # remarks about metadata; what matters is an InputError
+    warnings.showwarning = speak_warning
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors='backslashreplace') # file names may not be UTF-8
     code = 0
@@ -1101,6 +1113,6 @@ def info(
 if __name__ == '__main__' and '__file__' in globals():
     sys.exit(main()) # `python -m lesion_seg.cli`, but not a notebook's cell
 
-# %% ../nbs/32_cli.ipynb #3a31ef98
+# %% ../nbs/32_cli.ipynb #72e58b35
 if __name__ == '__main__' and '__file__' in globals():
     sys.exit(main()) # `python -m lesion_seg.cli`, but not a notebook's cell

