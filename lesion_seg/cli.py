@@ -1023,7 +1023,7 @@ def web_app(
         show_default=False, help='Address to listen on, 0.0.0.0 for all; else app.host.')] = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535, show_default=False, help='Port; else app.port.')] = None,
     allow_host: Annotated[list[str] | None, typer.Option(show_default=False,
-        help='A further name that the server is known by, behind a proxy say. May be repeated; else app.hosts.')] = None,
+        help='A further name of the server, behind a proxy say. May be repeated; else app.hosts.')] = None,
     browser: Annotated[bool, typer.Option('--browser/--no-browser', help='Open the page in a browser.')] = True,
     config: ConfigOpt = None, set_: SetOpt = None,
 ) -> None:

@@ -544,7 +544,7 @@ def prepare_ahead(
 class LoadedBundle:
     "A bundle on a runtime, ready for prepared photographs; threads may share it."
     def __init__(self,
-        bundle: str | Path | Bundle | None = None, # a bundle, its folder or a run's; None or 'shipped': the package's own
+        bundle: str | Path | Bundle | None = None, # a bundle, its folder or a run's; None: the package's own
         threads: int | None = None, # of the network; None: all cores. With torch this holds for the whole process
         runtime: str | None = None, # 'onnxruntime' or 'torch'; None: the first where the bundle was exported
         precision: str = 'float32', # or 'int8', for a bundle that was quantized: faster, the border may move a little
