@@ -374,7 +374,8 @@ class SessionMaps(SessionAnswers):
 MIME = {'.png': 'image/png', '.jpg': 'image/jpeg', '.json': 'application/json', '.geojson': 'application/geo+json',
         '.dcm': 'application/dicom'}
 
-COLUMNS = ('file', 'results', 'width', 'height', 'threshold', 'area_fraction', 'area_px', 'area_mm2', 'major_diameter_px',
+COLUMNS = ('file', 'results', 'width', 'height', 'threshold', 'area_fraction', 'area_px', 'area_mm2',
+           'major_diameter_px',
            'major_diameter_mm', 'mean_probability',
            'doubt', 'needs_review', 'dice', 'jaccard', 'problem')
 
