@@ -143,7 +143,7 @@ def main(
     # torch telling fastai about its own future
     warnings.filterwarnings('ignore', category=FutureWarning, module='torch')
     warnings.filterwarnings('ignore', module='PIL') # remarks about metadata; what matters is an InputError
-    warnings.showwarning = speak_warning
+    warnings.showwarning = speak_warning  # type: ignore[assignment]
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors='backslashreplace') # file names may not be UTF-8
     code = 0
