@@ -429,7 +429,7 @@ class Record(NamedTuple):
 class StoredPair(LesionPair):
     "A pair whose image and mask are read from records when they are asked for."
     def __init__(self,
-        reader: _Reader, # the records
+        reader: Any, # the records: a `RecordReader`
         i: int, # number of the record
     ):
         row = reader.rows[i]
