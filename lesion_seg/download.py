@@ -27,7 +27,7 @@ from .core import InputError, atomic_path, printable, unwritten
 from .manifest import Problem
 
 # %% auto #0
-__all__ = ['Report', 'shown_address', 'check_address', 'Patience', 'retry_after', 'Transient', 'NotThere', 'Stopped',
+__all__ = ['T', 'Report', 'shown_address', 'check_address', 'Patience', 'retry_after', 'Transient', 'NotThere', 'Stopped',
            'as_transient', 'Network', 'Item', 'content_length', 'Part', 'verify', 'Download', 'Checksums',
            'check_inside', 'check_room', 'not_fetched', 'download_files', 'show_bar']
 
@@ -321,15 +321,15 @@ class _Questions(_Watched):
         raise InputError(shown_address(url), f'cannot be fetched (answer {code})', 'check the address and your rights')
 
 # %% ../nbs/03a_download.ipynb #36623144
-_T = TypeVar('_T')
+T = TypeVar('T')
 
 class Network(_Questions):
     "The connections of one run: `with Network(Patience()) as network: ...`."
     def patiently(self,
         name: str, # what the attempt is about, for the sentence
-        attempt: Callable[[], _T], # raises `Transient` when it should be repeated
+        attempt: Callable[[], T], # raises `Transient` when it should be repeated
         gained: Callable[[], bool] = lambda: False, # did the last attempt bring something? then counting begins anew
-    ) -> _T: # of the attempt
+    ) -> T: # of the attempt
         "Repeat an attempt until it succeeds, or has failed too often since something was gained."
         failures = 0
         while True:

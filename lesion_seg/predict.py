@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 # %% auto #0
-__all__ = ['KINDS', 'ALL_KINDS', 'RUNTIMES', 'REVIEW_SCORE', 'StoredMap', 'map_fault', 'ProbabilityMap', 'MeasuredMap',
+__all__ = ['T', 'KINDS', 'ALL_KINDS', 'RUNTIMES', 'REVIEW_SCORE', 'StoredMap', 'map_fault', 'ProbabilityMap', 'MeasuredMap',
            'draw_lesion', 'DrawnMap', 'OutlinedMap', 'FileKind', 'json_bytes', 'Segmentation', 'Backend', 'OnnxBackend',
            'TorchBackend', 'make_backend', 'turn', 'turn_back', 'd4_maps', 'review_scores', 'ModelInput', 'spacing_of',
            'prepare_input', 'prepare_ahead', 'LoadedBundle', 'Segmenter']
@@ -38,7 +38,7 @@ from .mc_dropout import Uncertainty, lesion_scores, mc_samples
 from .onnx import OnnxSampler, open_session, run_session
 
 # %% ../nbs/25_predict.ipynb #8cda61e2
-_T = TypeVar('_T', bound='StoredMap')
+T = TypeVar('T', bound='StoredMap')
 
 @dataclass(frozen=True, eq=False, repr=False)
 class StoredMap:
@@ -65,9 +65,9 @@ class StoredMap:
             raise InputError(f'spacing {mm}', 'is not two numbers of millimetres',
                              'give those of a pixel as (row, column), such as (0.02, 0.02)')
 
-    def with_threshold(self: _T,
+    def with_threshold(self: T,
         threshold: float, # lesion from this probability on, (0, 1)
-    ) -> _T: # shares the photograph and the probability
+    ) -> T: # shares the photograph and the probability
         "The same prediction at another threshold; the network is not run again."
         new = replace(self, threshold=threshold)
         kept = {k: v for k, v in self.__dict__.items() if k in ('probability', 'image')}

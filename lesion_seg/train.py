@@ -185,7 +185,7 @@ def run_settings(
     return settings
 
 # %% ../nbs/15_train.ipynb #c0ffee05
-def distributed_callback() -> DistributedTraining | None: # None for one process alone
+def distributed_callback() -> Callback | None: # None for one process alone
     "The callback for the processes that `accelerate launch` or `torchrun` started."
     if num_distrib() < 2: return None
     from lesion_seg.distributed import DistributedTraining
