@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 import torch
 from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision
@@ -31,9 +31,6 @@ from .loss import make_loss
 from .manifest import LesionPair, Manifest
 from .records import RecordReader, StoredPair
 from .unet import OwnNetwork, build_model, param_groups
-
-if TYPE_CHECKING:
-    from lesion_seg.distributed import DistributedTraining
 
 # %% auto #0
 __all__ = ['lesion_learner', 'differences', 'data_digests', 'check_data', 'best_row', 'open_run', 'headline', 'announce',
