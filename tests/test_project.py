@@ -83,7 +83,7 @@ def test_light_modules_stay_light(module):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_notebook_is_whole(path):
     cells = json.loads(path.read_text())["cells"]
-    assert path.stat().st_size <= 600 * 1024
+    assert path.stat().st_size <= 500 * 1024
     assert not [o for c in cells for o in c.get("outputs", []) if o["output_type"] == "error"]
     title = "".join(cells[0]["source"])
     assert re.fullmatch(r"# .+(\n\n(> .+\n?)+)?", title), "it begins with a title and a line about it; nbdev drops what else stands in this cell"
