@@ -781,7 +781,7 @@ def dicom_header(
 
 # %% ../nbs/32_cli.ipynb #d0d85629
 class Outputs:
-    "Which files one call of `segment` writes."
+    "Which files one call of `segment` writes; `Results` fills its rows."
     def __init__(self,
         files: Sequence[Path], # the photographs
         folder: Path, # for the results
@@ -791,11 +791,15 @@ class Outputs:
     ):
         self.files, self.folder, self.kinds, self.seg, self.fractional = files, folder, kinds, seg, fractional
         self.stems = unique_stems(files, [*(KINDS[k].ending for k in kinds), '_seg.dcm'])
-        targets = {(folder/f'{stem}{KINDS[k][0]}').resolve() for stem in self.stems for k in kinds}
+        targets = {(folder/f'{stem}{KINDS[k].ending}').resolve() for stem in self.stems for k in kinds}
         clash = [f for f in files if f.resolve() in targets]
         if clash:
             raise InputError(shown(clash[0]), 'would be overwritten by a result', 'choose another folder with --out')
         if seg: self.check_seg(seg)
+        self.rows: list[dict[str, Any]] = []
+        self.broken: list[str] = []
+        self.table: list[dict[str, Any]] = []
+        self.coco: dict[str, list] = dict(images=[], categories=[dict(id=1, name='lesion')], annotations=[])
 
     def check_seg(self,
         seg: Path, # where the DICOM Segmentation goes
@@ -812,19 +816,6 @@ class Outputs:
 # %% ../nbs/32_cli.ipynb #5e70b1d9
 class Results(Outputs):
     "What one call of `segment` has found so far."
-    def __init__(self,
-        files: Sequence[Path], # the photographs
-        folder: Path, # for the results
-        kinds: Sequence[str], # what to write for each, see `KINDS`
-        seg: Path | None = None, # a DICOM Segmentation, for one DICOM photograph
-        fractional: bool = False, # with probabilities in it
-    ):
-        super().__init__(files, folder, kinds, seg, fractional)
-        self.rows: list[dict[str, Any]] = []
-        self.broken: list[str] = []
-        self.table: list[dict[str, Any]] = []
-        self.coco: dict[str, list] = dict(images=[], categories=[dict(id=1, name='lesion')], annotations=[])
-
     def add(self,
         result: Segmentation | InputError, # what became of the next photograph
     ) -> None:

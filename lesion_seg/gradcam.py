@@ -5,7 +5,6 @@
 # %% ../nbs/21_gradcam.ipynb #d6710cee
 from __future__ import annotations
 import difflib
-import io
 import math
 import operator
 import threading
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 from .bundle import Bundle
 from .core import InputError, Source
 from .data import draw_contour, read_image, read_mask, resize_image, resize_mask
-from .mc_dropout import evaluating
+from .mc_dropout import evaluating, figure_png
 from .unet import LesionUNet, UNet
 
 if TYPE_CHECKING:
@@ -256,9 +255,7 @@ class GradCAM:
         return fig
 
     def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        self.plot().savefig(buffer, format='png', dpi=70)
-        return buffer.getvalue()
+        return figure_png(self.plot())
 
     def __repr__(self) -> str:
         what = 'nothing to explain' if self.empty else f'{self.pixels.sum()} pixels, mean logit {self.score:.2f}'

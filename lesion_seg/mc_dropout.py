@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 # %% auto #0
-__all__ = ['entropy', 'Uncertainty', 'channel_masks', 'DropoutMasks', 'plain_decoder', 'quarter_weights', 'doubled_conv',
-           'FoldedBlock', 'lean_decoder_of', 'evaluating', 'dropout_rate', 'samples_at_once', 'decoder_widths',
-           'mc_samples', 'mc_predict', 'lowered_mean', 'confidence_mask', 'pairwise_dice', 'lesion_scores']
+__all__ = ['entropy', 'figure_png', 'Uncertainty', 'channel_masks', 'DropoutMasks', 'plain_decoder', 'quarter_weights',
+           'doubled_conv', 'FoldedBlock', 'lean_decoder_of', 'evaluating', 'dropout_rate', 'samples_at_once',
+           'decoder_widths', 'mc_samples', 'mc_predict', 'lowered_mean', 'confidence_mask', 'pairwise_dice',
+           'lesion_scores']
 
 # %% ../nbs/20_mc_dropout.ipynb #f64138e1
 def entropy(
@@ -86,6 +87,14 @@ class _Resizable(_Maps):
                        samples=None, size=(height, width))
 
 # %% ../nbs/20_mc_dropout.ipynb #1035e20b
+def figure_png(
+    figure: Figure, # of matplotlib
+) -> bytes: # a PNG file, 70 dots an inch
+    "A figure as a notebook shows it."
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format='png', dpi=70)
+    return buffer.getvalue()
+
 class Uncertainty(_Resizable):
     "What `n` samples say about one image; maps are float32 (H, W)."
     def plot(self,
@@ -107,9 +116,7 @@ class Uncertainty(_Resizable):
         return fig
 
     def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        self.plot().savefig(buffer, format='png', dpi=70)
-        return buffer.getvalue()
+        return figure_png(self.plot())
 
 # %% ../nbs/20_mc_dropout.ipynb #7782ffeb
 def channel_masks(
