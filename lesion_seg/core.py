@@ -75,7 +75,7 @@ def safe_markdown(
 ) -> str: # one line of Markdown that shows exactly this text, also in the cell of a table
     "A text that is safe inside Markdown."
     plain = ' '.join(printable(str(text), most).split('\n'))
-    return re.sub(r'[!-+\-:-@\[-`{-~]', lambda m: f'&#{ord(m[0])};', plain)
+    return re.sub(r'[!-+\-:-@\[-`{-~]|(?<=www)\.', lambda m: f'&#{ord(m[0])};', plain, flags=re.I)
 
 # %% ../nbs/00_core.ipynb #7886faee
 def refuses(
