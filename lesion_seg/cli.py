@@ -43,14 +43,16 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['app', 'usual_warning', 'ConfigOpt', 'SetOpt', 'JsonOpt', 'BundleArg', 'TableArg', 'VersionOpt', 'ABOUT',
-           'ThresholdOpt', 'PrecisionOpt', 'TtaOpt', 'LargestOpt', 'FillOpt', 'ImagesArg', 'ModelOpt', 'ResultsOpt',
-           'SaveOpt', 'ReviewOpt', 'SegOpt', 'FractionalOpt', 'MillimetresOpt', 'FrameOpt', 'BatchOpt', 'MasksOpt',
-           'WorkersOpt', 'ShardOpt', 'RayOpt', 'say', 'answer', 'shown', 'progress_bar', 'complaint', 'speak_warning',
-           'main', 'show_version', 'keep_settings', 'settings', 'open_table', 'subset_of', 'not_shipped', 'parse_size',
-           'phantom', 'download', 'parse_values', 'parse_fractions', 'find_duplicates', 'split', 'records', 'log_epoch',
-           'starting_weights', 'has_packaged_encoder', 'train', 'calibrate', 'check_threshold', 'evaluate', 'export',
-           'benchmark', 'Photograph', 'find_photographs', 'predict_photographs', 'parse_kinds', 'dicom_header',
-           'Outputs', 'Results', 'segment_archive', 'segment', 'check_port', 'web_app', 'demo', 'installation', 'info']
+           'ThresholdOpt', 'PrecisionOpt', 'TtaOpt', 'LargestOpt', 'FillOpt', 'FolderOpt', 'ScoredArg', 'MissingOpt',
+           'ResizeOpt', 'ImagesArg', 'ModelOpt', 'ResultsOpt', 'SaveOpt', 'ReviewOpt', 'SegOpt', 'FractionalOpt',
+           'MillimetresOpt', 'FrameOpt', 'BatchOpt', 'MasksOpt', 'WorkersOpt', 'ShardOpt', 'RayOpt', 'say', 'answer',
+           'shown', 'progress_bar', 'complaint', 'speak_warning', 'main', 'show_version', 'keep_settings', 'settings',
+           'open_table', 'subset_of', 'not_shipped', 'parse_size', 'phantom', 'download', 'parse_values',
+           'parse_fractions', 'find_duplicates', 'split', 'records', 'log_epoch', 'starting_weights',
+           'has_packaged_encoder', 'train', 'calibrate', 'check_threshold', 'check_without_model', 'evaluate_masks',
+           'evaluate', 'export', 'benchmark', 'Photograph', 'find_photographs', 'predict_photographs', 'parse_kinds',
+           'dicom_header', 'Outputs', 'Results', 'segment_archive', 'segment', 'check_port', 'web_app', 'demo',
+           'installation', 'info']
 
 # %% ../nbs/32_cli.ipynb #de899a6e
 app = typer.Typer(
@@ -586,11 +588,48 @@ FillOpt = Annotated[
     bool | None, typer.Option('--fill-holes/--keep-holes', show_default=False, help='Fill the holes of the mask.')
 ]
 
+# %% ../nbs/32_cli.ipynb #3f26c16e
+FolderOpt = Annotated[Path | None, typer.Option('--masks', show_default=False,
+    help='Score the masks in this folder, named after the photographs; then the table takes the place of the model.')]
+ScoredArg = Annotated[str, typer.Argument(show_default=False, metavar='BUNDLE',
+    help="The folder that `lesion_seg train` wrote, a bundle, or 'shipped'; with --masks the table.")]
+MissingOpt = Annotated[str, typer.Option('--missing',
+    help="For --masks: a photograph without a mask counts as an 'empty' one, or 'skip' it.")]
+ResizeOpt = Annotated[bool, typer.Option('--resize', help='For --masks: scale masks of another size.')]
+
+def check_without_model(
+    **given: Any, # options of a prediction, as they were typed
+) -> None: # raises `InputError`
+    "Refuse options of a prediction where nothing is predicted."
+    if used := [name for name, value in given.items() if value is not None]:
+        option = f'--{used[0].replace("_", "-")}'
+        raise InputError(option, 'has no effect on masks that are there already', 'leave it out with --masks')
+
+def evaluate_masks(
+    folder: Path, # of masks
+    name: Path, # of the table
+    part: str, # its split
+    out: Path, # folder for the results
+    distances: bool, # boundary metrics as well
+    missing: str, # see `MaskFolder`
+    resize: bool, # see `MaskFolder`
+    level: float, # of the intervals
+) -> dict[str, Any]: # the summary
+    "`evaluate --masks`: score a folder, and write the report."
+    from lesion_seg.masks import MaskFolder, score_masks
+    from lesion_seg.report import save_evaluation
+    chosen = subset_of(open_table(name), part, name)
+    masks = MaskFolder(folder, chosen, missing, resize)
+    with progress_bar('scoring', len(chosen)) as step:
+        scores = score_masks(chosen, masks, distances, report=step, say=say)
+    title = f'{shown(folder)} on {part}'
+    return dict(save_evaluation(out, masks, chosen, scores, level=level, title=title), remarks=masks.remarks())
+
 # %% ../nbs/32_cli.ipynb #be19f1de
 @app.command()
 def evaluate(
     ctx: typer.Context,
-    bundle: BundleArg,
+    bundle: ScoredArg,
     manifest: TableArg = None,
     part: Annotated[str, typer.Option('--split', help='Which split: train, valid, test or all.')] = 'test',
     out: Annotated[Path | None, typer.Option('-o', '--out', show_default=False,
@@ -599,26 +638,33 @@ def evaluate(
     largest: LargestOpt = None, fill_holes: FillOpt = None,
     distances: Annotated[bool | None, typer.Option(
         '--distances/--no-distances', show_default=False, help='Boundary metrics as well.')] = None,
+    masks: FolderOpt = None, missing: MissingOpt = 'empty', resize: ResizeOpt = False,
     config: ConfigOpt = None, set_: SetOpt = None, as_json: JsonOpt = False,
 ) -> None:
-    "Score a bundle on images with masks: mean, intervals, failures, pictures of the worst cases."
+    "Score a bundle, or anybody's masks, on images with masks: mean, intervals, failures, the worst cases."
     from lesion_seg.bundle import Bundle
     from lesion_seg.evaluate import text_report
     from lesion_seg.report import evaluate_manifest, save_evaluation
     cfg = settings(ctx, config, set_)
-    name = manifest or cfg.paths.manifest
-    chosen = subset_of(open_table(name), part, name)
-    model = Bundle.open(bundle)
-    options = cfg.prediction.arguments(threshold=threshold, tta=tta, largest=largest, fill_holes=fill_holes)
-    options['precision'] = precision or cfg.prediction.precision
     with_distances = cfg.evaluation.distances if distances is None else distances
-    with progress_bar('predicting', len(chosen)) as step:
-        scores = evaluate_manifest(model, chosen, with_distances, report=step, **options)
     folder = out or Path(cfg.paths.output_dir)/'evaluation'
-    title = f'{shown(bundle)} on {part}'
-    summary = save_evaluation(
-        folder, model, chosen, scores, level=cfg.evaluation.confidence_interval, title=title, **options
-    )
+    level = cfg.evaluation.confidence_interval
+    if masks is not None:
+        if manifest: raise InputError('--masks', 'takes the place of the model', 'give the table only, and the folder')
+        check_without_model(precision=precision, threshold=threshold, tta=tta, largest=largest, fill_holes=fill_holes)
+        summary = evaluate_masks(masks, Path(bundle), part, folder, with_distances, missing, resize, level)
+    else:
+        if resize or missing != 'empty':
+            raise InputError('--resize' if resize else '--missing', 'is for --masks only', 'leave it out')
+        name = manifest or cfg.paths.manifest
+        chosen = subset_of(open_table(name), part, name)
+        model = Bundle.open(bundle)
+        options = cfg.prediction.arguments(threshold=threshold, tta=tta, largest=largest, fill_holes=fill_holes)
+        options['precision'] = precision or cfg.prediction.precision
+        with progress_bar('predicting', len(chosen)) as step:
+            scores = evaluate_manifest(model, chosen, with_distances, report=step, **options)
+        title = f'{shown(bundle)} on {part}'
+        summary = save_evaluation(folder, model, chosen, scores, level=level, title=title, **options)
     page = folder/'report.html'
     answer(dict(summary, report=str(page)), as_json, f'{text_report(summary)}\nthe report is {shown(page)}')
 

@@ -715,3 +715,36 @@ def test_a_remark_on_a_photograph_is_a_sentence_and_not_a_place_in_the_code(tmp_
     assert main(['segment', str(tmp_path / 'deep.png'), '-o', str(tmp_path / 'out')]) == 0
     remarks = [line for line in capsys.readouterr().err.splitlines() if 'deep.png' in line and '12 bits' in line]
     assert remarks and all('.py' not in line and 'Warning' not in line for line in remarks)
+
+
+# ------------------------------------------------------------------------------------------------ masks of somebody else
+def test_a_strangers_masks_in_one_command(trained, tmp_path, capfd):
+    "The masks that `segment` writes are scored as the model itself is, and the page says where they come from."
+    table = trained / "data" / "split.csv"
+    assert here(capfd, "segment", table, "-b", trained / "run", "-o", tmp_path / "m", "--save", "mask,overlay")[0] == 0
+    code, out, err = here(capfd, "evaluate", table, "--masks", tmp_path / "m", "-o", tmp_path / "a", "--split", "all", "--json")
+    assert code == 0, err
+    theirs = json.loads(out)
+    code, out, _ = here(capfd, "evaluate", trained / "run", table, "-o", tmp_path / "b", "--split", "all", "--json")
+    ours = json.loads(out)
+    assert theirs["metrics"] == ours["metrics"] and theirs["n"] == 12
+    assert (tmp_path / "a" / "scores.csv").read_text() == (tmp_path / "b" / "scores.csv").read_text()
+    page = (tmp_path / "a" / "report.html").read_text()
+    assert f"12 files in {tmp_path / 'm'}" in page and "passed over" in page and page.count("data:image/jpeg") == 2
+    (tmp_path / "m" / sorted(p.name for p in (tmp_path / "m").glob("*_mask.png"))[0]).unlink()
+    code, out, err = here(capfd, "evaluate", table, "--masks", tmp_path / "m", "-o", tmp_path / "a", "--split", "all", "--json")
+    assert "without a mask in the folder, counted as empty (1): " in err and json.loads(out)["n"] == 12
+    code, out, _ = here(capfd, "evaluate", table, "--masks", tmp_path / "m", "-o", tmp_path / "a", "--split", "all", "--missing", "skip", "--json")
+    assert json.loads(out)["n"] == 11
+
+
+@pytest.mark.parametrize("args, words", [
+    (("shipped", "t.csv", "--masks", "m"), "--masks: takes the place of the model"),
+    (("t.csv", "--masks", "m", "--threshold", "0.4"), "--threshold: has no effect on masks"),
+    (("t.csv", "--masks", "m", "--no-tta"), "--tta: has no effect on masks"),
+    (("shipped", "t.csv", "--resize"), "--resize: is for --masks only"),
+    (("shipped", "t.csv", "--missing", "skip"), "--missing: is for --masks only"),
+])
+def test_options_without_effect_on_masks(args, words, capfd):
+    code, _, err = here(capfd, "evaluate", *args)
+    assert code == 2 and words in err
