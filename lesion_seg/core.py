@@ -26,11 +26,11 @@ from PIL import Image, features
 
 # %% auto #0
 __all__ = ['SETTINGS', 'DISK_ERRORS', 'Source', 'DICOM', 'FORMATS', 'HEAD', 'MASK_NAME', 'CERTAIN_NAME', 'DICOM_SEGMENTATION',
-           'printable', 'InputError', 'safe_html', 'safe_markdown', 'counted', 'refuses', 'as_options', 'unwritten',
-           'writing', 'atomic_path', 'sha256', 'cores', 'source_name', 'Frame', 'open_file', 'open_source',
-           'FileFormat', 'Reader', 'sniff', 'register_format', 'suffixes', 'is_readable', 'photograph_stem',
-           'is_photograph', 'Listing', 'list_photographs', 'safe_stem', 'unique_stems', 'read_rows', 'safe_cell',
-           'encode_png', 'encode_jpeg']
+           'FORMULA', 'NUMBER', 'printable', 'InputError', 'safe_html', 'safe_markdown', 'counted', 'refuses',
+           'as_options', 'unwritten', 'writing', 'atomic_path', 'sha256', 'cores', 'source_name', 'Frame', 'open_file',
+           'open_source', 'FileFormat', 'Reader', 'sniff', 'register_format', 'suffixes', 'is_readable',
+           'photograph_stem', 'is_photograph', 'Listing', 'list_photographs', 'safe_stem', 'unique_stems',
+           'guarded_cell', 'plain_cell', 'read_rows', 'safe_cell', 'encode_png', 'encode_jpeg']
 
 # %% ../nbs/00_core.ipynb #cdeb5797
 def printable(
@@ -412,6 +412,22 @@ def unique_stems(
     return out
 
 # %% ../nbs/00_core.ipynb #6e3f269d
+FORMULA = re.compile(r"[\s']*[=+\-@＝＋－＠]") # how a cell begins that a spreadsheet runs; wide signs count in Asia
+NUMBER = re.compile(r'[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?')
+
+def guarded_cell(
+    value: Any, # what a table holds
+) -> Any: # the same, with an apostrophe before a text that a spreadsheet would run
+    "A cell that is no formula; `plain_cell` gives it back exactly."
+    is_formula = isinstance(value, str) and FORMULA.match(value) and not NUMBER.fullmatch(value)
+    return f"'{value}" if is_formula else value
+
+def plain_cell(
+    text: str, # a cell of a CSV file
+) -> str: # without the apostrophe of `guarded_cell`
+    "What a cell stood for."
+    return text[1:] if text[:1] == "'" and FORMULA.match(text) else text
+
 csv.field_size_limit(1 << 24) # a cell may hold an outline of 16 MB; Python's own limit is 128 kB
 
 def read_rows(
@@ -428,12 +444,12 @@ def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:
             if not head.strip(): raise InputError(path, 'is empty', 'it needs a line of column names')
             f.seek(0)
             rows = csv.reader(f, delimiter=max(',;\t', key=head.count))
-            names = [n.strip() for n in next(rows)]
+            names = [plain_cell(n.strip()) for n in next(rows)]
             for r in rows:
                 if r and len(r) != len(names):
                     problem = f'has {len(r)} fields in line {rows.line_num} and {len(names)} column names'
                     raise InputError(path, problem, 'repair that line')
-                if r: yield dict(zip(names, (v.strip() for v in r), strict=True))
+                if r: yield dict(zip(names, (plain_cell(v.strip()) for v in r), strict=True))
         except UnicodeDecodeError: raise InputError(path, 'is not UTF-8 text', 'save it as "CSV UTF-8"') from None
         except csv.Error as e: raise InputError(path, f'is not a table ({e})', 'save it as CSV again') from e
 
@@ -461,16 +477,13 @@ def _refuse_pictures(path: Path, column: Any) -> None:
     raise InputError(path, problem, 'write each picture to a file, and list the names of the files')
 
 # %% ../nbs/00_core.ipynb #ddb34b69
-_FORMULA = tuple('=+-@＝＋－＠') # the wide ones count in Asian spreadsheets
-
 def safe_cell(
     value: Any, # what a table should hold
 ) -> Any: # the same, but for a text that a spreadsheet would run or a terminal would obey
     "A cell that no spreadsheet takes for a formula."
     if not isinstance(value, str): return value
     text = printable(re.sub(r'\s', ' ', value), most=len(value) + 1)
-    is_number = re.fullmatch(r'[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?', text)
-    return f"'{text}" if text[:1] in _FORMULA and not is_number else text
+    return text if text[:1] == "'" else guarded_cell(text)
 
 # %% ../nbs/00_core.ipynb #5e0f6892
 def _chunk(kind: bytes, data: bytes) -> bytes:
