@@ -78,9 +78,9 @@ class DropZone(DropTraits):
     ) -> None:
         "Act on a message; a file that cannot be taken is left out, with the reason."
         message = content if isinstance(content, dict) else {}
-        number = message.get('id') if isinstance(message.get('id'), str) else ''
+        number = str(message.get('id', ''))[:64]
         name = self.arriving[number].name if number in self.arriving else plain_path(message.get('name'))
-        try: self.act(number[:64], message, buffers)
+        try: self.act(number, message, buffers)
         except InputError as e: self.refuse(number, name, str(e))
         except Exception as e:
             log.error('%s while %s was taken', type(e).__name__, message.get('kind'), exc_info=e)
