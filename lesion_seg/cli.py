@@ -23,6 +23,7 @@ from .config import Config, config_yaml, load_config, setup_logging
 from lesion_seg.core import (
     DICOM,
     HEAD,
+    Frame,
     InputError,
     as_options,
     atomic_path,
@@ -44,16 +45,17 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['app', 'usual_warning', 'ConfigOpt', 'SetOpt', 'JsonOpt', 'BundleArg', 'TableArg', 'VersionOpt', 'ABOUT',
-           'ThresholdOpt', 'PrecisionOpt', 'TtaOpt', 'LargestOpt', 'FillOpt', 'ImagesArg', 'ModelOpt', 'ResultsOpt',
-           'SaveOpt', 'ReviewOpt', 'SegOpt', 'FractionalOpt', 'MillimetresOpt', 'FrameOpt', 'BatchOpt', 'MasksOpt',
-           'WorkersOpt', 'ShardOpt', 'RayOpt', 'labels_app', 'say', 'answer', 'shown', 'progress_bar', 'complaint',
-           'speak_warning', 'main', 'show_version', 'keep_settings', 'settings', 'open_table', 'subset_of',
-           'not_shipped', 'parse_size', 'phantom', 'download', 'parse_values', 'parse_fractions', 'find_duplicates',
-           'split', 'records', 'log_epoch', 'starting_weights', 'has_packaged_encoder', 'train', 'calibrate',
-           'check_threshold', 'evaluate', 'export', 'benchmark', 'Photograph', 'find_photographs',
-           'predict_photographs', 'parse_kinds', 'dicom_header', 'Outputs', 'Results', 'explain_photographs',
-           'segment_archive', 'add_reasons', 'segment', 'parse_target', 'explain', 'reason_line', 'export_drafts',
-           'import_corrections', 'check_port', 'web_app', 'demo', 'installation', 'info']
+           'ThresholdOpt', 'PrecisionOpt', 'TtaOpt', 'LargestOpt', 'FillOpt', 'FolderOpt', 'ScoredArg', 'MissingOpt',
+           'ResizeOpt', 'ImagesArg', 'ModelOpt', 'ResultsOpt', 'SaveOpt', 'ReviewOpt', 'SegOpt', 'FractionalOpt',
+           'MillimetresOpt', 'FrameOpt', 'BatchOpt', 'MasksOpt', 'WorkersOpt', 'ShardOpt', 'RayOpt', 'labels_app',
+           'say', 'answer', 'shown', 'progress_bar', 'complaint', 'speak_warning', 'main', 'show_version',
+           'keep_settings', 'settings', 'open_table', 'subset_of', 'not_shipped', 'parse_size', 'phantom', 'download',
+           'parse_values', 'parse_fractions', 'find_duplicates', 'split', 'records', 'log_epoch', 'starting_weights',
+           'has_packaged_encoder', 'train', 'calibrate', 'check_threshold', 'check_without_model', 'evaluate_masks',
+           'evaluate', 'export', 'benchmark', 'Photograph', 'find_photographs', 'predict_photographs', 'parse_kinds',
+           'dicom_header', 'Outputs', 'Results', 'explain_photographs', 'segment_archive', 'add_reasons', 'segment',
+           'parse_target', 'explain', 'reason_line', 'export_drafts', 'import_corrections', 'check_port', 'web_app',
+           'demo', 'installation', 'info']
 
 # %% ../nbs/32_cli.ipynb #de899a6e
 app = typer.Typer(
@@ -589,11 +591,48 @@ FillOpt = Annotated[
     bool | None, typer.Option('--fill-holes/--keep-holes', show_default=False, help='Fill the holes of the mask.')
 ]
 
+# %% ../nbs/32_cli.ipynb #3f26c16e
+FolderOpt = Annotated[Path | None, typer.Option('--masks', show_default=False,
+    help='Score the masks in this folder, named after the photographs; then the table takes the place of the model.')]
+ScoredArg = Annotated[str, typer.Argument(show_default=False, metavar='BUNDLE',
+    help="The folder that `lesion_seg train` wrote, a bundle, or 'shipped'; with --masks the table.")]
+MissingOpt = Annotated[str, typer.Option('--missing',
+    help="For --masks: a photograph without a mask counts as an 'empty' one, or 'skip' it.")]
+ResizeOpt = Annotated[bool, typer.Option('--resize', help='For --masks: scale masks of another size.')]
+
+def check_without_model(
+    **given: Any, # options of a prediction, as they were typed
+) -> None: # raises `InputError`
+    "Refuse options of a prediction where nothing is predicted."
+    if used := [name for name, value in given.items() if value is not None]:
+        option = f'--{used[0].replace("_", "-")}'
+        raise InputError(option, 'has no effect on masks that are there already', 'leave it out with --masks')
+
+def evaluate_masks(
+    folder: Path, # of masks
+    name: Path, # of the table
+    part: str, # its split
+    out: Path, # folder for the results
+    distances: bool, # boundary metrics as well
+    missing: str, # see `MaskFolder`
+    resize: bool, # see `MaskFolder`
+    level: float, # of the intervals
+) -> dict[str, Any]: # the summary
+    "`evaluate --masks`: score a folder, and write the report."
+    from lesion_seg.masks import MaskFolder, score_masks
+    from lesion_seg.report import save_evaluation
+    chosen = subset_of(open_table(name), part, name)
+    masks = MaskFolder(folder, chosen, missing, resize)
+    with progress_bar('scoring', len(chosen)) as step:
+        scores = score_masks(chosen, masks, distances, report=step, say=say)
+    title = f'{shown(folder)} on {part}'
+    return dict(save_evaluation(out, masks, chosen, scores, level=level, title=title), remarks=masks.remarks())
+
 # %% ../nbs/32_cli.ipynb #be19f1de
 @app.command()
 def evaluate(
     ctx: typer.Context,
-    bundle: BundleArg,
+    bundle: ScoredArg,
     manifest: TableArg = None,
     part: Annotated[str, typer.Option('--split', help='Which split: train, valid, test or all.')] = 'test',
     out: Annotated[Path | None, typer.Option('-o', '--out', show_default=False,
@@ -602,26 +641,33 @@ def evaluate(
     largest: LargestOpt = None, fill_holes: FillOpt = None,
     distances: Annotated[bool | None, typer.Option(
         '--distances/--no-distances', show_default=False, help='Boundary metrics as well.')] = None,
+    masks: FolderOpt = None, missing: MissingOpt = 'empty', resize: ResizeOpt = False,
     config: ConfigOpt = None, set_: SetOpt = None, as_json: JsonOpt = False,
 ) -> None:
-    "Score a bundle on images with masks: mean, intervals, failures, pictures of the worst cases."
+    "Score a bundle, or anybody's masks, on images with masks: mean, intervals, failures, the worst cases."
     from lesion_seg.bundle import Bundle
     from lesion_seg.evaluate import text_report
     from lesion_seg.report import evaluate_manifest, save_evaluation
     cfg = settings(ctx, config, set_)
-    name = manifest or cfg.paths.manifest
-    chosen = subset_of(open_table(name), part, name)
-    model = Bundle.open(bundle)
-    options = cfg.prediction.arguments(threshold=threshold, tta=tta, largest=largest, fill_holes=fill_holes)
-    options['precision'] = precision or cfg.prediction.precision
     with_distances = cfg.evaluation.distances if distances is None else distances
-    with progress_bar('predicting', len(chosen)) as step:
-        scores = evaluate_manifest(model, chosen, with_distances, report=step, **options)
     folder = out or Path(cfg.paths.output_dir)/'evaluation'
-    title = f'{shown(bundle)} on {part}'
-    summary = save_evaluation(
-        folder, model, chosen, scores, level=cfg.evaluation.confidence_interval, title=title, **options
-    )
+    level = cfg.evaluation.confidence_interval
+    if masks is not None:
+        if manifest: raise InputError('--masks', 'takes the place of the model', 'give the table only, and the folder')
+        check_without_model(precision=precision, threshold=threshold, tta=tta, largest=largest, fill_holes=fill_holes)
+        summary = evaluate_masks(masks, Path(bundle), part, folder, with_distances, missing, resize, level)
+    else:
+        if resize or missing != 'empty':
+            raise InputError('--resize' if resize else '--missing', 'is for --masks only', 'leave it out')
+        name = manifest or cfg.paths.manifest
+        chosen = subset_of(open_table(name), part, name)
+        model = Bundle.open(bundle)
+        options = cfg.prediction.arguments(threshold=threshold, tta=tta, largest=largest, fill_holes=fill_holes)
+        options['precision'] = precision or cfg.prediction.precision
+        with progress_bar('predicting', len(chosen)) as step:
+            scores = evaluate_manifest(model, chosen, with_distances, report=step, **options)
+        title = f'{shown(bundle)} on {part}'
+        summary = save_evaluation(folder, model, chosen, scores, level=level, title=title, **options)
     page = folder/'report.html'
     answer(dict(summary, report=str(page)), as_json, f'{text_report(summary)}\nthe report is {shown(page)}')
 
@@ -702,22 +748,15 @@ def benchmark(
 # %% ../nbs/32_cli.ipynb #907e7449
 class Photograph(NamedTuple):
     "One input of `segment`."
-    file: Path # what it is called
-    frame: int | None = None # of a DICOM file with several, from 1
+    file: Path | Frame # what it is called
     record: Any = None # a pair of a records folder
-
-    def read(self) -> Any: # what `Segmenter.predict` takes
-        "The pixels, where the file's name alone does not lead to them."
-        from lesion_seg.dicom import read_dicom
-        if self.record: return self.record.image
-        return read_dicom(self.file, self.frame)[0] if self.frame else self.file
 
 def find_photographs(
     paths: Sequence[Path], # files, folders, globs, tables with a column `image`, folders of records
-    frame: int | None = None, # of DICOM files with several, from 1
+    frame: str | Sequence[int] | None = None, # of DICOM files with several: 'all', or numbers from 1
 ) -> tuple[list[Photograph], list[str]]: # in order, and a sentence for each folder in which something was passed over
     "What `segment` shall look at; raises `InputError` when that is nothing."
-    from lesion_seg.batch import list_inputs
+    from lesion_seg.batch import frames_of, list_inputs
     photographs: list[Photograph] = []
     remarks = []
     for path in paths:
@@ -725,16 +764,19 @@ def find_photographs(
             raise InputError(shown(path), 'is an address on the internet', 'download it and give the file')
         if (path/'records.json').is_file():
             from lesion_seg.records import RecordReader
-            photographs += [Photograph(path/pair.id, record=pair) for pair in RecordReader(path).pairs]
+            photographs += [Photograph(path/pair.id, pair) for pair in RecordReader(path).pairs]
+            if frame: remarks.append(f'{shown(path)}: records hold one picture each, so --frame has no effect on them')
             continue
-        files = [path] # a name that does not exist has a sentence of its own later
+        files: Iterable[Any] = [path] # a name that does not exist has a sentence of its own later
         if path.is_dir():
             listing = list_photographs(path)
             files = listing.photographs
             if listing.passed_over: remarks.append(f'{shown(path)}: {listing}')
         elif path.suffix.lower() in ('.csv', '.parquet') or not path.exists() and any(c in str(path) for c in '*?['):
-            files = [Path(name) for name in list_inputs(path)]
-        photographs += [Photograph(file, frame) for file in files]
+            files = list_inputs(path)
+        for file in files:
+            inputs = frames_of(str(file), frame)
+            photographs += [Photograph(i if isinstance(i, Frame) else Path(i)) for i in inputs]
     if photographs: return photographs, remarks
     below = any(p.is_dir() and any(q.is_dir() for q in p.iterdir()) for p in paths)
     remedy = 'add --batch to look into the folders inside as well' if below else 'give photographs or a folder of them'
@@ -746,16 +788,13 @@ def predict_photographs(
     photographs: Sequence[Photograph], # in order
     **options: Any, # of `Segmenter.predict`
 ) -> Iterator[Segmentation | InputError]: # one for each
-    "The lesions in photographs; what has to be read in a special way is read one by one."
-    if not any(p.frame or p.record for p in photographs):
+    "The lesions in photographs; records are read one by one."
+    if not any(p.record for p in photographs):
         yield from segmenter.predict_many([p.file for p in photographs], **options)
         return
     for p in photographs:
-        try:
-            header = dicom_header(p.file) if p.frame else None
-            if p.frame and header is None: raise InputError(p.file, 'is not a DICOM file', 'leave out --frame for it')
-            spacing = dict(spacing=tuple(header['pixel_spacing'])) if header and header.get('pixel_spacing') else {}
-            yield replace(segmenter.predict(p.read(), **spacing | options), name=p.file.name)
+        source = p.record.image if p.record else p.file
+        try: yield replace(segmenter.predict(source, **options), name=os.path.basename(str(p.file)))
         except InputError as e: yield e if str(p.file) in str(e) else e.named(p.file)
 
 # %% ../nbs/32_cli.ipynb #2c8b4e07
@@ -774,7 +813,7 @@ def parse_kinds(
 
 # %% ../nbs/32_cli.ipynb #4585d374
 def dicom_header(
-    file: Path, # any file
+    file: str | os.PathLike, # any file
     identifying: bool = False, # with patient, dates and serial numbers
 ) -> Any: # a `dicom_summary`; None for a file that is not DICOM
     "What a DICOM file says about its photograph."
@@ -786,16 +825,19 @@ def dicom_header(
 class Outputs:
     "Which files one call of `segment` writes; `Results` fills its rows."
     def __init__(self,
-        files: Sequence[Path], # the photographs
+        files: Sequence[Path | Frame], # the photographs
         folder: Path, # for the results
         kinds: Sequence[str], # what to write for each, see `KINDS`
         seg: Path | None = None, # a DICOM Segmentation, for one DICOM photograph
         fractional: bool = False, # with probabilities in it
     ):
         self.files, self.folder, self.kinds, self.seg, self.fractional = files, folder, kinds, seg, fractional
-        self.stems = unique_stems(files, [*(KINDS[k].ending for k in kinds), '_seg.dcm'])
+        def own(file: Path | Frame) -> Path:
+            path = Path(file)
+            return path.with_name(f'{path.stem}_frame{file.number}{path.suffix}') if isinstance(file, Frame) else path
+        self.stems = unique_stems(map(own, files), [*(KINDS[k].ending for k in kinds), '_seg.dcm'])
         targets = {(folder/f'{stem}{KINDS[k].ending}').resolve() for stem in self.stems for k in kinds}
-        clash = [f for f in files if f.resolve() in targets]
+        clash = [f for f in files if Path(f).resolve() in targets]
         if clash:
             raise InputError(shown(clash[0]), 'would be overwritten by a result', 'choose another folder with --out')
         if seg: self.check_seg(seg)
@@ -809,7 +851,7 @@ class Outputs:
     ) -> None: # raises `InputError`
         "Refuse --seg for anything but one DICOM file, and over that file."
         about, file = f'--seg {shown(seg)}', self.files[0]
-        if len(self.files) != 1 or not file.is_file() or dicom_header(file) is None:
+        if len(self.files) != 1 or not os.path.isfile(file) or dicom_header(file) is None:
             raise InputError(
                 about, 'a DICOM Segmentation belongs to one DICOM photograph', 'give exactly one DICOM file'
             )
@@ -824,22 +866,24 @@ class Results(Outputs):
     ) -> None:
         "Write the files of one photograph, or remember why there are none."
         file, stem = self.files[len(self.table)], self.stems[len(self.table)]
+        named: dict[str, Any] = dict(file=os.fspath(file))
+        if isinstance(file, Frame): named['frame'] = file.number
         if isinstance(result, InputError):
             self.broken.append(as_options(str(result)))
-            self.table.append(dict(file=file, status='failed', reason=self.broken[-1]))
+            self.table.append(named | dict(status='failed', reason=self.broken[-1]))
             return
         written = result.save(self.folder, stem, self.kinds)
         if self.seg:
             from lesion_seg.dicom_seg import write_seg
             source = result.probability if self.fractional else result.mask
             written['seg'] = write_seg(self.seg, source, file, model=result.model)
-        row = dict(file=str(file), **result.measure(), warnings=result.notes())
+        row = dict(**named, **result.measure(), warnings=result.notes())
         if result.disagreement is not None: row |= dict(doubt=result.disagreement, needs_review=result.needs_review)
         files = {kind: str(path) for kind, path in written.items()}
         self.rows.append(row | dict(written=files))
         number = len(self.table) + 1
         H, W = result.size
-        self.table.append(dict(status='ok', height=H, width=W, threshold=result.threshold, **row, **files))
+        self.table.append(named | dict(status='ok', height=H, width=W, threshold=result.threshold) | row | files)
         self.coco['images'].append(dict(id=number, file_name=str(file), height=H, width=W))
         if row['area_px']: self.coco['annotations'].append(result.coco(number, number))
 
@@ -854,7 +898,8 @@ class Results(Outputs):
                 if key in parts: line |= dict(zip(parts[key], value or [None] * len(parts[key]), strict=True))
                 else: line[key] = '; '.join(value) if isinstance(value, list) else value
             lines.append({key: safe_cell(str(v) if isinstance(v, Path) else v) for key, v in line.items()})
-        columns = list(dict.fromkeys(['file', 'status', 'reason', *(key for line in lines for key in line)]))
+        frame = ['frame'] if any('frame' in line for line in lines) else []
+        columns = list(dict.fromkeys(['file', *frame, 'status', 'reason', *(key for line in lines for key in line)]))
         table, coco = self.folder/'segmentations.csv', self.folder/'segmentations_coco.json'
         with atomic_path(table) as tmp, open(tmp, 'w', newline='', encoding='utf-8', errors='backslashreplace') as f:
             writer = csv.DictWriter(f, columns)
@@ -867,7 +912,8 @@ class Results(Outputs):
         lines = []
         for row in self.rows:
             remarks = [*row['warnings'], *(['needs review'] if row.get('needs_review') else [])]
-            lines.append(', '.join([f'{shown(row["file"])}: lesion {row["area_fraction"]:.1%} of the image', *remarks]))
+            name = shown(Frame(row['file'], row['frame']) if 'frame' in row else row['file'])
+            lines.append(', '.join([f'{name}: lesion {row["area_fraction"]:.1%} of the image', *remarks]))
         return '\n'.join([*lines, f'{len(self.rows)} of {len(self.files)} segmented; results in {shown(self.folder)}'])
 
 # %% ../nbs/32_cli.ipynb #b2557dd7
@@ -890,8 +936,8 @@ FractionalOpt = Annotated[
 MillimetresOpt = Annotated[
     float | None, typer.Option(min=1e-6, show_default=False, help='Size of a pixel, for measures in millimetres.')
 ]
-FrameOpt = Annotated[int | None, typer.Option(min=1, show_default=False,
-    help='Which picture of a DICOM file with several, from 1.')]
+FrameOpt = Annotated[str | None, typer.Option(show_default=False,
+    help='Which pictures of a DICOM file with several: a number from 1, several such as 1,3, or all.')]
 BatchOpt = Annotated[
     bool,
     typer.Option('--batch', help='For archives: into all folders, results as Parquet in shards, and on after a kill.'),
@@ -942,7 +988,8 @@ def segment_archive(
     chosen: dict[str, Any] = dict(masks=b.masks, workers=b.workers, shard_size=b.shard_size, batch_size=b.batch_size)
     chosen |= dict(address=b.ray_address, time_limit=b.time_limit)
     chosen |= {k: v for k, v in options.items() if v is not None}
-    with progress_bar('segmenting', 1) as step: done = segment_folder(images, folder, bundle, report=step, **chosen)
+    with progress_bar('segmenting', 1) as step:
+        done = segment_folder(images, folder, bundle, report=step, words=as_options, **chosen)
     n, failed = done.counts.inputs, done.counts.failed
     rows = folder/'results'
     result = dict(
@@ -1001,6 +1048,7 @@ def segment(
     config: ConfigOpt = None, set_: SetOpt = None, as_json: JsonOpt = False,
 ) -> None:
     "Draw the lesion's border in photographs: masks at their own resolution, measures, contours."
+    from lesion_seg.batch import parse_frames
     from lesion_seg.bundle import Bundle
     from lesion_seg.predict import Segmenter
     cfg = settings(ctx, config, set_)
@@ -1012,16 +1060,17 @@ def segment(
     options = cfg.prediction.arguments(threshold=threshold, tta=tta, largest=largest, fill_holes=fill_holes)
     options['review'] = cfg.prediction.review if review is None else review
     if mm_per_pixel: options['spacing'] = (mm_per_pixel, mm_per_pixel)
+    try: frames = parse_frames(frame)
+    except InputError as e: raise e.named(f'--frame {frame}') from None
     if batch or masks or workers or shard or ray:
-        if seg or frame or save != 'mask,json':
-            raise InputError('--batch', 'writes rows and masks', 'leave out --save, --seg and --frame')
-        options |= dict(masks=masks, workers=workers, shard=shard, ray=ray, precision=precision)
+        if seg or save != 'mask,json':
+            raise InputError('--batch', 'writes rows and masks', 'leave out --save and --seg')
+        options |= dict(masks=masks, workers=workers, shard=shard, ray=ray, precision=precision, frame=frames)
         return segment_archive(images, folder, bundle, cfg, options, as_json)
-    photographs, remarks = find_photographs(images, frame)
+    photographs, remarks = find_photographs(images, frames)
     files = [p.file for p in photographs]
     results = Results(files, folder, [k for k in kinds if k in KINDS], seg, fractional)
     segmenter = Segmenter(Bundle.open(bundle), precision=precision)
-    with writing(folder): folder.mkdir(parents=True, exist_ok=True)
     with progress_bar('segmenting', len(files)) as step:
         for i, result in enumerate(predict_photographs(segmenter, photographs, **options)):
             results.add(result)

@@ -17,6 +17,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, BinaryIO, NamedTuple
@@ -25,10 +26,11 @@ from PIL import Image, features
 
 # %% auto #0
 __all__ = ['SETTINGS', 'DISK_ERRORS', 'Source', 'DICOM', 'FORMATS', 'HEAD', 'MASK_NAME', 'CERTAIN_NAME', 'DICOM_SEGMENTATION',
-           'printable', 'InputError', 'safe_html', 'safe_markdown', 'refuses', 'as_options', 'unwritten', 'writing',
-           'atomic_path', 'sha256', 'cores', 'source_name', 'open_file', 'open_source', 'FileFormat', 'Reader', 'sniff',
-           'register_format', 'suffixes', 'is_readable', 'photograph_stem', 'is_photograph', 'Listing',
-           'list_photographs', 'safe_stem', 'unique_stems', 'read_rows', 'safe_cell', 'encode_png', 'encode_jpeg']
+           'printable', 'InputError', 'safe_html', 'safe_markdown', 'counted', 'refuses', 'as_options', 'unwritten',
+           'writing', 'atomic_path', 'sha256', 'cores', 'source_name', 'Frame', 'open_file', 'open_source',
+           'FileFormat', 'Reader', 'sniff', 'register_format', 'suffixes', 'is_readable', 'photograph_stem',
+           'is_photograph', 'Listing', 'list_photographs', 'safe_stem', 'unique_stems', 'read_rows', 'safe_cell',
+           'encode_png', 'encode_jpeg']
 
 # %% ../nbs/00_core.ipynb #cdeb5797
 def printable(
@@ -75,7 +77,16 @@ def safe_markdown(
 ) -> str: # one line of Markdown that shows exactly this text, also in the cell of a table
     "A text that is safe inside Markdown."
     plain = ' '.join(printable(str(text), most).split('\n'))
-    return re.sub(r'[!-+\-:-@\[-`{-~]', lambda m: f'&#{ord(m[0])};', plain)
+    return re.sub(r'[!-+\-:-@\[-`{-~]|(?<=www)\.', lambda m: f'&#{ord(m[0])};', plain, flags=re.I)
+
+# %% ../nbs/00_core.ipynb #b98a5f1b
+def counted(
+    n: int, # how many, 0 or more
+    noun: str, # one of them, such as 'photograph'
+    plural: str = '', # several of them; empty: the noun with an s
+) -> str: # such as '1 photograph' or '2 photographs'
+    "A number with its noun."
+    return f'{n} {noun if n == 1 else plural or noun + "s"}'
 
 # %% ../nbs/00_core.ipynb #7886faee
 def refuses(
@@ -97,8 +108,9 @@ def as_options(
 ) -> str: # with options: `--frame 1`, `--partial`
     "A sentence in the words of the command line."
     def option(m: re.Match) -> str:
-        name, value = m[1].replace('_', '-'), m[2]
+        name, value = m[1].replace('_', '-'), m[2].strip("'")
         if m[1] in SETTINGS: return f'`--set {SETTINGS[m[1]]}={value.lower() if value in ("True", "False") else value}`'
+        if m[1] == 'frame': return f'`--frame {value}`, or take all with `--frame all`'
         return f'`--{name}`' if value == 'True' else f'`--no-{name}`' if value == 'False' else f'`--{name} {value}`'
     return re.sub(r'`(\w+)=([^`]+)`', option, sentence)
 
@@ -165,6 +177,20 @@ def source_name(
     if isinstance(src, (str, os.PathLike)): return str(src)
     if isinstance(src, np.ndarray): return f'the array of shape {src.shape}'
     return str(getattr(src, 'name', '') or getattr(src, 'filename', '') or 'the given image')
+
+# %% ../nbs/00_core.ipynb #94549bd2
+@dataclass(frozen=True)
+class Frame:
+    "One of several pictures in a file."
+    path: str | os.PathLike # of the file
+    number: int # from 1
+    def __post_init__(self) -> None:
+        if not isinstance(self.path, (str, os.PathLike)):
+            raise InputError(source_name(self.path), 'is not a path', 'write it to a file to choose a frame of it')
+        if isinstance(self.number, bool) or not isinstance(self.number, int) or self.number < 1:
+            raise InputError(self.path, f'has no frame {self.number!r}', 'frames are counted from 1')
+    def __fspath__(self) -> str: return os.fspath(self.path)
+    def __str__(self) -> str: return f'{self.path}#{self.number}'
 
 # %% ../nbs/00_core.ipynb #74bfe6e3
 def open_file(
