@@ -36,6 +36,7 @@ from lesion_seg.core import (
     writing,
 )
 from .manifest import SPLITS, Manifest, make_split
+from .explain import SCALE, WHY, explanation_endings
 from .predict import ALL_KINDS, KINDS, Segmentation, json_bytes
 
 if TYPE_CHECKING:
@@ -46,14 +47,15 @@ if TYPE_CHECKING:
 __all__ = ['app', 'usual_warning', 'ConfigOpt', 'SetOpt', 'JsonOpt', 'BundleArg', 'TableArg', 'VersionOpt', 'ABOUT',
            'ThresholdOpt', 'PrecisionOpt', 'TtaOpt', 'LargestOpt', 'FillOpt', 'FolderOpt', 'ScoredArg', 'MissingOpt',
            'ResizeOpt', 'ImagesArg', 'ModelOpt', 'ResultsOpt', 'SaveOpt', 'ReviewOpt', 'SegOpt', 'FractionalOpt',
-           'MillimetresOpt', 'FrameOpt', 'BatchOpt', 'MasksOpt', 'WorkersOpt', 'ShardOpt', 'RayOpt', 'say', 'answer',
-           'shown', 'progress_bar', 'complaint', 'speak_warning', 'main', 'show_version', 'keep_settings', 'settings',
-           'open_table', 'subset_of', 'not_shipped', 'parse_size', 'phantom', 'download', 'parse_values',
-           'parse_fractions', 'find_duplicates', 'split', 'records', 'log_epoch', 'starting_weights',
+           'MillimetresOpt', 'FrameOpt', 'BatchOpt', 'MasksOpt', 'WorkersOpt', 'ShardOpt', 'RayOpt', 'labels_app',
+           'say', 'answer', 'shown', 'progress_bar', 'complaint', 'speak_warning', 'main', 'show_version',
+           'keep_settings', 'settings', 'open_table', 'subset_of', 'not_shipped', 'parse_size', 'phantom', 'download',
+           'parse_values', 'parse_fractions', 'find_duplicates', 'split', 'records', 'log_epoch', 'starting_weights',
            'has_packaged_encoder', 'train', 'calibrate', 'check_threshold', 'check_without_model', 'evaluate_masks',
            'evaluate', 'export', 'benchmark', 'Photograph', 'find_photographs', 'predict_photographs', 'parse_kinds',
-           'dicom_header', 'Outputs', 'Results', 'segment_archive', 'segment', 'check_port', 'web_app', 'demo',
-           'installation', 'info']
+           'dicom_header', 'Outputs', 'Results', 'explain_photographs', 'segment_archive', 'add_reasons', 'segment',
+           'parse_target', 'explain', 'reason_line', 'export_drafts', 'import_corrections', 'check_port', 'web_app',
+           'demo', 'installation', 'info']
 
 # %% ../nbs/32_cli.ipynb #de899a6e
 app = typer.Typer(
@@ -798,14 +800,14 @@ def predict_photographs(
 # %% ../nbs/32_cli.ipynb #2c8b4e07
 def parse_kinds(
     text: str, # 'mask,json'
-) -> tuple[str, ...]: # keys of `KINDS`
+) -> tuple[str, ...]: # keys of `KINDS` and `WHY`
     "What to write for each photograph."
     kinds = tuple(k.strip() for k in text.split(',') if k.strip())
-    if not kinds or set(kinds) - set(ALL_KINDS):
+    if not kinds or set(kinds) - {*ALL_KINDS, *WHY}:
         raise InputError(
             f'--save {text}',
             'is not a list of outputs',
-            f'choose from {", ".join(ALL_KINDS)}, with commas between them',
+            f'choose from {", ".join([*ALL_KINDS, *WHY])}, with commas between them',
         )
     return kinds
 
@@ -922,7 +924,7 @@ ModelOpt = Annotated[str | None, typer.Option('-b', '--bundle', show_default=Fal
 ResultsOpt = Annotated[
     Path | None, typer.Option('-o', '--out', show_default=False, help='Folder for the results; else paths.output_dir.')
 ]
-SaveOpt = Annotated[str, typer.Option(help=f'What to write, with commas: {", ".join(ALL_KINDS)}.')]
+SaveOpt = Annotated[str, typer.Option(help=f'What to write, with commas: {", ".join([*ALL_KINDS, *WHY])}.')]
 ReviewOpt = Annotated[bool | None, typer.Option('--review/--no-review', show_default=False,
     help='Say for each photograph whether a person should look at the result.')]
 SegOpt = Annotated[
@@ -951,6 +953,25 @@ ShardOpt = Annotated[
 RayOpt = Annotated[
     bool, typer.Option('--ray', help='With --batch: by Ray Data, here or in the cluster of batch.ray_address.')
 ]
+
+# %% ../nbs/32_cli.ipynb #af229a06
+def explain_photographs(
+    segmenter: Any, # a `Segmenter`
+    photographs: Sequence[Photograph], # in order
+    stems: Sequence[str], # how the names of the files of each begin
+    folder: Path, # for the files
+    kinds: Sequence[str], # names in `WHY`
+    **options: Any, # of `Segmenter.explain`
+) -> Iterator[tuple[Any, dict[str, Path]] | InputError]: # an `Explanation` and its files for each, or why there is none
+    "Say why, photograph by photograph, and write it down."
+    targets = {(folder/f'{stem}{end}').resolve() for stem in stems for end in explanation_endings(kinds)}
+    clash = [p.file for p in photographs if p.file.resolve() in targets]
+    if clash: raise InputError(shown(clash[0]), 'would be overwritten by a result', 'choose another folder with --out')
+    for p, stem in zip(photographs, stems, strict=True):
+        try:
+            why = replace(segmenter.explain(p.read(), kinds, **options), name=p.file.name)
+            yield why, why.save(folder, stem)
+        except InputError as e: yield e if str(p.file) in str(e) else e.named(p.file)
 
 # %% ../nbs/32_cli.ipynb #8a661c8d
 def segment_archive(
@@ -985,6 +1006,28 @@ def segment_archive(
     if not failed: return
     say(f'{failed} of {n} inputs have no mask; the reasons are in the column `reason` of {shown(rows)}')
     raise typer.Exit(2)
+
+# %% ../nbs/32_cli.ipynb #a4f553f6
+def add_reasons(
+    results: Results, # of the masks, whose rows get the new files
+    segmenter: Any, # a `Segmenter`
+    photographs: Sequence[Photograph], # in order
+    kinds: Sequence[str], # names in `WHY`
+    threshold: float | None, # as for the masks
+) -> None:
+    "`segment --save uncertainty,gradcam`: the files of `explain` beside those of the masks."
+    whole = [i for i, row in enumerate(results.table) if row['status'] == 'ok']
+    chosen, stems = [photographs[i] for i in whole], [results.stems[i] for i in whole]
+    with progress_bar('explaining', len(chosen)) as step:
+        found = explain_photographs(segmenter, chosen, stems, results.folder, kinds, threshold=threshold)
+        for n, (i, row, answer) in enumerate(zip(whole, results.rows, found, strict=True), 1):
+            step(n)
+            if isinstance(answer, InputError):
+                results.broken.append(as_options(str(answer)))
+                continue
+            files = {kind: str(path) for kind, path in answer[1].items()}
+            row['written'] |= files
+            results.table[i] |= files
 
 # %% ../nbs/32_cli.ipynb #52794b6b
 @app.command()
@@ -1026,17 +1069,156 @@ def segment(
         return segment_archive(images, folder, bundle, cfg, options, as_json)
     photographs, remarks = find_photographs(images, frames)
     files = [p.file for p in photographs]
-    results = Results(files, folder, kinds, seg, fractional)
+    results = Results(files, folder, [k for k in kinds if k in KINDS], seg, fractional)
     segmenter = Segmenter(Bundle.open(bundle), precision=precision)
     with progress_bar('segmenting', len(files)) as step:
         for i, result in enumerate(predict_photographs(segmenter, photographs, **options)):
             results.add(result)
             step(i + 1)
+    why = [k for k in kinds if k in WHY]
+    if why: add_reasons(results, segmenter, photographs, why, threshold)
     tables = results.write_tables() if len(files) > 1 or images[0].is_dir() else []
     for sentence in [*remarks, *results.broken]: say(sentence)
     facts = dict(results=results.rows, broken=results.broken, passed_over=remarks, tables=list(map(str, tables)))
     answer(facts, as_json, str(results))
     if results.broken: raise typer.Exit(2)
+
+# %% ../nbs/32_cli.ipynb #d0acf271
+def parse_target(
+    text: str, # 'lesion', 'border' or '120,340'
+) -> str | tuple[int, int]: # what Grad-CAM shall explain
+    "A target as people write it."
+    if text in ('lesion', 'border'): return text
+    numbers = [p.strip() for p in text.split(',')]
+    if len(numbers) == 2 and all(p.isdecimal() for p in numbers): return int(numbers[0]), int(numbers[1])
+    raise InputError(f'--target {text}', 'is not a target', 'write lesion, border, or a pixel as ROW,COLUMN')
+
+@app.command()
+def explain(
+    images: ImagesArg,
+    bundle: ModelOpt = None,
+    out: Annotated[Path, typer.Option('-o', '--out', help='Folder for the maps and pictures.')] = Path('explained'),
+    save: Annotated[str, typer.Option(help=f'What to ask for, with commas: {", ".join(WHY)}.')] = 'uncertainty,gradcam',
+    samples: Annotated[int, typer.Option('-n', '--samples', min=2, help='Samples of MC dropout.')] = 20,
+    seed: Annotated[int, typer.Option(min=0, help='Same seed, same samples.')] = 0,
+    layer: Annotated[str | None, typer.Option(show_default=False,
+        help='Layer for Grad-CAM, by its name in the network; else the one that localises best.')] = None,
+    target: Annotated[str, typer.Option(
+        help='What Grad-CAM explains: lesion, border, or a pixel ROW,COLUMN.')] = 'lesion',
+    threshold: ThresholdOpt = None,
+    frame: FrameOpt = None,
+    as_json: JsonOpt = False,
+) -> None:
+    "Say why: uncertainty and Grad-CAM at the photograph's resolution, as pictures and as numbers."
+    from lesion_seg.explain import parse_why, torch_network
+    from lesion_seg.predict import Segmenter
+    kinds = parse_why([k.strip() for k in save.split(',') if k.strip()])
+    options = dict(n=samples, seed=seed, layer=layer, target=parse_target(target), threshold=threshold)
+    photographs, remarks = find_photographs(images, frame)
+    stems = unique_stems([p.file for p in photographs], explanation_endings(kinds))
+    segmenter = Segmenter(bundle)
+    if 'gradcam' in kinds: torch_network(segmenter.bundle) # where PyTorch is missing, once and before any work
+    rows: list[dict[str, Any]] = []
+    broken: list[str] = []
+    with progress_bar('explaining', len(photographs)) as step:
+        for p, found in zip(photographs, explain_photographs(segmenter, photographs, stems, out, kinds, **options),
+                            strict=True):
+            step(len(rows) + len(broken) + 1)
+            if isinstance(found, InputError): broken.append(as_options(str(found)))
+            else:
+                written = {kind: str(path) for kind, path in found[1].items()}
+                rows.append(found[0].record() | dict(file=str(p.file), written=written))
+    for sentence in [*remarks, *broken]: say(sentence)
+    text = '\n'.join([*map(reason_line, rows), f'{len(rows)} of {len(photographs)} explained; maps in {shown(out)}, '
+                      f'their value is the pixel over {SCALE}'])
+    answer(dict(results=rows, broken=broken, passed_over=remarks), as_json, text)
+    if broken: raise typer.Exit(2)
+
+def reason_line(
+    record: dict[str, Any], # of an `Explanation`, with its `file`
+) -> str: # such as 'mole.jpg: the samples disagree by 0.031; Grad-CAM of blocks.2 for lesion'
+    "What was found out about one photograph, for people."
+    parts = []
+    scores = record.get('uncertainty', {}).get('scores')
+    if scores: parts.append(f'the samples disagree by {scores["disagreement"]:.3f}')
+    cam = record.get('gradcam')
+    if cam:
+        what = f'Grad-CAM of {cam["layer"]} for {cam["target"]}'
+        parts.append('no lesion to explain' if cam['nothing_found'] else what)
+    return f'{shown(record["file"])}: {"; ".join(parts)}'
+
+# %% ../nbs/32_cli.ipynb #5d012dd8
+labels_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None,
+                         help='Masks out to Label Studio, CVAT, labelme or COCO, and corrections back.')
+app.add_typer(labels_app, name='labels')
+
+@labels_app.command('export')
+def export_drafts(
+    source: Annotated[Path, typer.Argument(show_default=False,
+        help='A table with masks, or a folder of photographs; masks beside them are found.')],
+    tool: Annotated[str, typer.Option('-t', '--tool', show_default=False,
+        help='label-studio, cvat, labelme or coco.')],
+    out: Annotated[Path, typer.Option('-o', '--out', help='Folder for the files.')] = Path('to_label'),
+    predict: Annotated[bool, typer.Option(
+        '--predict', help='Let a model draw the masks, also where there are some.')] = False,
+    bundle: ModelOpt = None,
+    painted: Annotated[bool, typer.Option('--painted', help='Pixels (run lengths) instead of polygons.')] = False,
+    label: Annotated[str, typer.Option(help='What the lesion is called in the tool.')] = 'lesion',
+    prefix: Annotated[str | None, typer.Option(show_default=False,
+        help="For Label Studio: what stands before a photograph's name; else the address of its local files.")] = None,
+    as_json: JsonOpt = False,
+) -> None:
+    "Write masks, or what a model predicts, as drafts for a labelling tool."
+    from lesion_seg.labels import TOOLS, export_labels, predict_masks
+    if tool not in TOOLS: raise InputError(f'--tool {tool}', 'is not known', f'choose from {", ".join(TOOLS)}')
+    if prefix is not None and tool != 'label-studio':
+        raise InputError('--prefix', 'is for Label Studio only', 'leave it out')
+    if bundle and not predict:
+        raise InputError('--bundle', 'is for --predict', 'give --predict as well, or leave it out')
+    remarks: list[str] = []
+    if predict:
+        from lesion_seg.predict import Segmenter
+        photographs, remarks = find_photographs([source])
+        with progress_bar('predicting'):
+            pairs = predict_masks(Segmenter(bundle), [p.file for p in photographs], out/'masks')
+    else:
+        pairs = Manifest.load(source)
+        bare = sum(p.mask is None for p in pairs)
+        if bare == len(pairs): raise InputError(shown(source), 'has no masks', 'let a model draw them with --predict')
+        if bare: remarks.append(f'{shown(source)}: {bare} photographs have no mask and are left out')
+    remarks += [p.detail for p in pairs.problems]
+    options = {} if prefix is None else dict(prefix=prefix)
+    files = export_labels(pairs, tool, out, painted, label, **options)
+    for sentence in remarks: say(sentence)
+    n = sum(p.mask is not None for p in pairs)
+    answer(dict(photographs=n, files=list(map(str, files)), remarks=remarks), as_json,
+           f'{n} photographs with drafts for {tool} in {shown(out)}')
+    if predict and pairs.problems: raise typer.Exit(2)
+
+@labels_app.command('import')
+def import_corrections(
+    source: Annotated[Path, typer.Argument(show_default=False,
+        help="The file that the tool exported, or the folder of labelme's files.")],
+    images: Annotated[Path, typer.Option(show_default=False, help='The folder with the photographs.')],
+    out: Annotated[Path, typer.Option(
+        '-o', '--out',
+        help='The table to write (.csv or .parquet); masks go into a folder beside it.')] = Path('corrected.csv'),
+    label: Annotated[str | None, typer.Option(show_default=False,
+        help='Which label is the lesion, where there are several.')] = None,
+    empty: Annotated[bool, typer.Option('--empty', help='A photograph without shapes has no lesion.')] = False,
+    as_json: JsonOpt = False,
+) -> None:
+    "Read corrected annotations back as a table with masks."
+    from lesion_seg.labels import import_labels
+    if out.suffix.lower() not in ('.csv', '.parquet', '.pq'):
+        raise InputError(f'--out {shown(out)}', 'is no name of a table', 'give one that ends in .csv or .parquet')
+    table = import_labels(source, images, out, label, empty)
+    remarks = [as_options(s) for s in [*table.notes, *(p.detail for p in table.problems)]]
+    for sentence in remarks: say(sentence)
+    n = sum(p.mask is not None for p in table)
+    answer(dict(photographs=len(table), masks=n, manifest=str(out), remarks=remarks), as_json,
+           f'{n} masks of {len(table)} photographs; the table is {shown(out)}')
+    if table.problems: raise typer.Exit(2)
 
 # %% ../nbs/32_cli.ipynb #44392623
 def check_port(

@@ -328,7 +328,8 @@ def is_readable(
 # %% ../nbs/00_core.ipynb #38e771f1
 MASK_NAME = re.compile(r'[_-](segmentation|mask|lesion|seg|gt|label)s?$', re.I)
 
-CERTAIN_NAME = re.compile(r'[_-](segmentation|mask|overlay|probability|superpixel)s?$', re.I) # never photographs
+CERTAIN_NAME = re.compile(r'[_-]((segmentation|mask|overlay|probability|superpixel)s?'
+                          r'|(std|entropy|mutual_information|gradcam)_map)$', re.I) # never photographs
 
 # By its SOP class
 DICOM_SEGMENTATION = re.compile(rb'(\x02\0\x02\0|\x08\0\x16\0).{4}1\.2\.840\.10008\.5\.1\.4\.1\.1\.66\.[457]', re.S)

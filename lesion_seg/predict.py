@@ -10,7 +10,7 @@ import math
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -25,7 +25,7 @@ from PIL import Image, ImageDraw, ImageFont
 __all__ = ['T', 'KINDS', 'ALL_KINDS', 'RUNTIMES', 'REVIEW_SCORE', 'StoredMap', 'map_fault', 'ProbabilityMap', 'MeasuredMap',
            'draw_lesion', 'DrawnMap', 'OutlinedMap', 'FileKind', 'json_bytes', 'Segmentation', 'Backend', 'OnnxBackend',
            'TorchBackend', 'make_backend', 'turn', 'turn_back', 'd4_maps', 'review_scores', 'ModelInput', 'spacing_of',
-           'prepare_input', 'prepare_ahead', 'LoadedBundle', 'Segmenter']
+           'prepare_input', 'prepare_ahead', 'LoadedBundle', 'ExplainingBundle', 'Segmenter']
 
 # %% ../nbs/25_predict.ipynb #b1000001
 from .bundle import ONNX, ONNX_INT8, Bundle
@@ -34,6 +34,7 @@ from .contours import (bounding_box, centre_of_area, clean_map, clean_mask, find
 from .core import (DICOM, HEAD, Frame, InputError, Source, atomic_path, encode_jpeg, encode_png, open_source,
                              printable, safe_stem, sniff)
 from .data import draw_contour, image_size, implausible, read_image, resize_image
+from .explain import Explanation, gradcam_maps, parse_why, torch_network, uncertainty_maps
 from .mc_dropout import Uncertainty, lesion_scores, mc_samples
 from .onnx import OnnxSampler, open_session, run_session
 
@@ -598,8 +599,41 @@ class LoadedBundle:
         return type(self), (bundle, self.threads, self.runtime, self.precision)
     def __repr__(self) -> str: return f'{type(self).__name__}({self.bundle!r})'
 
+# %% ../nbs/25_predict.ipynb #092cf9ec
+class ExplainingBundle(LoadedBundle):
+    "A bundle on a runtime that says why."
+    @cached_property
+    def network(self) -> Any: # a module of PyTorch
+        "The network, for Grad-CAM; loaded when it is first wanted."
+        return torch_network(self.bundle)
+
+    def explain(self,
+        src: Source, # path, bytes, binary file, array, PIL image or data set of pydicom
+        kinds: str | Iterable[str] = ('uncertainty', 'gradcam'), # what is wanted, names in `lesion_seg.explain.WHY`
+        n: int = 20, # samples of MC dropout
+        seed: int = 0, # same seed, same samples
+        layer: str | None = None, # for Grad-CAM, a name in `named_modules`; None: the one that localises best
+        target: str | Sequence[int] | np.ndarray = 'lesion', # or 'border', a point (row, column) or a mask (H, W)
+        threshold: float | None = None, # lesion from this probability on, (0, 1); None: the bundle's
+    ) -> Explanation: # raises `InputError` for a file that cannot be read, and where PyTorch is missing for Grad-CAM
+        "Where the border is uncertain, and which places spoke for the lesion."
+        wanted, item = parse_why(kinds), prepare_input(src, self.bundle.size)
+        level = self.bundle.threshold if threshold is None else threshold
+        maps: dict[str, np.ndarray] = {}
+        about: dict[str, Any] = dict(threshold=level, model=self.metadata)
+        if 'uncertainty' in wanted:
+            samples = self.backend.samples(item.pixels, n, seed)
+            found, about['uncertainty'] = uncertainty_maps(samples, level)
+            about['uncertainty']['seed'] = seed
+            maps |= found
+        if 'gradcam' in wanted:
+            found, about['gradcam'] = gradcam_maps(self.bundle, self.network, item.pixels, item.size, layer, target,
+                                                   level)
+            maps |= found
+        return Explanation(maps, item.size, item.name, item.source, about)
+
 # %% ../nbs/25_predict.ipynb #b1000044
-class Segmenter(LoadedBundle):
+class Segmenter(ExplainingBundle):
     "A bundle, ready to predict. Make one and keep it: it may be shared by threads."
     def predict(self,
         src: Source, # path, `Frame`, bytes, binary file, array, PIL image or data set of pydicom, from 1 x 1 pixel
