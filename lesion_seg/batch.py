@@ -379,6 +379,7 @@ COLUMNS = dict(
     height='int32',
     width='int32',
     threshold='double',
+    border='string',
     area_px='int64',
     area_fraction='double',
     centre='list<double>',
@@ -444,6 +445,7 @@ def result_row(
         height=result.size[0],
         width=result.size[1],
         threshold=result.threshold,
+        border=result.border,
         **result.measure(),
     )
     if result.disagreement is not None: row |= dict(doubt=result.disagreement, needs_review=result.needs_review)
@@ -699,7 +701,7 @@ def segment_folder(
     precision: str = 'float32', # of `Segmenter`
     report: Callable[[int, int], None] | None = None, # called with the inputs done so far, and all
     time_limit: float | None = None, # seconds for one photograph; with two processes or more
-    **options: Any, # of `Segmenter.predict`: threshold, tta, largest, fill_holes, spacing, review
+    **options: Any, # of `Segmenter.predict`: threshold, tta, largest, fill_holes, spacing, review, border
 ) -> BatchResult: # raises `InputError`; what is finished stays
     "Segment any number of photographs in shards; the same call again goes on where it stopped."
     begin = time.perf_counter()

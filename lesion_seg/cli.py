@@ -35,6 +35,7 @@ from lesion_seg.core import (
     writing,
 )
 from .manifest import SPLITS, Manifest, make_split
+from .bundle import BORDERS, DEFAULT_BORDER
 from .predict import ALL_KINDS, KINDS, Segmentation, json_bytes
 
 if TYPE_CHECKING:
@@ -44,13 +45,14 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['app', 'usual_warning', 'ConfigOpt', 'SetOpt', 'JsonOpt', 'BundleArg', 'TableArg', 'VersionOpt', 'ABOUT',
            'ThresholdOpt', 'PrecisionOpt', 'TtaOpt', 'LargestOpt', 'FillOpt', 'ImagesArg', 'ModelOpt', 'ResultsOpt',
-           'SaveOpt', 'ReviewOpt', 'SegOpt', 'FractionalOpt', 'MillimetresOpt', 'FrameOpt', 'BatchOpt', 'MasksOpt',
-           'WorkersOpt', 'ShardOpt', 'RayOpt', 'say', 'answer', 'shown', 'progress_bar', 'complaint', 'speak_warning',
-           'main', 'show_version', 'keep_settings', 'settings', 'open_table', 'subset_of', 'not_shipped', 'parse_size',
-           'phantom', 'download', 'parse_values', 'parse_fractions', 'find_duplicates', 'split', 'records', 'log_epoch',
-           'starting_weights', 'has_packaged_encoder', 'train', 'calibrate', 'check_threshold', 'evaluate', 'export',
-           'benchmark', 'Photograph', 'find_photographs', 'predict_photographs', 'parse_kinds', 'dicom_header',
-           'Outputs', 'Results', 'segment_archive', 'segment', 'check_port', 'web_app', 'demo', 'installation', 'info']
+           'SaveOpt', 'ReviewOpt', 'SegOpt', 'FractionalOpt', 'MillimetresOpt', 'FrameOpt', 'BorderOpt', 'BatchOpt',
+           'MasksOpt', 'WorkersOpt', 'ShardOpt', 'RayOpt', 'ALL_BORDERS', 'say', 'answer', 'shown', 'progress_bar',
+           'complaint', 'speak_warning', 'main', 'show_version', 'keep_settings', 'settings', 'open_table', 'subset_of',
+           'not_shipped', 'parse_size', 'phantom', 'download', 'parse_values', 'parse_fractions', 'find_duplicates',
+           'split', 'records', 'log_epoch', 'starting_weights', 'has_packaged_encoder', 'train', 'calibrate',
+           'check_threshold', 'evaluate', 'export', 'benchmark', 'Photograph', 'find_photographs',
+           'predict_photographs', 'parse_kinds', 'dicom_header', 'Outputs', 'Results', 'segment_archive',
+           'border_options', 'segment', 'check_port', 'web_app', 'demo', 'installation', 'info']
 
 # %% ../nbs/32_cli.ipynb #de899a6e
 app = typer.Typer(
@@ -788,14 +790,18 @@ class Outputs:
         kinds: Sequence[str], # what to write for each, see `KINDS`
         seg: Path | None = None, # a DICOM Segmentation, for one DICOM photograph
         fractional: bool = False, # with probabilities in it
+        marks: Sequence[str] = ('',), # between stem and ending, one for each border that is written
     ):
         self.files, self.folder, self.kinds, self.seg, self.fractional = files, folder, kinds, seg, fractional
-        self.stems = unique_stems(files, [*(KINDS[k].ending for k in kinds), '_seg.dcm'])
-        targets = {(folder/f'{stem}{KINDS[k].ending}').resolve() for stem in self.stems for k in kinds}
+        endings = [f'{mark}{KINDS[k].ending}' for mark in marks for k in kinds]
+        self.stems = unique_stems(files, [*endings, '_seg.dcm'])
+        targets = {(folder/f'{stem}{ending}').resolve() for stem in self.stems for ending in endings}
         clash = [f for f in files if f.resolve() in targets]
         if clash:
             raise InputError(shown(clash[0]), 'would be overwritten by a result', 'choose another folder with --out')
         if seg: self.check_seg(seg)
+        self.all_borders, self.done = len(marks) > 1, 0 # photographs so far
+        self.segmented = 0 # and those of them with a mask
         self.rows: list[dict[str, Any]] = []
         self.broken: list[str] = []
         self.table: list[dict[str, Any]] = []
@@ -820,25 +826,37 @@ class Results(Outputs):
         result: Segmentation | InputError, # what became of the next photograph
     ) -> None:
         "Write the files of one photograph, or remember why there are none."
-        file, stem = self.files[len(self.table)], self.stems[len(self.table)]
+        file, stem = self.files[self.done], self.stems[self.done]
+        self.done += 1
         if isinstance(result, InputError):
             self.broken.append(as_options(str(result)))
             self.table.append(dict(file=file, status='failed', reason=self.broken[-1]))
             return
+        self.segmented += 1
+        self.coco['images'].append(dict(id=self.done, file_name=str(file), height=result.size[0], width=result.size[1]))
+        if not self.all_borders: return self.add_border(file, stem, result)
+        for name, one in result.borders.items(): self.add_border(file, f'{stem}_{name}', one)
+
+    def add_border(self,
+        file: Path, # the photograph
+        stem: str, # of the names of its files
+        result: Segmentation, # of one border
+    ) -> None:
+        "Write the files of one border, and its rows."
         written = result.save(self.folder, stem, self.kinds)
         if self.seg:
             from lesion_seg.dicom_seg import write_seg
             source = result.probability if self.fractional else result.mask
             written['seg'] = write_seg(self.seg, source, file, model=result.model)
-        row = dict(file=str(file), **result.measure(), warnings=result.notes())
+        row = dict(file=str(file), border=result.border, **result.measure(), warnings=result.notes())
         if result.disagreement is not None: row |= dict(doubt=result.disagreement, needs_review=result.needs_review)
         files = {kind: str(path) for kind, path in written.items()}
-        self.rows.append(row | dict(written=files))
-        number = len(self.table) + 1
+        self.rows.append(row | dict(threshold=result.threshold, borders=result.border_summary, written=files))
         H, W = result.size
         self.table.append(dict(status='ok', height=H, width=W, threshold=result.threshold, **row, **files))
-        self.coco['images'].append(dict(id=number, file_name=str(file), height=H, width=W))
-        if row['area_px']: self.coco['annotations'].append(result.coco(number, number))
+        if not row['area_px']: return
+        number = len(self.coco['annotations']) + 1 if self.all_borders else self.done
+        self.coco['annotations'].append(result.coco(self.done, number) | dict(border=result.border))
 
     def write_tables(self) -> list[Path]: # segmentations.csv and segmentations_coco.json
         "One row and one COCO image for each photograph."
@@ -864,8 +882,9 @@ class Results(Outputs):
         lines = []
         for row in self.rows:
             remarks = [*row['warnings'], *(['needs review'] if row.get('needs_review') else [])]
+            if row['border'] != DEFAULT_BORDER or self.all_borders: remarks.insert(0, f'{row["border"]} border')
             lines.append(', '.join([f'{shown(row["file"])}: lesion {row["area_fraction"]:.1%} of the image', *remarks]))
-        return '\n'.join([*lines, f'{len(self.rows)} of {len(self.files)} segmented; results in {shown(self.folder)}'])
+        return '\n'.join([*lines, f'{self.segmented} of {len(self.files)} segmented; results in {shown(self.folder)}'])
 
 # %% ../nbs/32_cli.ipynb #b2557dd7
 ImagesArg = Annotated[list[Path], typer.Argument(show_default=False, readable=False, # each says so by itself
@@ -889,6 +908,8 @@ MillimetresOpt = Annotated[
 ]
 FrameOpt = Annotated[int | None, typer.Option(min=1, show_default=False,
     help='Which picture of a DICOM file with several, from 1.')]
+BorderOpt = Annotated[str | None, typer.Option('--border', show_default=False,
+    help=f'Which border to draw: {", ".join(BORDERS)}, or all of them; else the middle one.')]
 BatchOpt = Annotated[
     bool,
     typer.Option('--batch', help='For archives: into all folders, results as Parquet in shards, and on after a kill.'),
@@ -938,6 +959,23 @@ def segment_archive(
     say(f'{failed} of {n} inputs have no mask; the reasons are in the column `reason` of {shown(rows)}')
     raise typer.Exit(2)
 
+# %% ../nbs/32_cli.ipynb #a9506523
+ALL_BORDERS = 'all' # what `--border` takes besides the names of the borders
+
+def border_options(
+    border: str | None, # as given with --border
+    seg: bool, # is a DICOM Segmentation to be written?
+    batch: bool, # is it for an archive?
+) -> dict[str, str]: # for `Segmenter.predict`; raises `InputError`
+    "Which border to predict."
+    if border is None: return {}
+    if border not in (*BORDERS, ALL_BORDERS):
+        raise InputError(f'--border {border}', 'is not known', f'choose from {", ".join(BORDERS)} and {ALL_BORDERS}')
+    if border != ALL_BORDERS: return dict(border=border)
+    other = '--seg' if seg else '--batch' if batch else ''
+    if other: raise InputError(f'--border {border}', f'does not go with {other}, which takes one border', 'name that one')
+    return {}
+
 # %% ../nbs/32_cli.ipynb #52794b6b
 @app.command()
 def segment(
@@ -952,6 +990,7 @@ def segment(
     seg: SegOpt = None, fractional: FractionalOpt = False,
     mm_per_pixel: MillimetresOpt = None,
     frame: FrameOpt = None,
+    border: BorderOpt = None,
     batch: BatchOpt = False, masks: MasksOpt = None, workers: WorkersOpt = None,
     shard: ShardOpt = None, ray: RayOpt = False,
     config: ConfigOpt = None, set_: SetOpt = None, as_json: JsonOpt = False,
@@ -968,14 +1007,17 @@ def segment(
     options = cfg.prediction.arguments(threshold=threshold, tta=tta, largest=largest, fill_holes=fill_holes)
     options['review'] = cfg.prediction.review if review is None else review
     if mm_per_pixel: options['spacing'] = (mm_per_pixel, mm_per_pixel)
-    if batch or masks or workers or shard or ray:
+    in_shards = bool(batch or masks or workers or shard or ray)
+    options |= border_options(border, bool(seg), in_shards)
+    if in_shards:
         if seg or frame or save != 'mask,json':
             raise InputError('--batch', 'writes rows and masks', 'leave out --save, --seg and --frame')
         options |= dict(masks=masks, workers=workers, shard=shard, ray=ray, precision=precision)
         return segment_archive(images, folder, bundle, cfg, options, as_json)
     photographs, remarks = find_photographs(images, frame)
     files = [p.file for p in photographs]
-    results = Results(files, folder, kinds, seg, fractional)
+    marks = [f'_{name}' for name in BORDERS] if border == ALL_BORDERS else ['']
+    results = Results(files, folder, kinds, seg, fractional, marks)
     segmenter = Segmenter(Bundle.open(bundle), precision=precision)
     with writing(folder): folder.mkdir(parents=True, exist_ok=True)
     with progress_bar('segmenting', len(files)) as step:
