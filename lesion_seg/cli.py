@@ -752,6 +752,16 @@ class Photograph(NamedTuple):
     file: Path | Frame # what it is called
     record: Any = None # a pair of a records folder
 
+    @property
+    def source(self) -> Any: # for `Segmenter.predict`
+        "Where its pixels are."
+        return self.record.image if self.record else self.file
+
+    @property
+    def name(self) -> str: # of the file alone
+        "What its results are called."
+        return os.path.basename(str(self.file))
+
 def find_photographs(
     paths: Sequence[Path], # files, folders, globs, tables with a column `image`, folders of records
     frame: str | Sequence[int] | None = None, # of DICOM files with several: 'all', or numbers from 1
@@ -794,8 +804,7 @@ def predict_photographs(
         yield from segmenter.predict_many([p.file for p in photographs], **options)
         return
     for p in photographs:
-        source = p.record.image if p.record else p.file
-        try: yield replace(segmenter.predict(source, **options), name=os.path.basename(str(p.file)))
+        try: yield replace(segmenter.predict(p.source, **options), name=p.name)
         except InputError as e: yield e if str(p.file) in str(e) else e.named(p.file)
 
 # %% ../nbs/32_cli.ipynb #2c8b4e07
@@ -989,11 +998,11 @@ def explain_photographs(
 ) -> Iterator[tuple[Any, dict[str, Path]] | InputError]: # an `Explanation` and its files for each, or why there is none
     "Say why, photograph by photograph, and write it down."
     targets = {(folder/f'{stem}{end}').resolve() for stem in stems for end in explanation_endings(kinds)}
-    clash = [p.file for p in photographs if p.file.resolve() in targets]
+    clash = [p.file for p in photographs if Path(p.file).resolve() in targets]
     if clash: raise InputError(shown(clash[0]), 'would be overwritten by a result', 'choose another folder with --out')
     for p, stem in zip(photographs, stems, strict=True):
         try:
-            why = replace(segmenter.explain(p.read(), kinds, **options), name=p.file.name)
+            why = replace(segmenter.explain(p.source, kinds, **options), name=p.name)
             yield why, why.save(folder, stem)
         except InputError as e: yield e if str(p.file) in str(e) else e.named(p.file)
 
@@ -1226,7 +1235,7 @@ def export_drafts(
         from lesion_seg.predict import Segmenter
         photographs, remarks = find_photographs([source])
         with progress_bar('predicting'):
-            pairs = predict_masks(Segmenter(bundle), [p.file for p in photographs], out/'masks')
+            pairs = predict_masks(Segmenter(bundle), [Path(p.file) for p in photographs], out/'masks')
     else:
         pairs = Manifest.load(source)
         bare = sum(p.mask is None for p in pairs)
