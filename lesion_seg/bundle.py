@@ -19,7 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from .core import InputError, atomic_path, printable, sha256, writing
+from .core import InputError, atomic_path, counted, printable, sha256, writing
 from .untrusted import check_onnx, read_header
 
 if TYPE_CHECKING: from torch import Tensor, nn
@@ -273,7 +273,7 @@ class _Shown(_Network):
             'input': f'{self.size} x {self.size} pixels',
             'threshold': f'{self.threshold:g}',
             'temperature': f'{self.temperature:g}',
-            'trained on': training.get('data') or f'{training.get("n_train", "an unknown number of")} photographs',
+            'trained on': training.get('data') or counted(training.get('n_train', 'an unknown number of'), 'photograph'),
             'licence': training.get('licence', 'unknown'),
             'exported': ', '.join(exported) or 'no',
             'weights': f'{self.info["weights_sha256"][:12]}...',

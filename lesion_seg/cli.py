@@ -27,6 +27,7 @@ from lesion_seg.core import (
     InputError,
     as_options,
     atomic_path,
+    counted,
     list_photographs,
     open_file,
     printable,
@@ -35,7 +36,7 @@ from lesion_seg.core import (
     unique_stems,
     writing,
 )
-from .manifest import SPLITS, Manifest, make_split
+from .manifest import SPLITS, Manifest, duplicate_pairs, make_split
 from .predict import ALL_KINDS, KINDS, Segmentation, json_bytes
 
 if TYPE_CHECKING:
@@ -280,7 +281,7 @@ def phantom(
     answer(
         dict(images=len(manifest), manifest=str(table)),
         as_json,
-        f'{len(manifest)} phantoms; the table is {shown(table)}',
+        f'{counted(len(manifest), "phantom")}; the table is {shown(table)}',
     )
 
 # %% ../nbs/32_cli.ipynb #a52019ae
@@ -322,7 +323,7 @@ def download(
     answer(
         dict(images=len(images), folder=str(out)),
         as_json,
-        f'{len(images)} images in {shown(out)}; licences in {shown(licences)}',
+        f'{counted(len(images), "image")} in {shown(out)}; licences in {shown(licences)}',
     )
 
 # %% ../nbs/32_cli.ipynb #96646738
@@ -363,11 +364,11 @@ def find_duplicates(
     "Look for photographs that are nearly the same."
     from lesion_seg.audit import audit_manifest, save_audit
     with progress_bar('looking for near-duplicates', len(manifest)) as step:
-        def counted(items: Iterable[Any]) -> Iterator[Any]:
+        def watched(items: Iterable[Any]) -> Iterator[Any]:
             for i, item in enumerate(items, 1):
                 yield item
                 step(i)
-        audited = audit_manifest(manifest, column, progress=counted)
+        audited = audit_manifest(manifest, column, progress=watched)
     page = save_audit(folder, audited, manifest, column)
     say(f'{audited}\nthe report, with thumbnails, is {shown(page)}')
     leaks = [leak._asdict() for leak in audited.leaks]
@@ -418,7 +419,7 @@ def split(
     more: dict[str, Any] = {}
     if audited:
         found, more = find_duplicates(manifest, official or 'split', out.with_name(f'{out.stem}_audit'))
-        if duplicates: manifest = manifest.link_duplicates(duplicates)
+        if duplicates: found += duplicate_pairs(duplicates)
     chosen_seed = cfg.project.seed if seed is None else seed
     done, report = make_split(
         manifest,
@@ -455,7 +456,7 @@ def records(
     answer(
         dict(records=len(packed), folder=str(out), digest=packed.digest),
         as_json,
-        f'{len(packed)} records in {shown(out)}',
+        f'{counted(len(packed), "record")} in {shown(out)}',
     )
 
 # %% ../nbs/32_cli.ipynb #78ec4eab
@@ -560,7 +561,7 @@ def calibrate(
     answer(
         fit,
         as_json,
-        f'temperature {fit["temperature"]:.3f}, threshold {fit["threshold"]:g} from {fit["n"]} images; '
+        f'temperature {fit["temperature"]:.3f}, threshold {fit["threshold"]:g} from {counted(fit["n"], "image")}; '
         f'Jaccard {before:.4f} -> {after:.4f} there',
     )
 
@@ -635,7 +636,7 @@ def export(
     quantize: Annotated[str | None, typer.Option(
         show_default=False, help='Write it in 8-bit integers: static or dynamic.')] = None,
     calibration: Annotated[Path | None, typer.Option(show_default=False,
-        help='For --quantize: a table, whose training photographs are used; else phantoms.')] = None,
+        help='For --quantize: a table or records, whose training photographs are used; else phantoms.')] = None,
     n: Annotated[int, typer.Option('-n', min=1, help='For --quantize: number of photographs.')] = 32,
     as_json: JsonOpt = False,
 ) -> None:
@@ -657,7 +658,10 @@ def export(
         if out is None: not_shipped(model, 'name a file with --out')
         photographs: dict[str, Any] = {}
         if calibration:
-            photographs = dict(images=training_images(Manifest.load(calibration), n), source='training photographs')
+            from lesion_seg.records import RecordReader
+            packed = (calibration/'records.json').is_file()
+            seen: Manifest = RecordReader(calibration).manifest() if packed else Manifest.load(calibration)
+            photographs = dict(images=training_images(seen, n), source='training photographs')
         with progress_bar('quantizing'):
             if 'onnx' not in model.info: model = Bundle.load(export_onnx(model, opset=opset, say=say).parent)
             file = quantize_onnx(model, path=out, method=quantize, n=n, say=say, **photographs)
@@ -937,7 +941,7 @@ def segment_archive(
     if done.passed_over: say(done.passed_over)
     answer(result, as_json, str(done))
     if not failed: return
-    say(f'{failed} of {n} inputs have no mask; the reasons are in the column `reason` of {shown(rows)}')
+    say(f'{failed} of {counted(n, "input")} {"has" if failed == 1 else "have"} no mask; the reasons are in the column `reason` of {shown(rows)}')
     raise typer.Exit(2)
 
 # %% ../nbs/32_cli.ipynb #52794b6b

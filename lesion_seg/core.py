@@ -81,7 +81,7 @@ def safe_markdown(
 
 # %% ../nbs/00_core.ipynb #b98a5f1b
 def counted(
-    n: int, # how many, 0 or more
+    n: int | str, # how many, or a word for it, such as 'several'
     noun: str, # one of them, such as 'photograph'
     plural: str = '', # several of them; empty: the noun with an s
 ) -> str: # such as '1 photograph' or '2 photographs'
@@ -359,7 +359,7 @@ class Listing(NamedTuple):
     def __str__(self) -> str:
         n, kinds = len(self.passed_over), Counter(p.suffix.lower() or 'without a suffix' for p in self.passed_over)
         if not n: return ''
-        return f'{n} file{"s" * (n > 1)} passed over: ' + ', '.join(f'{m} {k}' for k, m in kinds.most_common())
+        return f'{counted(n, "file")} passed over: ' + ', '.join(f'{m} {k}' for k, m in kinds.most_common())
 
 def list_photographs(
     folder: str | os.PathLike, # one folder; what lies in folders below is not looked at

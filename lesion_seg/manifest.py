@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 import numpy as np
-from .core import FORMULA, InputError, atomic_path, guarded_cell, open_source, read_rows, safe_html, suffixes
+from .core import FORMULA, InputError, atomic_path, counted, guarded_cell, open_source, read_rows, safe_html, suffixes
 from .data import image_size, implausible, read_image, read_mask
 from .layouts import LesionPair, Problem, find_pairs
 
@@ -26,10 +26,10 @@ from .layouts import LesionPair, Problem, find_pairs
 __all__ = ['COLUMNS', 'SPLITS', 'SPLIT_NAMES', 'M', 'ID_COLUMNS', 'PATIENT_COLUMNS', 'LESION_COLUMNS', 'IMAGE_COLUMNS',
            'MASK_COLUMNS', 'UNKNOWN', 'MASK_FAULTS', 'cell_path', 'row_pair', 'relative_path', 'spelled',
            'find_columns', 'rows_by_id', 'components', 'merge_groups', 'known_value', 'patient_columns',
-           'describe_grouping', 'check_fractions', 'area_strata', 'move_gains', 'mend_splits', 'assign_splits',
-           'split_groups', 'table_problems', 'mask_fault', 'file_size', 'size_problem', 'pair_problems',
-           'problem_summary', 'write_csv', 'write_parquet', 'name_columns', 'complete_pairs', 'Manifest', 'SplitReport',
-           'official_splits', 'keep_official', 'free_fractions', 'make_split']
+           'describe_grouping', 'duplicate_pairs', 'check_fractions', 'area_strata', 'move_gains', 'mend_splits',
+           'assign_splits', 'split_groups', 'table_problems', 'mask_fault', 'file_size', 'size_problem',
+           'pair_problems', 'problem_summary', 'write_csv', 'write_parquet', 'name_columns', 'complete_pairs',
+           'Manifest', 'SplitReport', 'official_splits', 'keep_official', 'free_fractions', 'make_split']
 
 # %% ../nbs/02_manifest.ipynb #61ac34db
 COLUMNS = ('image', 'mask', 'id', 'group', 'split')
@@ -120,7 +120,8 @@ class _Shown(_Rows):
         return {s: (n, groups[s]) for s, n in rows.items()}
     def __repr__(self):
         n = ', '.join(f'{k} {v}' for k, (v, _) in self.counts().items())
-        return f'Manifest of {len(self)} pairs in {len({p.group for p in self})} groups: {n}'
+        groups = len({p.group for p in self})
+        return f'Manifest of {counted(len(self), "pair")} in {counted(groups, "group")}: {n}'
     def _repr_html_(self):
         total = ('all', (len(self), len({p.group for p in self})))
         cells = [f'<td>{safe_html(s)}</td><td>{n}</td><td>{g}</td>' for s, (n, g) in [*self.counts().items(), total]]
@@ -295,18 +296,28 @@ def describe_grouping(
     parts = []
     for c in used:
         n = sum(column == c for column, _ in spellings)
-        parts.append(f'{c} ({n} {noun(c)}{"s" * (n != 1)})')
+        parts.append(f'{c} ({counted(n, noun(c))})')
     if parts: parts = ['grouped by ' + ' and '.join(parts)]
     elif all(p.group == p.id for p in pairs): parts = ['no patient column found: each photograph is its own group']
-    else: parts = [f'groups as the table has them ({len({p.group for p in pairs})} groups)']
+    else: parts = [f'groups as the table has them ({counted(len({p.group for p in pairs}), "group")})']
     bare = sum(not any(known_value(p.meta.get(c, '')) for c in used) for p in pairs) if used else 0
     if bare:
-        parts.append(f'{bare} photograph{"s" * (bare > 1)} without a {" or ".join(dict.fromkeys(map(noun, used)))}')
+        parts.append(f'{counted(bare, "photograph")} without a {" or ".join(dict.fromkeys(map(noun, used)))}')
     if same := [v for v in spellings.values() if len(v) > 1]:
         more = f', and {len(same) - 1} more such' if len(same) > 1 else ''
         parts.append(f'{" and ".join(sorted(same[0]))} are taken for one{more}')
     if ignored: parts.append(f'column {", ".join(ignored)} was not used')
     return '; '.join(parts)
+
+# %% ../nbs/02_manifest.ipynb #a4fb0994
+def duplicate_pairs(
+    table: str | os.PathLike, # with columns `image_a` and `image_b`
+) -> list[tuple[str, str]]: # of ids
+    "The near-duplicates that a table lists."
+    rows = list(read_rows(table))
+    if rows and not {'image_a', 'image_b'} <= set(rows[0]):
+        raise InputError(table, 'has no columns image_a and image_b', 'name them so')
+    return [(r['image_a'], r['image_b']) for r in rows]
 
 # %% ../nbs/02_manifest.ipynb #1bc194b6
 class _Grouped(_Joined):
@@ -331,18 +342,17 @@ class _Grouped(_Joined):
         return self.replaced((replace(p, group=g) for p, g in zip(self.pairs, groups, strict=True)), grouping)
     def link_duplicates(self: M,
         pairs: str | os.PathLike | Iterable[tuple[str, str]], # pairs of ids, or a table with `image_a` and `image_b`
-    ) -> M: # ids that are not here are passed over
+    ) -> M: # pairs with an id that is not here are counted in its notes
         "Put near-duplicates into one group."
-        if isinstance(pairs, (str, os.PathLike)):
-            rows = list(read_rows(pairs))
-            if rows and not {'image_a', 'image_b'} <= set(rows[0]):
-                raise InputError(pairs, 'has no columns image_a and image_b', 'name them so')
-            pairs = [(r['image_a'], r['image_b']) for r in rows]
+        pairs = duplicate_pairs(pairs) if isinstance(pairs, (str, os.PathLike)) else list(pairs)
         keys: dict[str, list[tuple]] = defaultdict(list)
         for i, both in enumerate(pairs):
             for x in both: keys[x].append(('pair', i))
         groups = merge_groups(self.pairs, [keys.get(p.id, []) for p in self.pairs], [(0, p.group) for p in self.pairs])
-        return self.replaced(replace(p, group=g) for p, g in zip(self.pairs, groups, strict=True))
+        linked = self.replaced(replace(p, group=g) for p, g in zip(self.pairs, groups, strict=True))
+        strange = sum(not {*both} <= {p.id for p in self.pairs} for both in pairs)
+        if strange: linked.notes.append(f'{counted(strange, "pair")} of duplicates with an id that is not here')
+        return linked
 
 # %% ../nbs/02_manifest.ipynb #f075f1ab
 def check_fractions(
@@ -440,7 +450,7 @@ def split_groups(
     names = sorted(set(groups), key=lambda g: hashlib.sha256(f'{seed}:{g}'.encode()).digest())
     wanted = sum(x > 0 for x in f)
     if len(names) < wanted:
-        raise InputError(f'{len(names)} groups', f'cannot fill {wanted} splits',
+        raise InputError(counted(len(names), 'group'), f'cannot fill {counted(wanted, "split")}',
                          'add patients, or give fractions with a 0')
     counts = Counter(groups)
     size = np.array([counts[g] for g in names])
@@ -561,7 +571,7 @@ class _Checked(_Grouped):
         with ThreadPoolExecutor() as pool:
             for some in pool.map(lambda p: pair_problems(p, full, resize_ok), self.pairs): problems += some
         if problems and strict:
-            head = f'{len(problems)} problem{"s" * (len(problems) > 1)}, to be mended (or their rows removed) first:'
+            head = f'{counted(len(problems), "problem")}, to be mended (or their rows removed) first:'
             raise InputError('the data', f'{head}\n{problem_summary(problems)}', problems=problems)
         return problems
     def areas(self) -> list[float]: # NaN where there is no mask
@@ -671,7 +681,7 @@ def complete_pairs(
         file = here.get(p.image.name) if p.image.suffix.lower() not in suffixes() else None
         out.append(replace(p, image=file.image, mask=p.mask or file.mask, id=p.id or p.image.name) if file else p)
     n = sum(a.image != b.image for a, b in zip(pairs, out, strict=True))
-    return out, [f'{n} photographs were found by their ids'] * bool(n)
+    return out, [f'{counted(n, "photograph")} found by id'] * bool(n)
 
 # %% ../nbs/02_manifest.ipynb #d84f6c9f
 class Manifest(_Stored):
@@ -763,7 +773,8 @@ class SplitReport:
     def __str__(self):
         area = {s: f', mean lesion area {a:.1%}' if a == a else '' for s, a in self.area.items()}
         lines = [self.grouping] * bool(self.grouping) + self.notes
-        lines += [f'{s}: {n} images in {self.groups[s]} groups{area[s]}' for s, n in self.images.items()]
+        for s, n in self.images.items():
+            lines.append(f'{s}: {counted(n, "image")} in {counted(self.groups[s], "group")}{area[s]}')
         return '\n'.join([*lines, *(f'dropped: {p.detail}' for p in self.dropped), f'digest {self.digest[:16]}'])
 
 # %% ../nbs/02_manifest.ipynb #db4e3a5f

@@ -668,6 +668,52 @@ def test_nothing_is_left_behind_where_nothing_was_segmented(capfd, work, tmp_pat
     assert code == 2 and "nothing.jpg: does not exist" in err and not list(tmp_path.iterdir())
 
 
+def test_an_evaluation_says_what_flatters_it(trained, tmp_path, capfd):
+    "Calibrated on the photographs that it is scored on; and a bootstrap over three groups."
+    import shutil
+    shutil.copytree(trained / "run", tmp_path / "run")
+    table = trained / "data" / "split.csv"
+    def evaluated(source, *more):
+        code, out, err = here(capfd, "evaluate", tmp_path / "run", source, "-o", tmp_path / "e", "--json", *more)
+        assert code == 0, err
+        page, text = ((tmp_path / "e" / name).read_text() for name in ("report.html", "report.txt"))
+        assert json.loads((tmp_path / "e" / "summary.json").read_text())["warnings"] == json.loads(out)["warnings"]
+        for warning in json.loads(out)["warnings"]: assert warning in page and f"Note: {warning}" in text
+        return json.loads(out)["warnings"]
+    few = "the bootstrap draws from 3 groups only, so its intervals are likely to be too narrow"
+    assert evaluated(table) == [few]
+    assert here(capfd, "calibrate", tmp_path / "run", table, "--split", "test")[0] == 0
+    assert len(json.loads((tmp_path / "run/bundle/bundle.json").read_text())["metrics"]["calibration"]["digest"]) == 64
+    for source in (table, trained / "records"): # the same split, the same digest
+        first, second = evaluated(source)
+        assert first == few and "fitted on the same photographs" in second
+    assert evaluated(table, "--split", "valid") == [few]
+
+
+def test_records_round_the_8_bit_file(trained, tmp_path, capfd):
+    from lesion_seg.bundle import Bundle
+    args = ("export", trained / "run", "-o", tmp_path / "a.onnx", "--quantize", "static", "-n", "2", "--calibration")
+    import shutil
+    for source in ("data/split.csv", "records"):
+        shutil.copytree(trained / "run", tmp_path / source / "run")
+        export_onnx(tmp_path / source / "run/bundle", opset=17)
+        code, _, err = here(capfd, "export", tmp_path / source / "run", *args[2:], trained / source)
+        assert code == 0 and (tmp_path / "a.onnx").stat().st_size > 1000, err
+
+
+def test_a_table_of_duplicates_hides_no_missing_patients(trained, tmp_path, capfd):
+    from lesion_seg.manifest import Manifest
+    pairs = list(Manifest.load(trained / "data" / "split.csv"))
+    (tmp_path / "bare.csv").write_text("image,mask\n" + "".join(f"{p.image},{p.mask}\n" for p in pairs))
+    (tmp_path / "pairs.csv").write_text(f"image_a,image_b\n{pairs[0].id},{pairs[1].id}\nx,y\n")
+    for audit in ([], ["--audit"]):
+        code, out, err = here(capfd, "split", tmp_path / "bare.csv", "-o", tmp_path / "m.csv", "--duplicates",
+                              tmp_path / "pairs.csv", *audit)
+        assert code == 0 and "no patient column found" in out and "1 pair of duplicates with an id that is not here" in out, err
+        groups = {p.id: p.group for p in Manifest.load(tmp_path / "m.csv")}
+        assert groups[pairs[0].id] == groups[pairs[1].id]
+
+
 # ------------------------------------------------------------------------------------------------------- small comforts
 def test_segment_writes_the_log_file(work, tmp_path, capfd):
     log = tmp_path / "log.jsonl"
@@ -767,7 +813,7 @@ def test_the_module_is_a_program_too(tmp_path):
         text=True,
         timeout=120,
     )
-    assert done.returncode == 0 and done.stdout == "1 phantoms; the table is p/manifest.csv\n", done.stderr
+    assert done.returncode == 0 and done.stdout == "1 phantom; the table is p/manifest.csv\n", done.stderr
 
 
 def test_an_output_of_another_kind_is_not_overwritten(capfd, work, tmp_path):
