@@ -268,12 +268,13 @@ class _Shown(_Network):
         training = self.info['training']
         exported = self.info.get('onnx', {}).get('sha256', {})
         arguments = ', '.join(f'{k}={v}' for k, v in self.architecture.items() if k != 'name')
+        photographs = counted(training.get('n_train', 'an unknown number of'), 'photograph')
         rows = {
             'architecture': f'{self.architecture["name"]} ({arguments})',
             'input': f'{self.size} x {self.size} pixels',
             'threshold': f'{self.threshold:g}',
             'temperature': f'{self.temperature:g}',
-            'trained on': training.get('data') or counted(training.get('n_train', 'an unknown number of'), 'photograph'),
+            'trained on': training.get('data') or photographs,
             'licence': training.get('licence', 'unknown'),
             'exported': ', '.join(exported) or 'no',
             'weights': f'{self.info["weights_sha256"][:12]}...',

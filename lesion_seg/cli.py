@@ -941,7 +941,8 @@ def segment_archive(
     if done.passed_over: say(done.passed_over)
     answer(result, as_json, str(done))
     if not failed: return
-    say(f'{failed} of {counted(n, "input")} {"has" if failed == 1 else "have"} no mask; the reasons are in the column `reason` of {shown(rows)}')
+    verb = 'has' if failed == 1 else 'have'
+    say(f'{failed} of {counted(n, "input")} {verb} no mask; the reasons are in the column `reason` of {shown(rows)}')
     raise typer.Exit(2)
 
 # %% ../nbs/32_cli.ipynb #52794b6b

@@ -177,7 +177,8 @@ def lesion_dls(
     groups = [{p.group for p in (part if isinstance(part, Manifest) else part.pairs)} for part in parts.values()]
     shared = groups[0] & groups[1]
     if shared:
-        raise InputError('splits', f'hold {counted(len(shared), "group")} in both train and valid (such as {min(shared)})',
+        both = counted(len(shared), 'group')
+        raise InputError('splits', f'hold {both} in both train and valid (such as {min(shared)})',
                          'split again with `lesion_seg split`')
     if isinstance(augs, str): augs = dict(preset=augs)
     pipeline = train_augs(size, **augs) if isinstance(augs, dict) else augs

@@ -122,7 +122,7 @@ def calibrate_bundle(
     fit['largest'] = [all_regions, one_region]
     exported = bundle.info.get('onnx')
     new = revise(bundle, threshold=fit['threshold'], temperature=fit['temperature'], calibration=fit['calibration'],
-                 largest=one_region > all_regions, metrics=dict(calibration=dict(fit, source=source, digest=manifest.digest)))
+                 largest=one_region > all_regions, metrics=dict(calibration=fit | dict(source=source, digest=manifest.digest)))
     if exported and 'onnx' not in new.info: new = exported_again(replace(new, info=new.info | dict(onnx=exported)), say)
     if share is None: return new
     return revise(new, review=fit_review_rule(new, manifest, source, share))
@@ -300,7 +300,8 @@ def score_section(
     return (f'<p>{counted(summary["n"], "image")} of {counted(summary["groups"], "group")}. '
             f'ISIC 2016/17 score {summary["isic_2017"]:.3f}, ISIC 2018 score {summary["isic_2018"]:.3f}. '
             f'{counted(summary["failures"], "failure")} (Jaccard below {summary["threshold"]:g}), '
-            f'{summary["failure_rate"]:.1%} (interval {low:.1%} to {high:.1%}).{empty}</p>{warnings}' + html_table(head, rows))
+            f'{summary["failure_rate"]:.1%} (interval {low:.1%} to {high:.1%}).{empty}</p>'
+            + warnings + html_table(head, rows))
 
 # %% ../nbs/28_report.ipynb #5b7d20ea
 def case_section(
@@ -406,7 +407,8 @@ def run_demo(
     bundle = train_model(manifest, folder/'run', model or DEMO_MODEL, size=model_size, epochs=epochs, lr=3e-3,
                    schedule='one_cycle', seed=seed, licence=licence, progress=False, report=row, say=say)
     bundle = calibrate_bundle(bundle, manifest.subset('valid'), say=say)
-    say(f'4/5 scores on {counted(counts["test"], "phantom")} of unseen patients, at the threshold of {bundle.threshold:g}')
+    unseen = counted(counts['test'], 'phantom')
+    say(f'4/5 scores on {unseen} of unseen patients, at the threshold of {bundle.threshold:g}')
     test = manifest.subset('test')
     table = evaluate_manifest(bundle, test, distances=True)
     say('5/5 masks for new phantoms at their own resolution')

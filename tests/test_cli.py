@@ -691,7 +691,6 @@ def test_an_evaluation_says_what_flatters_it(trained, tmp_path, capfd):
 
 
 def test_records_round_the_8_bit_file(trained, tmp_path, capfd):
-    from lesion_seg.bundle import Bundle
     args = ("export", trained / "run", "-o", tmp_path / "a.onnx", "--quantize", "static", "-n", "2", "--calibration")
     import shutil
     for source in ("data/split.csv", "records"):
