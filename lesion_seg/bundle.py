@@ -19,7 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from .core import InputError, atomic_path, counted, printable, sha256, writing
+from .core import InputError, atomic_path, counted, given_path, printable, sha256, writing
 from .untrusted import check_onnx, read_header
 
 if TYPE_CHECKING: from torch import Tensor, nn
@@ -293,9 +293,9 @@ class Bundle(_Shown):
     ) -> Bundle: # raises `InputError` when it is not there, or damaged
         "Open a bundle, however it is named."
         if isinstance(src, Bundle): bundle = src
-        elif src is None or src == 'shipped': bundle = cls.shipped()
+        elif src is None or isinstance(src, str) and src == 'shipped': bundle = cls.shipped()
         else:
-            folder = Path(src)
+            folder = given_path(src, 'the bundle')
             inner = folder/'bundle'
             in_run = (inner/METADATA).is_file() and not (folder/METADATA).is_file()
             bundle = cls.load(inner if in_run else folder)

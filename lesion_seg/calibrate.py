@@ -179,8 +179,8 @@ def calibration_warnings(
                         'the masks and the predictions hardly agree, or agree in every pixel; '
                         'look at them before you use it')
     if empty:
-        warnings.append(f'{empty} of {counted(n, "mask")} hold no lesion at the size of the network: nothing was learned '
-                        'from their borders; look whether their lesions are too small or the masks wrong')
+        warnings.append(f'{empty} of {counted(n, "mask")} hold no lesion at the size of the network: nothing '
+                        'was learned from their borders; look whether their lesions are too small or the masks wrong')
     return warnings
 
 # %% ../nbs/18_calibrate.ipynb #27aaac99

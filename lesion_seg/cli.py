@@ -36,7 +36,7 @@ from lesion_seg.core import (
     unique_stems,
     writing,
 )
-from .manifest import SPLITS, Manifest, duplicate_pairs, make_split
+from .manifest import SPLITS, Manifest, duplicate_pairs, make_split, scale_masks
 from .predict import ALL_KINDS, KINDS, Segmentation, json_bytes
 
 if TYPE_CHECKING:
@@ -405,6 +405,12 @@ def split(
     audited: Annotated[bool, typer.Option(
         '--audit', help='Look for near-duplicate photographs, keep them together, and report leaks.')] = False,
     full: Annotated[bool, typer.Option(help='Decode every file while checking, not just the headers.')] = False,
+    resize_ok: Annotated[bool, typer.Option(
+        '--resize-ok', help='Scale masks of another size than their photographs, where the form is the same.')] = False,
+    label: Annotated[str | None, typer.Option(show_default=False,
+        help='Which label of the polygons in a folder is the lesion, where there are several.')] = None,
+    masks_to: Annotated[Path | None, typer.Option(show_default=False,
+        help='Where masks go that are drawn from polygons or scaled; else beside photographs or table.')] = None,
     config: ConfigOpt = None, set_: SetOpt = None, as_json: JsonOpt = False,
 ) -> None:
     "Check pairs of image and mask and divide them by patient, lesion or file."
@@ -413,7 +419,11 @@ def split(
         raise InputError(f'--out {shown(out)}', 'is no name of a table', 'give one that ends in .csv or .parquet')
     shares: tuple[float, ...] | None = (cfg.data.train_split, cfg.data.val_split, cfg.data.test_split)
     if fractions or official: shares = parse_fractions(fractions) if fractions else None
-    manifest = Manifest.load(source, image_column, mask_column)
+    is_table = not source.is_dir() or any((source/f'manifest{end}').exists() for end in ('.csv', '.parquet'))
+    if label and is_table:
+        raise InputError('--label', 'is for a folder with polygons, and this is a table', 'leave it out')
+    manifest = Manifest.load(source, image_column, mask_column, masks_to, label)
+    if resize_ok: manifest = scale_masks(manifest, masks_to or out.with_name(f'{out.stem}_masks'))
     manifest.check(full=full)
     if table: manifest = manifest.join(table, on, partial)
     more: dict[str, Any] = {}

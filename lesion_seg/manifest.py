@@ -18,8 +18,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 import numpy as np
-from .core import FORMULA, InputError, atomic_path, counted, guarded_cell, open_source, read_rows, safe_html, suffixes
-from .data import image_size, implausible, read_image, read_mask
+from .core import FORMULA, InputError, atomic_path, check_kind, counted, given_path
+from .core import encode_png, guarded_cell, open_source, read_rows, safe_html, suffixes, unique_stems
+from .data import image_size, implausible, read_image, read_mask, resize_mask
 from .layouts import LesionPair, Problem, find_pairs
 
 # %% auto #0
@@ -27,9 +28,10 @@ __all__ = ['COLUMNS', 'SPLITS', 'SPLIT_NAMES', 'M', 'ID_COLUMNS', 'PATIENT_COLUM
            'MASK_COLUMNS', 'UNKNOWN', 'MASK_FAULTS', 'cell_path', 'row_pair', 'relative_path', 'spelled',
            'find_columns', 'rows_by_id', 'components', 'merge_groups', 'known_value', 'patient_columns',
            'describe_grouping', 'duplicate_pairs', 'check_fractions', 'area_strata', 'move_gains', 'mend_splits',
-           'assign_splits', 'split_groups', 'table_problems', 'mask_fault', 'file_size', 'size_problem',
-           'pair_problems', 'problem_summary', 'write_csv', 'write_parquet', 'name_columns', 'complete_pairs',
-           'Manifest', 'SplitReport', 'official_splits', 'keep_official', 'free_fractions', 'make_split']
+           'assign_splits', 'split_groups', 'table_problems', 'mask_fault', 'file_size', 'same_form', 'size_problem',
+           'pair_problems', 'problem_summary', 'scale_masks', 'write_csv', 'write_parquet', 'name_columns',
+           'complete_pairs', 'Manifest', 'SplitReport', 'official_splits', 'keep_official', 'free_fractions',
+           'make_split']
 
 # %% ../nbs/02_manifest.ipynb #61ac34db
 COLUMNS = ('image', 'mask', 'id', 'group', 'split')
@@ -359,9 +361,10 @@ def check_fractions(
     fractions: Sequence[float], # of train, valid and test
 ) -> np.ndarray: # float (3,); raises `InputError`
     "Three fractions that sum to 1."
-    f = np.array(list(fractions), float)
+    try: f = np.array(list(fractions), float)
+    except (TypeError, ValueError): f = np.zeros(0)
     if f.shape != (3,) or not (f >= 0).all() or abs(f.sum() - 1) > 1e-6:
-        raise InputError(f'fractions {tuple(fractions)}', 'are not three numbers from 0 to 1 that sum to 1',
+        raise InputError(f'fractions {tuple(f.tolist()) or repr(fractions)}', 'are not three numbers from 0 to 1 that sum to 1',
                          'give those of train, valid and test, such as 0.7,0.15,0.15')
     return f
 
@@ -447,6 +450,7 @@ def split_groups(
 ) -> list[str]: # 'train', 'valid' or 'test' for each row
     "Divide rows into splits so that no group is divided; the order of the rows does not matter."
     f = check_fractions(fractions)
+    check_kind('seed', seed, int)
     names = sorted(set(groups), key=lambda g: hashlib.sha256(f'{seed}:{g}'.encode()).digest())
     wanted = sum(x > 0 for x in f)
     if len(names) < wanted:
@@ -510,6 +514,13 @@ def file_size(
     odd = implausible(pixels)
     return pixels.shape[:2], [Problem(pair.id, 'implausible photograph', f'{path} {odd}')] if odd else []
 
+def same_form(
+    image: tuple[int, ...], # (height, width) of a photograph
+    mask: tuple[int, ...], # (height, width) of its mask
+) -> bool: # True where height and width have the same ratio, but for 2 %
+    "May a mask be scaled to its photograph?"
+    return abs(image[1] * mask[0] / (image[0] * mask[1]) - 1) < .02
+
 def size_problem(
     pair: LesionPair, # with a mask
     image: tuple[int, ...], # (height, width) of its photograph, as a person sees it
@@ -530,9 +541,8 @@ def size_problem(
             return [Problem(pair.id, 'mask not turned with its photograph', f'{sizes}: {why}; turn the mask')]
         return [Problem(pair.id, 'mask lies on its side', f'{sizes}: width and height are exchanged; turn the mask')]
     if resize_ok: return []
-    alike = abs(w * mask_h / (h * mask_w) - 1) < .02
     remedy = 'another form; is it the mask of this photograph?'
-    if alike: remedy = 'the same form, so scaling is allowed by `resize_ok=True`'
+    if same_form(image, mask): remedy = 'the same form, so scaling is allowed by `resize_ok=True`'
     return [Problem(pair.id, 'sizes differ', f'{sizes}: {remedy}')]
 
 def pair_problems(
@@ -578,6 +588,29 @@ class _Checked(_Grouped):
         "The fraction of each image that is lesion."
         with ThreadPoolExecutor() as pool:
             return list(pool.map(lambda p: float(read_mask(p.mask).mean()) if p.mask else math.nan, self.pairs))
+
+# %% ../nbs/02_manifest.ipynb #b761fc5f
+def scale_masks(
+    manifest: Manifest, # with masks of several sizes
+    folder: str | os.PathLike, # where scaled masks go
+) -> Manifest: # with those instead, and a note of how many there are
+    "Scale masks to their photographs, where both have the same form."
+    pairs = list(manifest)
+    stems = unique_stems(p.id for p in pairs)
+    def scaled(pair: LesionPair, stem: str) -> LesionPair:
+        if pair.mask is None: return pair
+        try: image, mask = image_size(pair.image), image_size(pair.mask)
+        except InputError: return pair # `check` says what is wrong
+        if image == mask or not same_form(image, mask): return pair
+        path = Path(folder)/f'{stem}_mask.png'
+        with atomic_path(path) as tmp:
+            tmp.write_bytes(encode_png(resize_mask(read_mask(pair.mask), image).astype(np.uint8) * 255))
+        return replace(pair, mask=path)
+    with ThreadPoolExecutor() as pool: new = list(pool.map(scaled, pairs, stems))
+    n = sum(a is not b for a, b in zip(pairs, new, strict=True))
+    out = manifest.replaced(new)
+    if n: out.notes.append(f'{counted(n, "mask")} scaled to the size of the photograph, in {folder}')
+    return out
 
 # %% ../nbs/02_manifest.ipynb #e4405c06
 def write_csv(
@@ -625,7 +658,9 @@ class _Stored(_Checked):
         path: str | os.PathLike, # .csv, or .parquet by its suffix
     ) -> Path: # the same path
         "Write the table."
-        path = Path(path)
+        path = given_path(path)
+        if path.suffix.lower() not in ('.csv', '.parquet', '.pq'):
+            raise InputError(path, 'is no name of a table', 'give one that ends in .csv or .parquet')
         rows, columns = self.rows(path.parent), self.columns()
         if any(p.split for p in self.pairs):
             rows = [{**r, 'split_digest': self.digest[:16]} for r in rows]
@@ -705,7 +740,7 @@ class Manifest(_Stored):
         mask_column: str | None = None, # the column of masks; None: found by name (`MASK_COLUMNS`)
     ) -> Manifest: # grouped by patient and lesion where the table has no column `group`
         "Read a table with a column of photographs and, where known, masks, `id`, `group`, `split` and any others."
-        path = Path(path)
+        path = given_path(path)
         rows, notes = name_columns(list(read_rows(path)), path, image_column, mask_column)
         pairs, more = complete_pairs([row_pair(r, path.parent) for r in rows], path.parent)
         m = cls(pairs, path.parent, notes=notes + more)
@@ -725,7 +760,7 @@ class Manifest(_Stored):
         label: str | None = None, # of a folder: which label of the polygons is the lesion, where there are several
     ) -> Manifest: # with all its notes and problems
         "Read a table, a folder's own `manifest.csv` or `manifest.parquet`, or else the folder's files."
-        path = Path(path)
+        path = given_path(path)
         if not path.is_dir(): return cls.from_csv(path, image_column, mask_column)
         own = [p for p in (path / 'manifest.csv', path / 'manifest.parquet') if p.exists()]
         return cls.from_csv(own[0], image_column, mask_column) if own else cls.from_folder(path, masks_to, label)
@@ -845,6 +880,7 @@ def make_split(
     group_by: Sequence[str] | str | None = None, # columns that make a group; None: those of patients and lesions
 ) -> tuple[Manifest, SplitReport]: # the manifest with its splits, and what was done
     "Join, group and split in one go; no group is in two splits."
+    check_kind('seed', seed, int)
     m = manifest.join(table, on) if table is not None else manifest
     m = m.group_by(group_by)
     if duplicates is not None: m = m.link_duplicates(duplicates)

@@ -119,10 +119,10 @@ def calibrate_bundle(
     all_regions, one_region = (
         float(mean_jaccard(m, masks, [fit['threshold']])[0]) for m in (probabilities, largest_only)
     )
-    fit['largest'] = [all_regions, one_region]
+    fit |= dict(largest=[all_regions, one_region], source=source, digest=manifest.digest)
     exported = bundle.info.get('onnx')
     new = revise(bundle, threshold=fit['threshold'], temperature=fit['temperature'], calibration=fit['calibration'],
-                 largest=one_region > all_regions, metrics=dict(calibration=fit | dict(source=source, digest=manifest.digest)))
+                 largest=one_region > all_regions, metrics=dict(calibration=fit))
     if exported and 'onnx' not in new.info: new = exported_again(replace(new, info=new.info | dict(onnx=exported)), say)
     if share is None: return new
     return revise(new, review=fit_review_rule(new, manifest, source, share))

@@ -713,6 +713,48 @@ def test_a_table_of_duplicates_hides_no_missing_patients(trained, tmp_path, capf
         assert groups[pairs[0].id] == groups[pairs[1].id]
 
 
+def test_masks_of_another_size_are_scaled_on_request(capfd, tmp_path):
+    "Once, by split; and train or evaluate need not know about it."
+    for i in range(4):
+        photo = make_phantom(i, (64, 96))
+        for kind, picture in (("images", photo.image), ("masks", photo.mask[::2, ::2] if i < 3 else photo.mask)):
+            (tmp_path / "data" / kind).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(tmp_path / "data" / kind / f"{i}.png")
+    args = ("split", tmp_path / "data", "-o", tmp_path / "m.csv", "--fractions", "0.5,0.25,0.25")
+    code, _, err = here(capfd, *args)
+    assert code == 2 and "`--resize-ok` of `lesion_seg split`" in err and "resize_ok" not in err
+    code, out, err = here(capfd, *args, "--resize-ok")
+    assert code == 0 and f"3 masks scaled to the size of the photograph, in {tmp_path}/m_masks" in out, err
+    from lesion_seg.cli import open_table
+    from lesion_seg.data import read_mask
+    pairs = {p.id: p for p in open_table(tmp_path / "m.csv")}
+    for i in range(4):
+        mask = read_mask(pairs[str(i)].mask)
+        assert np.array_equal(mask[::2, ::2], make_phantom(i, (64, 96)).mask[::2, ::2]) and mask.shape == (64, 96)
+    assert pairs["3"].mask == tmp_path / "data/masks/3.png"
+    Image.fromarray(make_phantom(2, 64).mask).save(tmp_path / "data/masks/2.png") # another form stays an error
+    assert here(capfd, *args, "--resize-ok")[0] == 2
+
+
+def test_the_label_of_polygons_has_an_option(capfd, tmp_path):
+    (tmp_path / "data").mkdir()
+    for i in range(4):
+        Image.fromarray(make_phantom(i, 64).image).save(tmp_path / f"data/{i}.png")
+        shapes = [dict(label=label, shape_type="polygon", points=[[a, a], [a, b], [b, b], [b, a]])
+                  for label, a, b in (("spot", 10, 40), ("hair", 2, 60))]
+        (tmp_path / f"data/{i}.json").write_text(json.dumps(dict(
+            shapes=shapes, imagePath=f"{i}.png", imageHeight=64, imageWidth=64)))
+    args = ("split", tmp_path / "data", "-o", tmp_path / "m.csv", "--fractions", "0.5,0.25,0.25")
+    code, _, err = here(capfd, *args)
+    assert code == 2 and "`--label " in err and "` of `lesion_seg split`" in err
+    code, _, err = here(capfd, *args, "--label", "spot", "--masks-to", tmp_path / "drawn")
+    assert code == 0, err
+    from lesion_seg.manifest import Manifest
+    assert {p.mask.parent for p in Manifest.load(tmp_path / "m.csv")} == {tmp_path / "drawn"}
+    code, _, err = here(capfd, "split", tmp_path / "m.csv", "-o", tmp_path / "n.csv", "--label", "spot")
+    assert code == 2 and "--label: is for a folder with polygons" in err
+
+
 # ------------------------------------------------------------------------------------------------------- small comforts
 def test_segment_writes_the_log_file(work, tmp_path, capfd):
     log = tmp_path / "log.jsonl"
