@@ -27,6 +27,7 @@ from lesion_seg.core import (
     InputError,
     as_options,
     atomic_path,
+    counted,
     list_photographs,
     open_file,
     printable,
@@ -35,7 +36,7 @@ from lesion_seg.core import (
     unique_stems,
     writing,
 )
-from .manifest import SPLITS, Manifest, make_split
+from .manifest import SPLITS, Manifest, duplicate_pairs, make_split, scale_masks
 from .explain import SCALE, WHY, explanation_endings
 from .bundle import BORDERS, DEFAULT_BORDER
 from .predict import ALL_KINDS, KINDS, Segmentation, json_bytes
@@ -285,7 +286,7 @@ def phantom(
     answer(
         dict(images=len(manifest), manifest=str(table)),
         as_json,
-        f'{len(manifest)} phantoms; the table is {shown(table)}',
+        f'{counted(len(manifest), "phantom")}; the table is {shown(table)}',
     )
 
 # %% ../nbs/32_cli.ipynb #a52019ae
@@ -327,7 +328,7 @@ def download(
     answer(
         dict(images=len(images), folder=str(out)),
         as_json,
-        f'{len(images)} images in {shown(out)}; licences in {shown(licences)}',
+        f'{counted(len(images), "image")} in {shown(out)}; licences in {shown(licences)}',
     )
 
 # %% ../nbs/32_cli.ipynb #96646738
@@ -368,11 +369,11 @@ def find_duplicates(
     "Look for photographs that are nearly the same."
     from lesion_seg.audit import audit_manifest, save_audit
     with progress_bar('looking for near-duplicates', len(manifest)) as step:
-        def counted(items: Iterable[Any]) -> Iterator[Any]:
+        def watched(items: Iterable[Any]) -> Iterator[Any]:
             for i, item in enumerate(items, 1):
                 yield item
                 step(i)
-        audited = audit_manifest(manifest, column, progress=counted)
+        audited = audit_manifest(manifest, column, progress=watched)
     page = save_audit(folder, audited, manifest, column)
     say(f'{audited}\nthe report, with thumbnails, is {shown(page)}')
     leaks = [leak._asdict() for leak in audited.leaks]
@@ -409,6 +410,12 @@ def split(
     audited: Annotated[bool, typer.Option(
         '--audit', help='Look for near-duplicate photographs, keep them together, and report leaks.')] = False,
     full: Annotated[bool, typer.Option(help='Decode every file while checking, not just the headers.')] = False,
+    resize_ok: Annotated[bool, typer.Option(
+        '--resize-ok', help='Scale masks of another size than their photographs, where the form is the same.')] = False,
+    label: Annotated[str | None, typer.Option(show_default=False,
+        help='Which label of the polygons in a folder is the lesion, where there are several.')] = None,
+    masks_to: Annotated[Path | None, typer.Option(show_default=False,
+        help='Where masks go that are drawn from polygons or scaled; else beside photographs or table.')] = None,
     config: ConfigOpt = None, set_: SetOpt = None, as_json: JsonOpt = False,
 ) -> None:
     "Check pairs of image and mask and divide them by patient, lesion or file."
@@ -417,13 +424,17 @@ def split(
         raise InputError(f'--out {shown(out)}', 'is no name of a table', 'give one that ends in .csv or .parquet')
     shares: tuple[float, ...] | None = (cfg.data.train_split, cfg.data.val_split, cfg.data.test_split)
     if fractions or official: shares = parse_fractions(fractions) if fractions else None
-    manifest = Manifest.load(source, image_column, mask_column)
+    is_table = not source.is_dir() or any((source/f'manifest{end}').exists() for end in ('.csv', '.parquet'))
+    if label and is_table:
+        raise InputError('--label', 'is for a folder with polygons, and this is a table', 'leave it out')
+    manifest = Manifest.load(source, image_column, mask_column, masks_to, label)
+    if resize_ok: manifest = scale_masks(manifest, masks_to or out.with_name(f'{out.stem}_masks'))
     manifest.check(full=full)
     if table: manifest = manifest.join(table, on, partial)
     more: dict[str, Any] = {}
     if audited:
         found, more = find_duplicates(manifest, official or 'split', out.with_name(f'{out.stem}_audit'))
-        if duplicates: manifest = manifest.link_duplicates(duplicates)
+        if duplicates: found += duplicate_pairs(duplicates)
     chosen_seed = cfg.project.seed if seed is None else seed
     done, report = make_split(
         manifest,
@@ -460,7 +471,7 @@ def records(
     answer(
         dict(records=len(packed), folder=str(out), digest=packed.digest),
         as_json,
-        f'{len(packed)} records in {shown(out)}',
+        f'{counted(len(packed), "record")} in {shown(out)}',
     )
 
 # %% ../nbs/32_cli.ipynb #78ec4eab
@@ -565,7 +576,7 @@ def calibrate(
     answer(
         fit,
         as_json,
-        f'temperature {fit["temperature"]:.3f}, threshold {fit["threshold"]:g} from {fit["n"]} images; '
+        f'temperature {fit["temperature"]:.3f}, threshold {fit["threshold"]:g} from {counted(fit["n"], "image")}; '
         f'Jaccard {before:.4f} -> {after:.4f} there',
     )
 
@@ -684,7 +695,7 @@ def export(
     quantize: Annotated[str | None, typer.Option(
         show_default=False, help='Write it in 8-bit integers: static or dynamic.')] = None,
     calibration: Annotated[Path | None, typer.Option(show_default=False,
-        help='For --quantize: a table, whose training photographs are used; else phantoms.')] = None,
+        help='For --quantize: a table or records, whose training photographs are used; else phantoms.')] = None,
     n: Annotated[int, typer.Option('-n', min=1, help='For --quantize: number of photographs.')] = 32,
     as_json: JsonOpt = False,
 ) -> None:
@@ -706,7 +717,10 @@ def export(
         if out is None: not_shipped(model, 'name a file with --out')
         photographs: dict[str, Any] = {}
         if calibration:
-            photographs = dict(images=training_images(Manifest.load(calibration), n), source='training photographs')
+            from lesion_seg.records import RecordReader
+            packed = (calibration/'records.json').is_file()
+            seen: Manifest = RecordReader(calibration).manifest() if packed else Manifest.load(calibration)
+            photographs = dict(images=training_images(seen, n), source='training photographs')
         with progress_bar('quantizing'):
             if 'onnx' not in model.info: model = Bundle.load(export_onnx(model, opset=opset, say=say).parent)
             file = quantize_onnx(model, path=out, method=quantize, n=n, say=say, **photographs)
@@ -1037,7 +1051,8 @@ def segment_archive(
     if done.passed_over: say(done.passed_over)
     answer(result, as_json, str(done))
     if not failed: return
-    say(f'{failed} of {n} inputs have no mask; the reasons are in the column `reason` of {shown(rows)}')
+    verb = 'has' if failed == 1 else 'have'
+    say(f'{failed} of {counted(n, "input")} {verb} no mask; the reasons are in the column `reason` of {shown(rows)}')
     raise typer.Exit(2)
 
 # %% ../nbs/32_cli.ipynb #a4f553f6

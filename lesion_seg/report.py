@@ -19,7 +19,7 @@ from PIL import Image
 from .bundle import Bundle, Calibration, revise
 from .calibrate import calibrated, fit_calibration, mean_jaccard
 from .reliability import fit_review
-from .core import InputError, atomic_path, encode_jpeg, printable, writing
+from .core import InputError, atomic_path, counted, encode_jpeg, printable, writing
 from .data import contact_sheet, draw_contour, read_image, read_mask, resize_image, resize_mask
 from .manifest import Manifest
 from .masks import FoundMask, MaskFolder
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['TRUTH', 'PREDICTION', 'STYLE', 'NOTICE', 'DEMO_MODEL', 'true_mask', 'evaluate_manifest', 'exported_again',
-           'calibrate_bundle', 'fit_review_rule', 'case_picture', 'plot_history', 'data_uri', 'html_figure',
-           'html_table', 'html_report', 'origin_section', 'score_section', 'case_section', 'save_evaluation',
-           'demo_section', 'run_demo']
+           'calibrate_bundle', 'fitted_on', 'fit_review_rule', 'case_picture', 'plot_history', 'data_uri',
+           'html_figure', 'html_table', 'html_report', 'origin_section', 'score_section', 'case_section',
+           'save_evaluation', 'demo_section', 'run_demo']
 
 # %% ../nbs/28_report.ipynb #e29e4615
 def true_mask(
@@ -122,13 +122,23 @@ def calibrate_bundle(
     all_regions, one_region = (
         float(mean_jaccard(m, masks, [fit['threshold']])[0]) for m in (probabilities, largest_only)
     )
-    fit['largest'] = [all_regions, one_region]
+    fit |= dict(largest=[all_regions, one_region], source=source, digest=manifest.digest)
     exported = bundle.info.get('onnx')
     new = revise(bundle, threshold=fit['threshold'], temperature=fit['temperature'], calibration=fit['calibration'],
-                 borders=fit['borders'], largest=one_region > all_regions, metrics=dict(calibration=dict(fit, source=source)))
+                 borders=fit['borders'], largest=one_region > all_regions, metrics=dict(calibration=fit))
     if exported and 'onnx' not in new.info: new = exported_again(replace(new, info=new.info | dict(onnx=exported)), say)
     if share is None: return new
     return revise(new, review=fit_review_rule(new, manifest, source, share))
+
+def fitted_on(
+    bundle: Bundle, # a model, perhaps calibrated
+    manifest: Manifest, # photographs that it is scored on
+) -> list[str]: # a sentence without a full stop where they are those that its threshold was fitted on
+    "Were threshold and probabilities fitted on the very photographs of an evaluation?"
+    digest = bundle.info['metrics'].get('calibration', {}).get('digest')
+    if not digest or digest != manifest.digest: return []
+    return ['the threshold and the probabilities of this bundle were fitted on the same photographs, '
+            'so the scores flatter it; calibrate on valid and evaluate on test']
 
 def fit_review_rule(
     bundle: Bundle, # calibrated
@@ -262,7 +272,8 @@ def origin_section(
         ('weights', bundle.info['weights_sha256'][:16]),
         (
             'trained on',
-            f'{training.get("n_train", "an unknown number of")} images, licence {training.get("licence", "unknown")}',
+            counted(training.get('n_train', 'an unknown number of'), 'image')
+            + f', licence {training.get("licence", "unknown")}',
         ),
         ('threshold', f'{threshold:g}' + ('' if 'calibration' in bundle.info['metrics'] else ' (not calibrated)')),
         ('test-time augmentation', 'eight symmetries' if options.get('tta') else 'none'),
@@ -294,11 +305,12 @@ def score_section(
     if summary.get('empty_truths') or summary.get('empty_predictions'):
         empty = f' Empty masks: {summary["empty_truths"]} true, {summary["empty_predictions"]} predicted.'
     head = ['metric', 'mean', 'standard deviation', f'{summary["level"]:.0%} t-interval', 'bootstrap by group']
-    def counted(n: int, what: str) -> str: return f'{n} {what}' + 's' * (n != 1)
+    warnings = ''.join(f'<p>{html.escape(text)}.</p>' for text in summary.get('warnings', []))
     return (f'<p>{counted(summary["n"], "image")} of {counted(summary["groups"], "group")}. '
             f'ISIC 2016/17 score {summary["isic_2017"]:.3f}, ISIC 2018 score {summary["isic_2018"]:.3f}. '
             f'{counted(summary["failures"], "failure")} (Jaccard below {summary["threshold"]:g}), '
-            f'{summary["failure_rate"]:.1%} (interval {low:.1%} to {high:.1%}).{empty}</p>' + html_table(head, rows))
+            f'{summary["failure_rate"]:.1%} (interval {low:.1%} to {high:.1%}).{empty}</p>'
+            + warnings + html_table(head, rows))
 
 # %% ../nbs/28_report.ipynb #5b7d20ea
 def case_section(
@@ -336,6 +348,7 @@ def save_evaluation(
     else: segmenter = Segmenter(Bundle.open(bundle), precision=precision)
     with writing(folder): folder.mkdir(parents=True, exist_ok=True)
     summary = summarise(table, level=level)
+    summary['warnings'] += fitted_on(segmenter.bundle, manifest)
     save_table(table, folder/'scores.csv')
     save_summary(summary, folder/'summary.json')
     save_report(summary, folder/'report.txt')
@@ -396,12 +409,12 @@ def run_demo(
     from lesion_seg.callbacks import HISTORY
     from lesion_seg.train import train_model
     folder, begin = Path(folder), time.perf_counter()
-    say(f'1/5 {n} phantoms of {n // 2} patients')
+    say(f'1/5 {counted(n, "phantom")} of {counted(n // 2, "patient")}')
     manifest = write_phantoms(folder/'data', n=n, size=size, seed=seed).split(seed=seed)
     manifest.save(folder/'data'/'manifest.csv')
     counts = {s: len(manifest.subset(s)) for s in ('train', 'valid', 'test')}
     say(f'2/5 split by patient: {counts}')
-    say(f'3/5 training for {epochs} epochs at {model_size} x {model_size}')
+    say(f'3/5 training for {counted(epochs, "epoch")} at {model_size} x {model_size}')
     def row(r: dict[str, float]) -> None:
         say(f'    epoch {r["epoch"] + 1:2.0f}/{epochs}  loss {r["train_loss"]:.3f}  '
             f'validation Jaccard {r["jaccard"]:.3f}  {r["seconds"]:.0f} s')
@@ -409,7 +422,8 @@ def run_demo(
     bundle = train_model(manifest, folder/'run', model or DEMO_MODEL, size=model_size, epochs=epochs, lr=3e-3,
                    schedule='one_cycle', seed=seed, licence=licence, progress=False, report=row, say=say)
     bundle = calibrate_bundle(bundle, manifest.subset('valid'), say=say)
-    say(f'4/5 scores on {counts["test"]} phantoms of unseen patients, at the threshold of {bundle.threshold:g}')
+    unseen = counted(counts['test'], 'phantom')
+    say(f'4/5 scores on {unseen} of unseen patients, at the threshold of {bundle.threshold:g}')
     test = manifest.subset('test')
     table = evaluate_manifest(bundle, test, distances=True)
     say('5/5 masks for new phantoms at their own resolution')
