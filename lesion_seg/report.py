@@ -348,7 +348,7 @@ def save_evaluation(
     else: segmenter = Segmenter(Bundle.open(bundle), precision=precision)
     with writing(folder): folder.mkdir(parents=True, exist_ok=True)
     summary = summarise(table, level=level)
-    summary['warnings'] += fitted_on(segmenter.bundle, manifest)
+    if isinstance(segmenter, Segmenter): summary['warnings'] += fitted_on(segmenter.bundle, manifest)
     save_table(table, folder/'scores.csv')
     save_summary(summary, folder/'summary.json')
     save_report(summary, folder/'report.txt')
