@@ -959,7 +959,7 @@ def segment_archive(
     say(f'{failed} of {n} inputs have no mask; the reasons are in the column `reason` of {shown(rows)}')
     raise typer.Exit(2)
 
-# %% ../nbs/32_cli.ipynb #a9506523
+# %% ../nbs/32_cli.ipynb #bb59d334
 ALL_BORDERS = 'all' # what `--border` takes besides the names of the borders
 
 def border_options(
