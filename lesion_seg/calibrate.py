@@ -169,11 +169,11 @@ def fit_threshold(
     best = np.asarray(grid, float)[scores >= scores.max() - 1e-12]
     return float(best[np.argmin(abs(best - 0.5))])
 
-# %% ../nbs/18_calibrate.ipynb #8f06195b
+# %% ../nbs/18_calibrate.ipynb #a79ad7e4
 BORDER_GRID = np.round(np.arange(0.02, 0.981, 0.01), 2) # where the levels of tight and wide are sought
 
 def fit_borders(
-    maps: Sequence[Sequence[np.ndarray]], # of each image C maps (H, W): one, or tight, middle and wide; calibrated
+    maps: Sequence[Any], # of each image C calibrated maps, (C, H, W): one, or tight, middle and wide
     masks: Sequence[np.ndarray], # bool (H, W), the truth
     threshold: float, # of the middle border
     grid: Sequence[float] = tuple(BORDER_GRID), # candidates, in (0, 1)

@@ -1078,7 +1078,7 @@ def add_reasons(
                 row['written'] |= files
                 line |= files
 
-# %% ../nbs/32_cli.ipynb #a9506523
+# %% ../nbs/32_cli.ipynb #bb59d334
 ALL_BORDERS = 'all' # what `--border` takes besides the names of the borders
 
 def border_options(

@@ -9,15 +9,15 @@ import html
 import io
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from PIL import Image
-from .bundle import Bundle, Calibration, revise
-from .calibrate import calibrated, fit_calibration, mean_jaccard
+from .bundle import Bundle, Calibration, default_channel, revise
+from .calibrate import calibrated, fit_borders, fit_calibration, mean_jaccard
 from .reliability import fit_review
 from .core import InputError, atomic_path, counted, encode_jpeg, printable, writing
 from .data import contact_sheet, draw_contour, read_image, read_mask, resize_image, resize_mask
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['TRUTH', 'PREDICTION', 'STYLE', 'NOTICE', 'DEMO_MODEL', 'true_mask', 'evaluate_manifest', 'exported_again',
-           'calibrate_bundle', 'fitted_on', 'fit_review_rule', 'case_picture', 'plot_history', 'data_uri',
-           'html_figure', 'html_table', 'html_report', 'origin_section', 'score_section', 'case_section',
-           'save_evaluation', 'demo_section', 'run_demo']
+           'small_maps', 'calibrate_bundle', 'fitted_on', 'fit_review_rule', 'fit_bundle_borders', 'case_picture',
+           'plot_history', 'data_uri', 'html_figure', 'html_table', 'html_report', 'origin_section', 'score_section',
+           'case_section', 'save_evaluation', 'demo_section', 'run_demo']
 
 # %% ../nbs/28_report.ipynb #e29e4615
 def true_mask(
@@ -94,6 +94,18 @@ def exported_again(
     return Bundle.open(bundle.path, bundle.network)
 
 # %% ../nbs/28_report.ipynb #8ea2dd75
+def small_maps(
+    segmenter: Segmenter, # its bundle's calibration is inside
+    manifest: Manifest, # N images with masks
+) -> tuple[list[np.ndarray], list[np.ndarray]]: # of each image all channels, (C, S, S), and the truth, bool (S, S)
+    "What a network says about images, and what is true, at the network's size."
+    maps, masks = [], []
+    for pair, result in zip(manifest, segmenter.predict_many(p.image for p in manifest), strict=True):
+        if isinstance(result, InputError): raise result
+        maps.append(result.channels)
+        masks.append(resize_mask(true_mask(pair, result.size), segmenter.bundle.size))
+    return maps, masks  # type: ignore[return-value]
+
 def calibrate_bundle(
     bundle: str | Path | Bundle, # a trained model; its metadata is revised
     manifest: Manifest, # images with masks that the model was not trained on
@@ -106,15 +118,9 @@ def calibrate_bundle(
     if not len(manifest):
         raise InputError(bundle.path, 'there is no image to calibrate it with', "give a table with a 'valid' split")
     plain = replace(bundle, info=bundle.info | dict(temperature=1.0, calibration={}))
-    segmenter = Segmenter(plain, runtime='torch') # exported files have their temperature inside
-    maps, others, masks = [], [], []
-    for pair, result in zip(manifest, segmenter.predict_many(p.image for p in manifest), strict=True):
-        if isinstance(result, InputError): raise result
-        maps.append(result.small)
-        borders = result.borders
-        others.append([borders[name].small for name in ('tight', 'wide')])
-        masks.append(resize_mask(true_mask(pair, result.size), bundle.size))
-    fit = fit_calibration(maps, masks, others if bundle.channels == 3 else None)
+    stacks, masks = small_maps(Segmenter(plain, runtime='torch'), manifest) # exported files have their temperature inside
+    maps = [default_channel(s[None])[0, 0] for s in stacks]
+    fit = fit_calibration(maps, masks, [(s[0], s[2]) for s in stacks] if bundle.channels == 3 else None)
     for warning in fit['warnings']: say(warning)
     curve = Calibration(fit['temperature'], **fit['calibration'])
     probabilities = [calibrated(m, curve) for m in maps]
@@ -151,6 +157,23 @@ def fit_review_rule(
     results = Segmenter(open_rule, runtime='torch').predict_many((p.image for p in manifest), review=True)
     scores = np.array([r.disagreement for r in results]) # type: ignore[union-attr]
     return dict(score=REVIEW_SCORE, threshold=fit_review(scores, share), share=share, n=len(scores), source=source)
+
+# %% ../nbs/28_report.ipynb #8f71a1f6
+def fit_bundle_borders(
+    bundle: str | Path | Bundle, # calibrated; its metadata is revised
+    manifest: Manifest, # images with masks that the model was not trained on
+    source: str = 'valid', # what they are, for the metadata
+) -> Bundle: # revised; what was gained is in metrics['borders'] of its metadata
+    "Fit the tight and the wide border of a bundle, and nothing else."
+    bundle = Bundle.open(bundle)
+    if not len(manifest):
+        raise InputError(bundle.path, 'there is no image to fit borders with', "give a table with a 'valid' split")
+    maps, masks = small_maps(Segmenter(bundle), manifest)
+    borders, best = fit_borders(maps, masks, bundle.threshold)
+    middle = [default_channel(m[None])[0, 0] for m in maps]
+    default = float(mean_jaccard(middle, masks, [bundle.threshold])[0])
+    gain = dict(n=len(masks), source=source, default=default, best_of_three=best)
+    return revise(bundle, borders={name: asdict(b) for name, b in borders.items()}, metrics=dict(borders=gain))
 
 # %% ../nbs/28_report.ipynb #6e0ce806
 TRUTH, PREDICTION = (0, 200, 120), (255, 140, 0)
