@@ -239,7 +239,8 @@ class GradCAM:
         import matplotlib.pyplot as plt
         h, w = self.heat.shape
         small = self.resized((max(1, h * 320 // max(h, w)), max(1, w * 320 // max(h, w))))
-        panels = {f'what spoke for it in {printable(self.layer)[:60]}': small.heat if small.photograph is None else small.overlay()}
+        heat = small.heat if small.photograph is None else small.overlay()
+        panels = {f'what spoke for it in {printable(self.layer)[:60]}': heat}
         if small.photograph is not None:
             what = 'nothing to explain' if self.empty else f'what is explained: {printable(self.kind)[:60]}'
             panels = {what: draw_contour(small.photograph, resize_mask(self.pixels, small.heat.shape))} | panels
