@@ -17,6 +17,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, BinaryIO, NamedTuple
@@ -25,10 +26,11 @@ from PIL import Image, features
 
 # %% auto #0
 __all__ = ['SETTINGS', 'DISK_ERRORS', 'Source', 'DICOM', 'FORMATS', 'HEAD', 'MASK_NAME', 'CERTAIN_NAME', 'DICOM_SEGMENTATION',
-           'printable', 'InputError', 'safe_html', 'safe_markdown', 'refuses', 'as_options', 'unwritten', 'writing',
-           'atomic_path', 'sha256', 'cores', 'source_name', 'open_file', 'open_source', 'FileFormat', 'Reader', 'sniff',
-           'register_format', 'suffixes', 'is_readable', 'photograph_stem', 'is_photograph', 'Listing',
-           'list_photographs', 'safe_stem', 'unique_stems', 'read_rows', 'safe_cell', 'encode_png', 'encode_jpeg']
+           'FORMULA', 'NUMBER', 'printable', 'InputError', 'safe_html', 'safe_markdown', 'counted', 'refuses',
+           'as_options', 'unwritten', 'writing', 'atomic_path', 'sha256', 'cores', 'source_name', 'Frame', 'open_file',
+           'open_source', 'FileFormat', 'Reader', 'sniff', 'register_format', 'suffixes', 'is_readable',
+           'photograph_stem', 'is_photograph', 'Listing', 'list_photographs', 'safe_stem', 'unique_stems',
+           'guarded_cell', 'plain_cell', 'read_rows', 'safe_cell', 'encode_png', 'encode_jpeg']
 
 # %% ../nbs/00_core.ipynb #cdeb5797
 def printable(
@@ -75,7 +77,16 @@ def safe_markdown(
 ) -> str: # one line of Markdown that shows exactly this text, also in the cell of a table
     "A text that is safe inside Markdown."
     plain = ' '.join(printable(str(text), most).split('\n'))
-    return re.sub(r'[!-+\-:-@\[-`{-~]', lambda m: f'&#{ord(m[0])};', plain)
+    return re.sub(r'[!-+\-:-@\[-`{-~]|(?<=www)\.', lambda m: f'&#{ord(m[0])};', plain, flags=re.I)
+
+# %% ../nbs/00_core.ipynb #b98a5f1b
+def counted(
+    n: int, # how many, 0 or more
+    noun: str, # one of them, such as 'photograph'
+    plural: str = '', # several of them; empty: the noun with an s
+) -> str: # such as '1 photograph' or '2 photographs'
+    "A number with its noun."
+    return f'{n} {noun if n == 1 else plural or noun + "s"}'
 
 # %% ../nbs/00_core.ipynb #7886faee
 def refuses(
@@ -97,8 +108,9 @@ def as_options(
 ) -> str: # with options: `--frame 1`, `--partial`
     "A sentence in the words of the command line."
     def option(m: re.Match) -> str:
-        name, value = m[1].replace('_', '-'), m[2]
+        name, value = m[1].replace('_', '-'), m[2].strip("'")
         if m[1] in SETTINGS: return f'`--set {SETTINGS[m[1]]}={value.lower() if value in ("True", "False") else value}`'
+        if m[1] == 'frame': return f'`--frame {value}`, or take all with `--frame all`'
         return f'`--{name}`' if value == 'True' else f'`--no-{name}`' if value == 'False' else f'`--{name} {value}`'
     return re.sub(r'`(\w+)=([^`]+)`', option, sentence)
 
@@ -165,6 +177,20 @@ def source_name(
     if isinstance(src, (str, os.PathLike)): return str(src)
     if isinstance(src, np.ndarray): return f'the array of shape {src.shape}'
     return str(getattr(src, 'name', '') or getattr(src, 'filename', '') or 'the given image')
+
+# %% ../nbs/00_core.ipynb #94549bd2
+@dataclass(frozen=True)
+class Frame:
+    "One of several pictures in a file."
+    path: str | os.PathLike # of the file
+    number: int # from 1
+    def __post_init__(self) -> None:
+        if not isinstance(self.path, (str, os.PathLike)):
+            raise InputError(source_name(self.path), 'is not a path', 'write it to a file to choose a frame of it')
+        if isinstance(self.number, bool) or not isinstance(self.number, int) or self.number < 1:
+            raise InputError(self.path, f'has no frame {self.number!r}', 'frames are counted from 1')
+    def __fspath__(self) -> str: return os.fspath(self.path)
+    def __str__(self) -> str: return f'{self.path}#{self.number}'
 
 # %% ../nbs/00_core.ipynb #74bfe6e3
 def open_file(
@@ -302,7 +328,8 @@ def is_readable(
 # %% ../nbs/00_core.ipynb #38e771f1
 MASK_NAME = re.compile(r'[_-](segmentation|mask|lesion|seg|gt|label)s?$', re.I)
 
-CERTAIN_NAME = re.compile(r'[_-](segmentation|mask|overlay|probability|superpixel)s?$', re.I) # never photographs
+CERTAIN_NAME = re.compile(r'[_-]((segmentation|mask|overlay|probability|superpixel)s?'
+                          r'|(std|entropy|mutual_information|gradcam)_map)$', re.I) # never photographs
 
 # By its SOP class
 DICOM_SEGMENTATION = re.compile(rb'(\x02\0\x02\0|\x08\0\x16\0).{4}1\.2\.840\.10008\.5\.1\.4\.1\.1\.66\.[457]', re.S)
@@ -386,6 +413,22 @@ def unique_stems(
     return out
 
 # %% ../nbs/00_core.ipynb #6e3f269d
+FORMULA = re.compile(r"[\s']*[=+\-@＝＋－＠]") # how a cell begins that a spreadsheet runs; wide signs count in Asia
+NUMBER = re.compile(r'[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?')
+
+def guarded_cell(
+    value: Any, # what a table holds
+) -> Any: # the same, with an apostrophe before a text that a spreadsheet would run
+    "A cell that is no formula; `plain_cell` gives it back exactly."
+    is_formula = isinstance(value, str) and FORMULA.match(value) and not NUMBER.fullmatch(value)
+    return f"'{value}" if is_formula else value
+
+def plain_cell(
+    text: str, # a cell of a CSV file
+) -> str: # without the apostrophe of `guarded_cell`
+    "What a cell stood for."
+    return text[1:] if text[:1] == "'" and FORMULA.match(text) else text
+
 csv.field_size_limit(1 << 24) # a cell may hold an outline of 16 MB; Python's own limit is 128 kB
 
 def read_rows(
@@ -402,12 +445,12 @@ def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:
             if not head.strip(): raise InputError(path, 'is empty', 'it needs a line of column names')
             f.seek(0)
             rows = csv.reader(f, delimiter=max(',;\t', key=head.count))
-            names = [n.strip() for n in next(rows)]
+            names = [plain_cell(n.strip()) for n in next(rows)]
             for r in rows:
                 if r and len(r) != len(names):
                     problem = f'has {len(r)} fields in line {rows.line_num} and {len(names)} column names'
                     raise InputError(path, problem, 'repair that line')
-                if r: yield dict(zip(names, (v.strip() for v in r), strict=True))
+                if r: yield dict(zip(names, (plain_cell(v.strip()) for v in r), strict=True))
         except UnicodeDecodeError: raise InputError(path, 'is not UTF-8 text', 'save it as "CSV UTF-8"') from None
         except csv.Error as e: raise InputError(path, f'is not a table ({e})', 'save it as CSV again') from e
 
@@ -435,16 +478,13 @@ def _refuse_pictures(path: Path, column: Any) -> None:
     raise InputError(path, problem, 'write each picture to a file, and list the names of the files')
 
 # %% ../nbs/00_core.ipynb #ddb34b69
-_FORMULA = tuple('=+-@＝＋－＠') # the wide ones count in Asian spreadsheets
-
 def safe_cell(
     value: Any, # what a table should hold
 ) -> Any: # the same, but for a text that a spreadsheet would run or a terminal would obey
     "A cell that no spreadsheet takes for a formula."
     if not isinstance(value, str): return value
     text = printable(re.sub(r'\s', ' ', value), most=len(value) + 1)
-    is_number = re.fullmatch(r'[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?', text)
-    return f"'{text}" if text[:1] in _FORMULA and not is_number else text
+    return text if text[:1] == "'" else guarded_cell(text)
 
 # %% ../nbs/00_core.ipynb #5e0f6892
 def _chunk(kind: bytes, data: bytes) -> bytes:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 import numpy as np
-from .core import InputError, atomic_path, open_source, read_rows, safe_html, suffixes
+from .core import FORMULA, InputError, atomic_path, guarded_cell, open_source, read_rows, safe_html, suffixes
 from .data import image_size, implausible, read_image, read_mask
 from .layouts import LesionPair, Problem, find_pairs
 
@@ -71,7 +71,10 @@ def relative_path(
     if path is None: return ''
     path, folder = Path(os.path.abspath(path)), Path(os.path.abspath(folder))
     shared = os.path.commonprefix([path.parts, folder.parts])
-    return Path(os.path.relpath(path, folder)).as_posix() if len(shared) > 1 else path.as_posix()
+    if len(shared) <= 1: return path.as_posix()
+    relative = Path(os.path.relpath(path, folder)).as_posix()
+    is_odd = relative[0].isspace() or FORMULA.match(relative)
+    return f'./{relative}' if is_odd else relative # which a spreadsheet would run, or a reader of tables strip
 
 # %% ../nbs/02_manifest.ipynb #5d571b11
 M = TypeVar('M', bound='_Rows') # whatever class a method is called on, it returns
@@ -572,11 +575,11 @@ def write_csv(
     columns: Sequence[str], # in this order
     path: Path, # the file
 ) -> None:
-    "Write rows as CSV; a column that a row lacks is empty."
+    "Write rows as CSV, without formulas; a column that a row lacks is empty."
     with open(path, 'w', encoding='utf-8', newline='') as f:
-        w = csv.DictWriter(f, columns, restval='', lineterminator='\n')
-        w.writeheader()
-        w.writerows(rows)
+        w = csv.writer(f, lineterminator='\n')
+        w.writerow(map(guarded_cell, columns))
+        w.writerows([guarded_cell(row.get(c, '')) for c in columns] for row in rows)
 
 def write_parquet(
     rows: Sequence[dict[str, Any]], # by column

@@ -19,9 +19,10 @@ from PIL import Image
 from .bundle import Bundle, Calibration, revise
 from .calibrate import calibrated, fit_calibration, mean_jaccard
 from .reliability import fit_review
-from .core import InputError, atomic_path, encode_jpeg, writing
+from .core import InputError, atomic_path, encode_jpeg, printable, writing
 from .data import contact_sheet, draw_contour, read_image, read_mask, resize_image, resize_mask
 from .manifest import Manifest
+from .masks import FoundMask, MaskFolder
 from .evaluate import (evaluate_predictions, metric_label, plot_distribution, save_report,
                                  save_summary, save_table, summarise, worst)
 from .onnx import export_onnx
@@ -144,7 +145,7 @@ TRUTH, PREDICTION = (0, 200, 120), (255, 140, 0)
 
 def case_picture(
     pair: Any, # a `LesionPair`
-    result: Segmentation, # its prediction
+    result: Segmentation | FoundMask, # its prediction, or a mask that somebody else drew
     side: int = 256, # of the longest side, pixels
 ) -> np.ndarray: # uint8 (h, w, 3)
     "A photograph with the borders of truth and prediction."
@@ -241,10 +242,16 @@ def html_report(
 
 # %% ../nbs/28_report.ipynb #6a1ce647
 def origin_section(
-    segmenter: Segmenter, # the model that was scored
+    segmenter: Segmenter | MaskFolder, # the model, or the masks, that were scored
     options: dict[str, Any], # of its predictions
 ) -> str: # HTML
     "Which model was scored, how, when, and with which version."
+    if isinstance(segmenter, MaskFolder):
+        rows = [('masks', f'{len(segmenter.files)} files in {segmenter.folder}'),
+                ('without a mask', 'left out' if segmenter.missing == 'skip' else 'counted as empty'),
+                ('date', time.strftime('%Y-%m-%d %H:%M')), ('version', f'lesion_seg {version("lesion_seg")}')]
+        remarks = ''.join(f'<li>{html.escape(printable(r))}</li>' for r in segmenter.remarks())
+        return html_table(['', ''], rows) + (f'<p>What did not fit:</p><ul>{remarks}</ul>' if remarks else '')
     bundle = segmenter.bundle
     training = bundle.info['training']
     threshold = options.get('threshold') or bundle.threshold
@@ -293,14 +300,17 @@ def score_section(
 
 # %% ../nbs/28_report.ipynb #5b7d20ea
 def case_section(
-    segmenter: Segmenter, # the model that was scored
+    segmenter: Segmenter | MaskFolder, # the model, or the masks, that were scored
     manifest: Manifest, # with the images
     cases: pd.DataFrame, # rows of the table of scores
     options: dict[str, Any], # of the predictions
 ) -> str: # HTML
     "Pictures of the given cases, in order."
     pairs = {p.id: p for p in manifest}
-    pictures = [case_picture(pairs[i], segmenter.predict(pairs[i].image, **options)) for i in cases.id]
+    def mask_of(pair: Any) -> Segmentation | FoundMask:
+        if isinstance(segmenter, MaskFolder): return segmenter.result(pair)
+        return segmenter.predict(pair.image, **options)
+    pictures = [case_picture(pairs[i], mask_of(pairs[i])) for i in cases.id]
     titles = [f'{i}: {j:.2f}' for i, j in zip(cases.id, cases.jaccard, strict=True)]
     sheet = contact_sheet(pictures, titles=titles, cols=4, tile=220)
     return html_figure(sheet, 'Green: truth. Orange: prediction. The number is the Jaccard index.')
@@ -308,7 +318,7 @@ def case_section(
 # %% ../nbs/28_report.ipynb #20403941
 def save_evaluation(
     folder: str | Path, # gets scores.csv, summary.json, report.txt and report.html
-    bundle: str | Path | Bundle, # the model that was scored
+    bundle: str | Path | Bundle | MaskFolder, # the model, or the masks of somebody else, that were scored
     manifest: Manifest, # the images that were scored
     table: pd.DataFrame, # from `evaluate_manifest`
     level: float = 0.95, # of the intervals
@@ -318,7 +328,10 @@ def save_evaluation(
     **options: Any, # those of the prediction, for the pictures
 ) -> dict[str, Any]: # the summary
     "Write what an evaluation found, for programs and for people."
-    folder, segmenter = Path(folder), Segmenter(Bundle.open(bundle), precision=precision)
+    folder = Path(folder)
+    segmenter: Segmenter | MaskFolder
+    if isinstance(bundle, MaskFolder): segmenter = bundle
+    else: segmenter = Segmenter(Bundle.open(bundle), precision=precision)
     with writing(folder): folder.mkdir(parents=True, exist_ok=True)
     summary = summarise(table, level=level)
     save_table(table, folder/'scores.csv')

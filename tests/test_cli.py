@@ -573,6 +573,101 @@ def test_frames_of_a_dicom_file(work, tmp_path, capfd):
     )
 
 
+def film(path, photos, **elements):
+    "A DICOM file with a frame for each photograph."
+    pydicom = pytest.importorskip("pydicom")
+    from lesion_seg.dicom_seg import photo_to_dicom
+    ds = pydicom.dcmread(photo_to_dicom(photos[0], path, spacing=(0.1, 0.2)))
+    ds.NumberOfFrames, ds.PixelData = len(photos), b"".join(p.tobytes() for p in photos)
+    ds.PhotometricInterpretation, ds.PlanarConfiguration = "RGB", 0
+    for name, value in elements.items(): setattr(ds, name, value)
+    ds.save_as(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def mixed(work, tmp_path_factory):
+    "A folder with a film of three frames and a PNG; and the areas of each by themselves."
+    folder = tmp_path_factory.mktemp("mixed")
+    photos = [make_phantom(i, (48, 64)).image for i in (3, 4, 5)]
+    film(folder / "clip.dcm", photos)
+    Image.fromarray(photos[0]).save(folder / "photo.png")
+    from lesion_seg.predict import Segmenter
+    segmenter = Segmenter(work / "bundle")
+    return folder, [segmenter(p).measure()["area_px"] for p in photos]
+
+
+def test_all_frames_of_a_folder(capfd, work, mixed, tmp_path):
+    folder, areas = mixed
+    args = ("segment", folder, "-b", work / "bundle", "-o", tmp_path / "out", "--json", "--save", "mask,json")
+    code, out, err = here(capfd, *args, "--frame", "all")
+    assert code == 0, err
+    got = [(Path(r["file"]).name, r.get("frame"), r["area_px"]) for r in json.loads(out)["results"]]
+    assert got == [("clip.dcm", 1, areas[0]), ("clip.dcm", 2, areas[1]), ("clip.dcm", 3, areas[2]),
+                   ("photo.png", None, areas[0])]
+    for n, area in enumerate(areas, 1):
+        assert np.count_nonzero(np.asarray(Image.open(tmp_path / f"out/clip_frame{n}_mask.png"))) == area
+        record = json.loads((tmp_path / f"out/clip_frame{n}.json").read_text())
+        assert (record["source"], record["frame"], record["name"]) == (str(folder / "clip.dcm"), n, f"clip.dcm#{n}")
+        assert record["measures"]["spacing_mm"] == [0.1, 0.2]
+    table = (tmp_path / "out/segmentations.csv").read_text().splitlines()
+    assert table[0].startswith("file,frame,status,reason,") and len(table) == 5
+    coco = json.loads((tmp_path / "out/segmentations_coco.json").read_text())
+    assert len({i["file_name"] for i in coco["images"]}) == 4
+
+
+def test_a_film_without_the_option_is_named_with_its_frames(capfd, work, mixed, tmp_path):
+    folder, _ = mixed
+    code, out, err = here(capfd, "segment", folder, "-b", work / "bundle", "-o", tmp_path / "out")
+    assert code == 2 and "1 of 2 segmented" in out
+    assert "clip.dcm: holds 3 frames; choose one with `--frame 1`, or take all with `--frame all`" in err
+
+
+def test_frames_of_a_batch(capfd, work, mixed, tmp_path):
+    import pyarrow.parquet as pq
+    folder, areas = mixed
+    def batch(out, *more):
+        code, text, err = here(capfd, "segment", folder, "-b", work / "bundle", "-o", tmp_path / out, "--batch",
+                               "--workers", "1", "--json", *more)
+        return code, json.loads(text), pq.read_table(tmp_path / out / "results").to_pylist()
+    code, _, rows = batch("plain")
+    assert code == 2 and [r["status"] for r in rows] == ["failed", "ok"]
+    assert "holds 3 frames; choose one with `--frame 1`, or take all with `--frame all`" in rows[0]["reason"]
+    code, told, rows = batch("all", "--frame", "all", "--set", "batch.shard_size=3")
+    assert code == 0 and told["inputs"] == 4
+    assert [(r["frame"], r["area_px"]) for r in rows] == [*enumerate(areas, 1), (None, areas[0])]
+    assert len({r["mask"] for r in rows}) == 4 and all((tmp_path / "all" / r["mask"]).is_file() for r in rows)
+    assert batch("all", "--frame", "all")[1]["before"] == 4
+    code, _, rows = batch("two", "--frame", "3,4")
+    assert code == 2 and [(Path(r["image"]).name, r["frame"], r["status"]) for r in rows] == [
+        ("clip.dcm", 3, "ok"), ("clip.dcm", 4, "failed"), ("photo.png", 3, "failed"), ("photo.png", 4, "failed")]
+    assert "has no frame 4; choose one from 1 to 3" in rows[1]["reason"]
+
+
+@pytest.mark.parametrize("text", ["0", "x", "1-3"])
+def test_a_frame_that_is_no_number(capfd, work, tmp_path, text):
+    code, _, err = here(capfd, "segment", work / "photo0.png", "-b", work / "bundle", "-o", tmp_path / "o", "--frame", text)
+    assert code == 2 and f"--frame {text}: is not a number of a frame" in err and not (tmp_path / "o").exists()
+
+
+def test_a_segmentation_of_one_frame_refers_to_it(capfd, work, mixed, tmp_path):
+    import pydicom
+    folder, _ = mixed
+    args = ("segment", folder / "clip.dcm", "-b", work / "bundle", "-o", tmp_path / "o", "--seg", tmp_path / "seg.dcm")
+    assert here(capfd, *args, "--frame", "2")[0] == 0
+    seg = pydicom.dcmread(tmp_path / "seg.dcm")
+    referred = seg.SharedFunctionalGroupsSequence[0] if "DerivationImageSequence" in seg.SharedFunctionalGroupsSequence[0] \
+        else seg.PerFrameFunctionalGroupsSequence[0]
+    assert referred.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber == 2
+    assert here(capfd, *args, "--frame", "all")[0] == 2
+
+
+def test_nothing_is_left_behind_where_nothing_was_segmented(capfd, work, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = here(capfd, "segment", "nothing.jpg", "-b", work / "bundle")
+    assert code == 2 and "nothing.jpg: does not exist" in err and not list(tmp_path.iterdir())
+
+
 # ------------------------------------------------------------------------------------------------------- small comforts
 def test_segment_writes_the_log_file(work, tmp_path, capfd):
     log = tmp_path / "log.jsonl"
@@ -686,7 +781,8 @@ def test_an_output_of_another_kind_is_not_overwritten(capfd, work, tmp_path):
 
 def test_a_frame_of_what_is_no_dicom(capfd, work, tmp_path):
     code, _, err = here(capfd, "segment", work / "photo0.png", "-b", work / "bundle", "-o", tmp_path, "--frame", "1")
-    assert code == 2 and err == f"{work / 'photo0.png'}: is not a DICOM file; leave out --frame for it\n"
+    assert code == 2
+    assert err == f"{work / 'photo0.png'}: is not a DICOM file, so it has no frames; name it without a frame\n"
 
 
 def test_fractional_without_a_segmentation(capfd, work, tmp_path):
@@ -715,3 +811,36 @@ def test_a_remark_on_a_photograph_is_a_sentence_and_not_a_place_in_the_code(tmp_
     assert main(['segment', str(tmp_path / 'deep.png'), '-o', str(tmp_path / 'out')]) == 0
     remarks = [line for line in capsys.readouterr().err.splitlines() if 'deep.png' in line and '12 bits' in line]
     assert remarks and all('.py' not in line and 'Warning' not in line for line in remarks)
+
+
+# ------------------------------------------------------------------------------------------------ masks of somebody else
+def test_a_strangers_masks_in_one_command(trained, tmp_path, capfd):
+    "The masks that `segment` writes are scored as the model itself is, and the page says where they come from."
+    table = trained / "data" / "split.csv"
+    assert here(capfd, "segment", table, "-b", trained / "run", "-o", tmp_path / "m", "--save", "mask,overlay")[0] == 0
+    code, out, err = here(capfd, "evaluate", table, "--masks", tmp_path / "m", "-o", tmp_path / "a", "--split", "all", "--json")
+    assert code == 0, err
+    theirs = json.loads(out)
+    code, out, _ = here(capfd, "evaluate", trained / "run", table, "-o", tmp_path / "b", "--split", "all", "--json")
+    ours = json.loads(out)
+    assert theirs["metrics"] == ours["metrics"] and theirs["n"] == 12
+    assert (tmp_path / "a" / "scores.csv").read_text() == (tmp_path / "b" / "scores.csv").read_text()
+    page = (tmp_path / "a" / "report.html").read_text()
+    assert f"12 files in {tmp_path / 'm'}" in page and "passed over" in page and page.count("data:image/jpeg") == 2
+    (tmp_path / "m" / sorted(p.name for p in (tmp_path / "m").glob("*_mask.png"))[0]).unlink()
+    code, out, err = here(capfd, "evaluate", table, "--masks", tmp_path / "m", "-o", tmp_path / "a", "--split", "all", "--json")
+    assert "without a mask in the folder, counted as empty (1): " in err and json.loads(out)["n"] == 12
+    code, out, _ = here(capfd, "evaluate", table, "--masks", tmp_path / "m", "-o", tmp_path / "a", "--split", "all", "--missing", "skip", "--json")
+    assert json.loads(out)["n"] == 11
+
+
+@pytest.mark.parametrize("args, words", [
+    (("shipped", "t.csv", "--masks", "m"), "--masks: takes the place of the model"),
+    (("t.csv", "--masks", "m", "--threshold", "0.4"), "--threshold: has no effect on masks"),
+    (("t.csv", "--masks", "m", "--no-tta"), "--tta: has no effect on masks"),
+    (("shipped", "t.csv", "--resize"), "--resize: is for --masks only"),
+    (("shipped", "t.csv", "--missing", "skip"), "--missing: is for --masks only"),
+])
+def test_options_without_effect_on_masks(args, words, capfd):
+    code, _, err = here(capfd, "evaluate", *args)
+    assert code == 2 and words in err
