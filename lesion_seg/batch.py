@@ -410,6 +410,7 @@ COLUMNS = dict(
     height='int32',
     width='int32',
     threshold='double',
+    border='string',
     area_px='int64',
     area_fraction='double',
     centre='list<double>',
@@ -485,6 +486,7 @@ def result_row(
         height=result.size[0],
         width=result.size[1],
         threshold=result.threshold,
+        border=result.border,
         **result.measure(),
     )
     if result.disagreement is not None: row |= dict(doubt=result.disagreement, needs_review=result.needs_review)
@@ -748,7 +750,7 @@ def segment_folder(
     time_limit: float | None = None, # seconds for one photograph; with two processes or more
     frame: str | int | Iterable[int] | None = None, # of DICOM files with several: 'all', or numbers from 1
     words: Callable[[str], str] = str, # turns the sentences in rows into the words of the interface
-    **options: Any, # of `Segmenter.predict`: threshold, tta, largest, fill_holes, spacing, review
+    **options: Any, # of `Segmenter.predict`: threshold, tta, largest, fill_holes, spacing, review, border
 ) -> BatchResult: # raises `InputError`; what is finished stays
     "Segment any number of photographs in shards; the same call again goes on where it stopped."
     begin = time.perf_counter()

@@ -37,6 +37,7 @@ from lesion_seg.core import (
 )
 from .manifest import SPLITS, Manifest, make_split
 from .explain import SCALE, WHY, explanation_endings
+from .bundle import BORDERS, DEFAULT_BORDER
 from .predict import ALL_KINDS, KINDS, Segmentation, json_bytes
 
 if TYPE_CHECKING:
@@ -47,15 +48,16 @@ if TYPE_CHECKING:
 __all__ = ['app', 'usual_warning', 'ConfigOpt', 'SetOpt', 'JsonOpt', 'BundleArg', 'TableArg', 'VersionOpt', 'ABOUT',
            'ThresholdOpt', 'PrecisionOpt', 'TtaOpt', 'LargestOpt', 'ByOpt', 'FillOpt', 'FolderOpt', 'ScoredArg',
            'MissingOpt', 'ResizeOpt', 'ImagesArg', 'ModelOpt', 'ResultsOpt', 'SaveOpt', 'ReviewOpt', 'SegOpt',
-           'FractionalOpt', 'MillimetresOpt', 'FrameOpt', 'BatchOpt', 'MasksOpt', 'WorkersOpt', 'ShardOpt', 'RayOpt',
-           'labels_app', 'say', 'answer', 'shown', 'progress_bar', 'complaint', 'speak_warning', 'main', 'show_version',
-           'keep_settings', 'settings', 'open_table', 'subset_of', 'not_shipped', 'parse_size', 'phantom', 'download',
-           'parse_values', 'parse_fractions', 'find_duplicates', 'split', 'styles', 'records', 'log_epoch',
-           'starting_weights', 'has_packaged_encoder', 'train', 'calibrate', 'check_threshold', 'check_without_model',
-           'evaluate_masks', 'evaluate', 'export', 'benchmark', 'Photograph', 'find_photographs', 'predict_photographs',
-           'parse_kinds', 'dicom_header', 'Outputs', 'Results', 'explain_photographs', 'segment_archive', 'add_reasons',
-           'segment', 'parse_target', 'explain', 'reason_line', 'export_drafts', 'import_corrections', 'check_port',
-           'web_app', 'demo', 'installation', 'info']
+           'FractionalOpt', 'MillimetresOpt', 'FrameOpt', 'BorderOpt', 'BatchOpt', 'MasksOpt', 'WorkersOpt', 'ShardOpt',
+           'RayOpt', 'ALL_BORDERS', 'labels_app', 'say', 'answer', 'shown', 'progress_bar', 'complaint',
+           'speak_warning', 'main', 'show_version', 'keep_settings', 'settings', 'open_table', 'subset_of',
+           'not_shipped', 'parse_size', 'phantom', 'download', 'parse_values', 'parse_fractions', 'find_duplicates',
+           'split', 'styles', 'records', 'log_epoch', 'starting_weights', 'has_packaged_encoder', 'train', 'calibrate',
+           'check_threshold', 'check_without_model', 'evaluate_masks', 'evaluate', 'export', 'benchmark', 'Photograph',
+           'find_photographs', 'predict_photographs', 'parse_kinds', 'dicom_header', 'Outputs', 'Results',
+           'explain_photographs', 'segment_archive', 'add_reasons', 'border_options', 'segment', 'parse_target',
+           'explain', 'reason_line', 'export_drafts', 'import_corrections', 'check_port', 'web_app', 'demo',
+           'installation', 'info']
 
 # %% ../nbs/32_cli.ipynb #de899a6e
 app = typer.Typer(
@@ -875,18 +877,23 @@ class Outputs:
         kinds: Sequence[str], # what to write for each, see `KINDS`
         seg: Path | None = None, # a DICOM Segmentation, for one DICOM photograph
         fractional: bool = False, # with probabilities in it
+        marks: Sequence[str] = ('',), # between stem and ending, one for each border that is written
     ):
         self.files, self.folder, self.kinds, self.seg, self.fractional = files, folder, kinds, seg, fractional
         def own(file: Path | Frame) -> Path:
             path = Path(file)
             return path.with_name(f'{path.stem}_frame{file.number}{path.suffix}') if isinstance(file, Frame) else path
-        self.stems = unique_stems(map(own, files), [*(KINDS[k].ending for k in kinds), '_seg.dcm'])
-        targets = {(folder/f'{stem}{KINDS[k].ending}').resolve() for stem in self.stems for k in kinds}
+        endings = [f'{mark}{KINDS[k].ending}' for mark in marks for k in kinds]
+        self.stems = unique_stems(map(own, files), [*endings, '_seg.dcm'])
+        targets = {(folder/f'{stem}{ending}').resolve() for stem in self.stems for ending in endings}
         clash = [f for f in files if Path(f).resolve() in targets]
         if clash:
             raise InputError(shown(clash[0]), 'would be overwritten by a result', 'choose another folder with --out')
         if seg: self.check_seg(seg)
+        self.all_borders, self.done = len(marks) > 1, 0 # photographs so far
+        self.segmented = 0 # and those of them with a mask
         self.rows: list[dict[str, Any]] = []
+        self.entries: list[list[tuple[dict[str, Any], dict[str, Any]]]] = [] # rows and lines of each photograph
         self.broken: list[str] = []
         self.table: list[dict[str, Any]] = []
         self.coco: dict[str, list] = dict(images=[], categories=[dict(id=1, name='lesion')], annotations=[])
@@ -910,27 +917,42 @@ class Results(Outputs):
         result: Segmentation | InputError, # what became of the next photograph
     ) -> None:
         "Write the files of one photograph, or remember why there are none."
-        file, stem = self.files[len(self.table)], self.stems[len(self.table)]
+        file, stem = self.files[self.done], self.stems[self.done]
         named: dict[str, Any] = dict(file=os.fspath(file))
         if isinstance(file, Frame): named['frame'] = file.number
+        self.done += 1
+        self.entries.append([])
         if isinstance(result, InputError):
             self.broken.append(as_options(str(result)))
             self.table.append(named | dict(status='failed', reason=self.broken[-1]))
             return
+        self.segmented += 1
+        self.coco['images'].append(dict(id=self.done, file_name=str(file), height=result.size[0], width=result.size[1]))
+        if not self.all_borders: return self.add_border(file, stem, result, named)
+        for name, one in result.borders.items(): self.add_border(file, f'{stem}_{name}', one, named)
+
+    def add_border(self,
+        file: Path | Frame, # the photograph
+        stem: str, # of the names of its files
+        result: Segmentation, # of one border
+        named: dict[str, Any], # how rows name the photograph
+    ) -> None:
+        "Write the files of one border, and its rows."
         written = result.save(self.folder, stem, self.kinds)
         if self.seg:
             from lesion_seg.dicom_seg import write_seg
             source = result.probability if self.fractional else result.mask
             written['seg'] = write_seg(self.seg, source, file, model=result.model)
-        row = dict(**named, **result.measure(), warnings=result.notes())
+        row = dict(**named, border=result.border, **result.measure(), warnings=result.notes())
         if result.disagreement is not None: row |= dict(doubt=result.disagreement, needs_review=result.needs_review)
         files = {kind: str(path) for kind, path in written.items()}
-        self.rows.append(row | dict(written=files))
-        number = len(self.table) + 1
+        self.rows.append(row | dict(threshold=result.threshold, borders=result.border_summary, written=files))
         H, W = result.size
         self.table.append(named | dict(status='ok', height=H, width=W, threshold=result.threshold) | row | files)
-        self.coco['images'].append(dict(id=number, file_name=str(file), height=H, width=W))
-        if row['area_px']: self.coco['annotations'].append(result.coco(number, number))
+        self.entries[-1].append((self.rows[-1], self.table[-1]))
+        if not row['area_px']: return
+        number = len(self.coco['annotations']) + 1 if self.all_borders else self.done
+        self.coco['annotations'].append(result.coco(self.done, number) | dict(border=result.border))
 
     def write_tables(self) -> list[Path]: # segmentations.csv and segmentations_coco.json
         "One row and one COCO image for each photograph."
@@ -958,8 +980,9 @@ class Results(Outputs):
         for row in self.rows:
             remarks = [*row['warnings'], *(['needs review'] if row.get('needs_review') else [])]
             name = shown(Frame(row['file'], row['frame']) if 'frame' in row else row['file'])
+            if row['border'] != DEFAULT_BORDER or self.all_borders: remarks.insert(0, f'{row["border"]} border')
             lines.append(', '.join([f'{name}: lesion {row["area_fraction"]:.1%} of the image', *remarks]))
-        return '\n'.join([*lines, f'{len(self.rows)} of {len(self.files)} segmented; results in {shown(self.folder)}'])
+        return '\n'.join([*lines, f'{self.segmented} of {len(self.files)} segmented; results in {shown(self.folder)}'])
 
 # %% ../nbs/32_cli.ipynb #b2557dd7
 ImagesArg = Annotated[list[Path], typer.Argument(show_default=False, readable=False, # each says so by itself
@@ -983,6 +1006,8 @@ MillimetresOpt = Annotated[
 ]
 FrameOpt = Annotated[str | None, typer.Option(show_default=False,
     help='Which pictures of a DICOM file with several: a number from 1, several such as 1,3, or all.')]
+BorderOpt = Annotated[str | None, typer.Option('--border', show_default=False,
+    help=f'Which border to draw: {", ".join(BORDERS)}, or all of them; else the middle one.')]
 BatchOpt = Annotated[
     bool,
     typer.Option('--batch', help='For archives: into all folders, results as Parquet in shards, and on after a kill.'),
@@ -1061,18 +1086,36 @@ def add_reasons(
     threshold: float | None, # as for the masks
 ) -> None:
     "`segment --save uncertainty,gradcam`: the files of `explain` beside those of the masks."
-    whole = [i for i, row in enumerate(results.table) if row['status'] == 'ok']
+    whole = [i for i, entries in enumerate(results.entries) if entries]
     chosen, stems = [photographs[i] for i in whole], [results.stems[i] for i in whole]
     with progress_bar('explaining', len(chosen)) as step:
         found = explain_photographs(segmenter, chosen, stems, results.folder, kinds, threshold=threshold)
-        for n, (i, row, answer) in enumerate(zip(whole, results.rows, found, strict=True), 1):
+        for n, (i, answer) in enumerate(zip(whole, found, strict=True), 1):
             step(n)
             if isinstance(answer, InputError):
                 results.broken.append(as_options(str(answer)))
                 continue
             files = {kind: str(path) for kind, path in answer[1].items()}
-            row['written'] |= files
-            results.table[i] |= files
+            for row, line in results.entries[i]:
+                row['written'] |= files
+                line |= files
+
+# %% ../nbs/32_cli.ipynb #a9506523
+ALL_BORDERS = 'all' # what `--border` takes besides the names of the borders
+
+def border_options(
+    border: str | None, # as given with --border
+    seg: bool, # is a DICOM Segmentation to be written?
+    batch: bool, # is it for an archive?
+) -> dict[str, str]: # for `Segmenter.predict`; raises `InputError`
+    "Which border to predict."
+    if border is None: return {}
+    if border not in (*BORDERS, ALL_BORDERS):
+        raise InputError(f'--border {border}', 'is not known', f'choose from {", ".join(BORDERS)} and {ALL_BORDERS}')
+    if border != ALL_BORDERS: return dict(border=border)
+    other = '--seg' if seg else '--batch' if batch else ''
+    if other: raise InputError(f'--border {border}', f'does not go with {other}, which takes one border', 'name that one')
+    return {}
 
 # %% ../nbs/32_cli.ipynb #52794b6b
 @app.command()
@@ -1088,6 +1131,7 @@ def segment(
     seg: SegOpt = None, fractional: FractionalOpt = False,
     mm_per_pixel: MillimetresOpt = None,
     frame: FrameOpt = None,
+    border: BorderOpt = None,
     batch: BatchOpt = False, masks: MasksOpt = None, workers: WorkersOpt = None,
     shard: ShardOpt = None, ray: RayOpt = False,
     config: ConfigOpt = None, set_: SetOpt = None, as_json: JsonOpt = False,
@@ -1107,14 +1151,17 @@ def segment(
     if mm_per_pixel: options['spacing'] = (mm_per_pixel, mm_per_pixel)
     try: frames = parse_frames(frame)
     except InputError as e: raise e.named(f'--frame {frame}') from None
-    if batch or masks or workers or shard or ray:
+    in_shards = bool(batch or masks or workers or shard or ray)
+    options |= border_options(border, bool(seg), in_shards)
+    if in_shards:
         if seg or save != 'mask,json':
             raise InputError('--batch', 'writes rows and masks', 'leave out --save and --seg')
         options |= dict(masks=masks, workers=workers, shard=shard, ray=ray, precision=precision, frame=frames)
         return segment_archive(images, folder, bundle, cfg, options, as_json)
     photographs, remarks = find_photographs(images, frames)
     files = [p.file for p in photographs]
-    results = Results(files, folder, [k for k in kinds if k in KINDS], seg, fractional)
+    marks = [f'_{name}' for name in BORDERS] if border == ALL_BORDERS else ['']
+    results = Results(files, folder, [k for k in kinds if k in KINDS], seg, fractional, marks)
     segmenter = Segmenter(Bundle.open(bundle), precision=precision)
     with progress_bar('segmenting', len(files)) as step:
         for i, result in enumerate(predict_photographs(segmenter, photographs, **options)):

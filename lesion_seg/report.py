@@ -138,18 +138,20 @@ def calibrate_bundle(
     share: float | None = 0.2, # fraction of the images that a person shall look at; None: leave that rule as it is
     say: Callable[[str], None] = print, # told when exported files are written anew
 ) -> Bundle: # revised; the fits are in metrics['calibration'] of its metadata
-    "Fit probabilities, threshold, rule for review, and whether to keep the largest region only, at the model's size."
+    "Fit probabilities, thresholds of all borders, rule for review, and whether to keep the largest region only."
     bundle = Bundle.open(bundle)
     if not len(manifest):
         raise InputError(bundle.path, 'there is no image to calibrate it with', "give a table with a 'valid' split")
     plain = replace(bundle, info=bundle.info | dict(temperature=1.0, calibration={}))
     segmenter = Segmenter(plain, runtime='torch') # exported files have their temperature inside
-    maps, masks = [], []
+    maps, others, masks = [], [], []
     for pair, result in zip(manifest, segmenter.predict_many(p.image for p in manifest), strict=True):
         if isinstance(result, InputError): raise result
         maps.append(result.small)
+        borders = result.borders
+        others.append([borders[name].small for name in ('tight', 'wide')])
         masks.append(resize_mask(true_mask(pair, result.size), bundle.size))
-    fit = fit_calibration(maps, masks)
+    fit = fit_calibration(maps, masks, others if bundle.channels == 3 else None)
     for warning in fit['warnings']: say(warning)
     curve = Calibration(fit['temperature'], **fit['calibration'])
     probabilities = [calibrated(m, curve) for m in maps]
@@ -160,7 +162,7 @@ def calibrate_bundle(
     fit['largest'] = [all_regions, one_region]
     exported = bundle.info.get('onnx')
     new = revise(bundle, threshold=fit['threshold'], temperature=fit['temperature'], calibration=fit['calibration'],
-                 largest=one_region > all_regions, metrics=dict(calibration=dict(fit, source=source)))
+                 borders=fit['borders'], largest=one_region > all_regions, metrics=dict(calibration=dict(fit, source=source)))
     if exported and 'onnx' not in new.info: new = exported_again(replace(new, info=new.info | dict(onnx=exported)), say)
     if share is None: return new
     return revise(new, review=fit_review_rule(new, manifest, source, share))
