@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from PIL import Image
-from .bundle import Bundle, Calibration, revise
+from .bundle import DEFAULT_BORDER, Bundle, Calibration, revise
 from .calibrate import calibrated, fit_calibration, mean_jaccard
 from .reliability import fit_review
 from .core import InputError, atomic_path, encode_jpeg, printable, writing
 from .data import contact_sheet, draw_contour, read_image, read_mask, resize_image, resize_mask
 from .manifest import Manifest
-from .metrics import BIAS
+from .metrics import BIAS, jaccard
 from .styles import describe_styles
 from .masks import FoundMask, MaskFolder
 from .evaluate import (BEST_OF_THREE, evaluate_predictions, metric_label, plot_distribution, save_report,
@@ -65,8 +65,10 @@ def evaluate_manifest(
     precision: str = 'float32', # or 'int8', see `Segmenter`
     by: Sequence[str] = (), # columns of the manifest that say which sub-group an image belongs to
     **options: Any, # of `Segmenter.predict`: threshold, tta, largest, fill_holes
-) -> pd.DataFrame: # one row an image: id, group, counts of pixels, metrics, border bias, and the columns of `by`
+) -> pd.DataFrame: # one row an image: id, group, counts of pixels, metrics, bias, `by`, and the best of three borders
     "Predict and score each image of a manifest at its own resolution."
+    best: list[str] = []
+    best_jaccard: list[float] = []
     def answers() -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
         pairs = list(manifest)
         predictions = Segmenter(Bundle.open(bundle), precision=precision).predict_many(
@@ -75,10 +77,14 @@ def evaluate_manifest(
         for i, (pair, result) in enumerate(zip(pairs, predictions, strict=True)):
             if isinstance(result, InputError): raise result
             truth = true_mask(pair, result.mask.shape)
+            borders = {name: jaccard(border.mask, truth) for name, border in result.borders.items()}
+            best.append(max((DEFAULT_BORDER, *borders), key=lambda name: borders[name])) # the default one, if it is as good
+            best_jaccard.append(borders[best[-1]])
             if report: report(i + 1)
             yield pair.id, pair.group, result.mask, truth
     check_columns(manifest, by)
-    return subgroup_columns(evaluate_predictions(answers(), distances=distances or BIAS), manifest, by)
+    table = evaluate_predictions(answers(), distances=distances or BIAS)
+    return subgroup_columns(table.assign(best_jaccard=best_jaccard, best_border=best), manifest, by)
 
 def check_columns(
     manifest: Manifest, # images

@@ -60,7 +60,7 @@ def reduced_styles(manifest: Manifest, styles: Styles) -> dict:
 
 def thinned(mask: np.ndarray, most: int = 1024) -> tuple[np.ndarray, int]:
     "Every k-th pixel of a large mask, from the middle of each block, and k."
-    k = max(1, max(mask.shape) // most)
+    k = -(-max(mask.shape) // most)
     return np.ascontiguousarray(mask[k // 2::k, k // 2::k]), k
 
 
@@ -69,12 +69,9 @@ def cut(small: np.ndarray, shape: tuple[int, int], threshold: float, bundle: Bun
     return Segmentation(small, shape, threshold, largest=bundle.largest).mask
 
 
-def own_borders(result: Segmentation, shape: tuple[int, int], bundle: Bundle) -> dict[str, np.ndarray]:
-    "Tight, middle and wide as the bundle draws them; nothing where it knows no borders."
-    borders = getattr(result, 'borders', None) or {}
-    masks = {name: cut(b.small, shape, b.threshold, bundle) for name, b in borders.items()}
-    if masks: masks = dict(tight=masks['tight'] & masks['middle'], middle=masks['middle'], wide=masks['wide'] | masks['middle'])
-    return masks
+def own_borders(result: Segmentation, shape: tuple[int, int]) -> dict[str, np.ndarray]:
+    "Tight, middle and wide as the bundle draws them, at the resolution of the truth."
+    return {name: border.mask for name, border in replace(result, size=shape).borders.items()}
 
 
 def score(bundle: Bundle, manifest: Manifest) -> pd.DataFrame:
@@ -84,11 +81,11 @@ def score(bundle: Bundle, manifest: Manifest) -> pd.DataFrame:
     for pair, result in zip(manifest, predictions, strict=True):
         drawn = read_mask(pair.mask)
         truth, step = thinned(drawn)
-        mask = cut(result.small, truth.shape, result.threshold, bundle)
+        mask = replace(result, size=truth.shape).mask
         row = dict(id=pair.id, group=pair.group, style=style_of(contour_of(drawn)), **score_pair(mask, truth, (step, step), distances=BIAS))
         for name, levels in LEVELS.items():
             for i, t in enumerate(levels): row[f'{name}: {i}'] = jaccard(cut(result.small, truth.shape, t, bundle), truth)
-        for name, own in own_borders(result, truth.shape, bundle).items(): row[f'own borders: {name}'] = jaccard(own, truth)
+        for name, own in own_borders(result, truth.shape).items(): row[f'own borders: {name}'] = jaccard(own, truth)
         rows.append(row)
         if len(rows) % 25 == 0: print(len(rows), pair.id, round(row['jaccard'], 3), flush=True)
     return pd.DataFrame(rows)
@@ -99,7 +96,6 @@ def best_of_three(table: pd.DataFrame) -> dict:
     found = {}
     for name in (*LEVELS, 'own borders'):
         columns = [c for c in table if c.startswith(f'{name}: ')]
-        if not columns: continue
         values = table[columns].to_numpy(float)
         best = table.assign(jaccard=values.max(1))[['id', 'group', 'style', 'jaccard']]
         chosen = np.bincount(values.argmax(1), minlength=3)
@@ -136,8 +132,8 @@ def main():
         table = score(bundle, parts[name])
         result['scores'][name] = dict(all=describe_part(table), by_style=subgroups(table, ['style'])['style'], best_of_three=best_of_three(table))
         if name == 'validation': jaccards = dict(zip(table.id, table.jaccard, strict=True))
-    print(json.dumps(result['scores'], indent=1), flush=True)
     old = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    print(json.dumps(result['scores'], indent=1), flush=True)
     drawn = old if old.get('split_digest') == split.digest else how_drawn(manifest, parts)  # it takes a while, and no bundle has a say in it
     result |= {k: drawn[k] for k in ('styles', 'counts', 'reduced')}
     result['images'] = {i: {k: v for k, v in r.items() if k != 'jaccard'} for i, r in drawn['images'].items()}
