@@ -516,6 +516,7 @@ def undecided(
     if values.dtype == bool or values.size == 0: return ''
     sample = np.unique(values.ravel()[::max(1, values.size // 100_000)])
     if len(sample) > 6: return '' # the shades of a soft border
+    if ((values == values.min()) | (values == values.max())).all(): return '' # black and white, which nearly all are
     is_small = values.dtype in (np.uint8, np.uint16) # so counting is quicker than sorting
     numbers = np.flatnonzero(np.bincount(values.ravel())) if is_small else np.unique(values)
     top = float(numbers[-1])
