@@ -59,7 +59,7 @@ class Desk:
 
     def show(self, code: str) -> None:
         "Make what stands on the board."
-        self.do(f"{code}; board.children = [p] if not isinstance(p, list) else p")
+        self.do(f"{code.rstrip()}; board.children = [p] if not isinstance(p, list) else p")
 
 
 @contextmanager
