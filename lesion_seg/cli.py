@@ -50,9 +50,9 @@ __all__ = ['app', 'usual_warning', 'ConfigOpt', 'SetOpt', 'JsonOpt', 'BundleArg'
            'open_table', 'subset_of', 'not_shipped', 'parse_size', 'phantom', 'download', 'parse_values',
            'parse_fractions', 'find_duplicates', 'split', 'records', 'log_epoch', 'starting_weights',
            'has_packaged_encoder', 'train', 'calibrate', 'check_threshold', 'check_without_model', 'evaluate_masks',
-           'evaluate', 'export', 'benchmark', 'Photograph', 'find_photographs', 'predict_photographs', 'parse_kinds',
-           'dicom_header', 'Outputs', 'Results', 'segment_archive', 'segment', 'check_port', 'web_app', 'demo',
-           'installation', 'info']
+           'evaluate', 'compare', 'export', 'benchmark', 'Photograph', 'find_photographs', 'predict_photographs',
+           'parse_kinds', 'dicom_header', 'Outputs', 'Results', 'segment_archive', 'segment', 'check_port', 'web_app',
+           'demo', 'installation', 'info']
 
 # %% ../nbs/32_cli.ipynb #de899a6e
 app = typer.Typer(
@@ -667,6 +667,51 @@ def evaluate(
         summary = save_evaluation(folder, model, chosen, scores, level=level, title=title, **options)
     page = folder/'report.html'
     answer(dict(summary, report=str(page)), as_json, f'{text_report(summary)}\nthe report is {shown(page)}')
+
+# %% ../nbs/32_cli.ipynb #a04e18c7
+@app.command()
+def compare(
+    ctx: typer.Context,
+    sources: Annotated[list[str], typer.Argument(show_default=False, metavar='A B [C ...]',
+        help="Runs, bundles, 'shipped', score tables, folders that evaluate wrote, or folders of masks.")],
+    manifest: Annotated[Path | None, typer.Option('--manifest', show_default=False,
+        help='Photographs with true masks: to score models and masks, for pictures, groups and sub-groups.')] = None,
+    part: Annotated[str, typer.Option('--split', help='Its split: train, valid, test or all.')] = 'test',
+    out: Annotated[Path | None, typer.Option('-o', '--out', show_default=False,
+        help='Folder for the page, JSON and CSV; else paths.output_dir/comparison.')] = None,
+    metric: Annotated[str, typer.Option(help='What is compared, such as dice, hd95 or nsd.')] = 'jaccard',
+    by: Annotated[list[str] | None, typer.Option(show_default=False,
+        help='A column of the manifest that makes sub-groups. May be repeated.')] = None,
+    name: Annotated[str | None, typer.Option(show_default=False,
+        help='What to call them, with commas; else by their paths.')] = None,
+    threshold: ThresholdOpt = None, tta: TtaOpt = None,
+    missing: MissingOpt = 'empty', resize: ResizeOpt = False,
+    config: ConfigOpt = None, set_: SetOpt = None, as_json: JsonOpt = False,
+) -> None:
+    "Compare models, score tables or anybody's masks in pairs: differences, tests, ranks, sub-groups, pictures."
+    from lesion_seg.compare import comparison_text
+    from lesion_seg.comparison import open_contestant, save_comparison
+    from lesion_seg.metrics import METRICS
+    cfg = settings(ctx, config, set_)
+    names: list[str | None] = [n.strip() for n in name.split(',')] if name else [None] * len(sources)
+    if len(names) != len(sources):
+        raise InputError(f'--name {name}', f'has {len(names)} names for {len(sources)}', 'give one for each, or none')
+    if metric not in METRICS:
+        raise InputError(f'--metric {metric}', 'is not a metric', f'choose from {", ".join(METRICS)}')
+    chosen = subset_of(open_table(manifest), part, manifest) if manifest else None
+    options = cfg.prediction.arguments(threshold=threshold, tta=tta)
+    options['precision'] = cfg.prediction.precision
+    contestants = []
+    for source, own in zip(sources, names, strict=True):
+        with progress_bar(f'scoring {shown(source)}', len(chosen) if chosen else None) as step:
+            contestants.append(open_contestant(source, chosen, own, METRICS[metric].of_borders, missing, resize, step,
+                                               **options))
+        for remark in contestants[-1].remarks: say(f'{contestants[-1].name}: {remark}')
+    folder = out or Path(cfg.paths.output_dir)/'comparison'
+    title = ' and '.join(c.name for c in contestants)
+    result = save_comparison(folder, contestants, chosen, metric, by or (), cfg.evaluation.confidence_interval, title)
+    page = folder/'comparison.html'
+    answer(dict(result, page=str(page)), as_json, f'{comparison_text(result)}\n\nthe page is {shown(page)}')
 
 # %% ../nbs/32_cli.ipynb #0a5c2906
 @app.command()
