@@ -193,7 +193,9 @@ def save_comparison(
     if sheet is not None:
         words = f'Green: truth. Orange: the answer, with its {metric}. The largest differences first.'
         sections.append(('Where they differ most', html_figure(sheet, words)))
-    else: sections.append(('Where they differ most', html_table(list(rows.columns), rows.head(12).round(3).values.tolist())))
+    else:
+        largest = rows.head(12).round(3).values.tolist()
+        sections.append(('Where they differ most', html_table(list(rows.columns), largest)))
     notes = [f'{name}: {r}' for name, remarks in result['remarks'].items() for r in remarks]
     where = [*origins.items(), ('date', time.strftime('%Y-%m-%d %H:%M')),
              ('version', f'lesion_seg {version("lesion_seg")}')]
