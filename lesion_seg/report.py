@@ -23,7 +23,7 @@ from .core import InputError, atomic_path, encode_jpeg, printable, writing
 from .data import contact_sheet, draw_contour, read_image, read_mask, resize_image, resize_mask
 from .manifest import Manifest
 from .masks import FoundMask, MaskFolder
-from .evaluate import (evaluate_predictions, metric_label, plot_distribution, save_report,
+from .evaluate import (POOLED, evaluate_predictions, metric_label, plot_distribution, save_report,
                                  save_summary, save_table, summarise, worst)
 from .onnx import export_onnx
 from .contours import clean_map
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['TRUTH', 'PREDICTION', 'STYLE', 'NOTICE', 'DEMO_MODEL', 'true_mask', 'evaluate_manifest', 'exported_again',
            'calibrate_bundle', 'fit_review_rule', 'case_picture', 'plot_history', 'data_uri', 'html_figure',
-           'html_table', 'html_report', 'origin_section', 'score_section', 'case_section', 'save_evaluation',
-           'demo_section', 'run_demo']
+           'html_table', 'html_report', 'origin_section', 'pooled_line', 'score_section', 'case_section',
+           'save_evaluation', 'demo_section', 'run_demo']
 
 # %% ../nbs/28_report.ipynb #e29e4615
 def true_mask(
@@ -270,6 +270,14 @@ def origin_section(
     ]
     return html_table(['', ''], rows)
 
+def pooled_line(
+    summary: dict[str, Any], # from `summarise`
+) -> str: # HTML; '' where there are no counts of pixels
+    "The scores over all pixels together, and why they are not those of the table."
+    p = summary.get('pooled')
+    if not p: return ''
+    return f'<p>{html.escape(POOLED)}: Dice {p["dice"]:.3f}, Jaccard {p["jaccard"]:.3f}.</p>'
+
 def score_section(
     summary: dict[str, Any], # from `summarise`
 ) -> str: # HTML
@@ -296,7 +304,8 @@ def score_section(
     return (f'<p>{counted(summary["n"], "image")} of {counted(summary["groups"], "group")}. '
             f'ISIC 2016/17 score {summary["isic_2017"]:.3f}, ISIC 2018 score {summary["isic_2018"]:.3f}. '
             f'{counted(summary["failures"], "failure")} (Jaccard below {summary["threshold"]:g}), '
-            f'{summary["failure_rate"]:.1%} (interval {low:.1%} to {high:.1%}).{empty}</p>' + html_table(head, rows))
+            f'{summary["failure_rate"]:.1%} (interval {low:.1%} to {high:.1%}).{empty}</p>' + html_table(head, rows)
+            + pooled_line(summary))
 
 # %% ../nbs/28_report.ipynb #5b7d20ea
 def case_section(
