@@ -49,10 +49,10 @@ __all__ = ['app', 'usual_warning', 'ConfigOpt', 'SetOpt', 'JsonOpt', 'BundleArg'
            'shown', 'progress_bar', 'complaint', 'speak_warning', 'main', 'show_version', 'keep_settings', 'settings',
            'open_table', 'subset_of', 'not_shipped', 'parse_size', 'phantom', 'download', 'parse_values',
            'parse_fractions', 'find_duplicates', 'split', 'records', 'log_epoch', 'starting_weights',
-           'has_packaged_encoder', 'train', 'calibrate', 'check_threshold', 'check_without_model', 'evaluate_masks',
-           'evaluate', 'compare', 'export', 'benchmark', 'Photograph', 'find_photographs', 'predict_photographs',
-           'parse_kinds', 'dicom_header', 'Outputs', 'Results', 'segment_archive', 'segment', 'check_port', 'web_app',
-           'demo', 'installation', 'info']
+           'has_packaged_encoder', 'train', 'calibrate', 'check_threshold', 'check_without_model', 'annotator_results',
+           'evaluate_masks', 'evaluate', 'compare', 'export', 'benchmark', 'Photograph', 'find_photographs',
+           'predict_photographs', 'parse_kinds', 'dicom_header', 'Outputs', 'Results', 'segment_archive', 'segment',
+           'check_port', 'web_app', 'demo', 'installation', 'info']
 
 # %% ../nbs/32_cli.ipynb #de899a6e
 app = typer.Typer(
@@ -605,6 +605,19 @@ def check_without_model(
         option = f'--{used[0].replace("_", "-")}'
         raise InputError(option, 'has no effect on masks that are there already', 'leave it out with --masks')
 
+def annotator_results(
+    folder: Path, # gets annotators.csv
+    chosen: Manifest, # photographs, perhaps with several masks
+    answer: Callable[[Any], Any], # the mask of a pair, (H, W)
+    level: float, # of the intervals
+) -> tuple[dict[str, Any] | None, list[tuple[str, str]]]: # their summary and the page's section; None and [] without
+    "Where a table names several masks a photograph: the scores beside the annotators' own agreement."
+    from lesion_seg.comparison import save_annotators
+    from lesion_seg.manifest import other_masks
+    if not any(other_masks(p) for p in chosen): return None, []
+    summary, section = save_annotators(folder, chosen, answer, level)
+    return summary, [section]
+
 def evaluate_masks(
     folder: Path, # of masks
     name: Path, # of the table
@@ -623,7 +636,9 @@ def evaluate_masks(
     with progress_bar('scoring', len(chosen)) as step:
         scores = score_masks(chosen, masks, distances, report=step, say=say)
     title = f'{shown(folder)} on {part}'
-    return dict(save_evaluation(out, masks, chosen, scores, level=level, title=title), remarks=masks.remarks())
+    several, extra = annotator_results(out, chosen, lambda p: masks.result(p).mask, level)
+    summary = save_evaluation(out, masks, chosen, scores, level=level, title=title, extra=extra)
+    return dict(summary, remarks=masks.remarks(), annotators=several)
 
 # %% ../nbs/32_cli.ipynb #be19f1de
 @app.command()
@@ -644,6 +659,7 @@ def evaluate(
     "Score a bundle, or anybody's masks, on images with masks: mean, intervals, failures, the worst cases."
     from lesion_seg.bundle import Bundle
     from lesion_seg.evaluate import text_report
+    from lesion_seg.predict import Segmenter
     from lesion_seg.report import evaluate_manifest, save_evaluation
     cfg = settings(ctx, config, set_)
     with_distances = cfg.evaluation.distances if distances is None else distances
@@ -664,9 +680,17 @@ def evaluate(
         with progress_bar('predicting', len(chosen)) as step:
             scores = evaluate_manifest(model, chosen, with_distances, report=step, **options)
         title = f'{shown(bundle)} on {part}'
-        summary = save_evaluation(folder, model, chosen, scores, level=level, title=title, **options)
+        plain = {k: v for k, v in options.items() if k != 'precision'}
+        segmenter = Segmenter(model, precision=options['precision'])
+        several, extra = annotator_results(folder, chosen, lambda p: segmenter.predict(p.image, **plain).mask, level)
+        summary = save_evaluation(folder, model, chosen, scores, level=level, title=title, extra=extra, **options)
+        summary |= dict(annotators=several)
     page = folder/'report.html'
-    answer(dict(summary, report=str(page)), as_json, f'{text_report(summary)}\nthe report is {shown(page)}')
+    text = text_report(summary)
+    if summary['annotators']:
+        from lesion_seg.annotators import annotators_text
+        text += f'\n{annotators_text(summary["annotators"])}\n'
+    answer(dict(summary, report=str(page)), as_json, f'{text}\nthe report is {shown(page)}')
 
 # %% ../nbs/32_cli.ipynb #a04e18c7
 @app.command()

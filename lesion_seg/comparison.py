@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+import numpy as np
 import pandas as pd
+from .annotators import score_annotators, summarise_annotators
 from .bundle import METADATA, Bundle
 from .compare import compare_all, comparison_rows, image_rows, number_p, plot_comparison
 from .core import InputError, printable, writing
@@ -26,7 +28,7 @@ from .report import case_picture, evaluate_manifest, html_figure, html_report, h
 
 # %% auto #0
 __all__ = ['Contestant', 'contestant_name', 'kind_of', 'open_contestant', 'difference_sheet', 'interval_cell', 'model_table',
-           'pair_table', 'subgroup_section', 'save_comparison', 'note_list', 'subgroup_columns']
+           'pair_table', 'subgroup_section', 'save_comparison', 'note_list', 'subgroup_columns', 'save_annotators']
 
 # %% ../nbs/28a_comparison.ipynb #6be694e2
 @dataclass
@@ -221,3 +223,24 @@ def subgroup_columns(
         there = ', '.join(map(str, frame.columns.difference(['image', 'mask', 'id'])))
         raise InputError(lost[0], f'is not a column (there are {there})', 'name one of these')
     return frame[['id', *by]]
+
+# %% ../nbs/28a_comparison.ipynb #eda021e5
+def save_annotators(
+    folder: str | Path, # gets annotators.csv
+    manifest: Manifest, # with several masks for some photographs
+    answer: Callable[[LesionPair], np.ndarray], # the mask of the model, (H, W)
+    level: float = .95, # of the intervals
+) -> tuple[dict[str, Any], tuple[str, str]]: # the summary, and a section for the page
+    "Score a model against several annotators, beside their own agreement."
+    table = score_annotators(manifest, answer)
+    with writing(folder): Path(folder).mkdir(parents=True, exist_ok=True)
+    save_table(table, Path(folder)/'annotators.csv')
+    s = summarise_annotators(table, level)
+    rows = [[name, m['n'], f'{m["dice"]["mean"]:.3f}', interval_cell(m['dice']['ci']), f'{m["jaccard"]["mean"]:.3f}',
+             f'{m["nsd"]["mean"]:.3f}'] for name, m in s['agreement'].items()]
+    d = s['difference']['dice']
+    head = ['with', 'photographs', 'Dice', f'{level:.0%} interval', 'Jaccard', 'NSD']
+    words = (f'<p>{s["n"]} photographs have several masks. Agreement with an annotator less the agreement between '
+             f'annotators: Dice {d["mean"]:+.3f} (interval {interval_cell(d["ci"])}). NSD has a tolerance of '
+             f'{s["tolerance"]:g} of the diagonal, as far as annotators lie apart in the public table of IMA++.</p>')
+    return s, ('Several annotators', html_table(head, rows) + words)
