@@ -54,11 +54,11 @@ __all__ = ['app', 'usual_warning', 'ConfigOpt', 'SetOpt', 'JsonOpt', 'BundleArg'
            'speak_warning', 'main', 'show_version', 'keep_settings', 'settings', 'open_table', 'subset_of',
            'not_shipped', 'parse_size', 'phantom', 'download', 'parse_values', 'parse_fractions', 'find_duplicates',
            'split', 'styles', 'records', 'log_epoch', 'starting_weights', 'has_packaged_encoder', 'train', 'calibrate',
-           'check_threshold', 'check_without_model', 'evaluate_masks', 'evaluate', 'export', 'benchmark', 'Photograph',
-           'find_photographs', 'predict_photographs', 'parse_kinds', 'dicom_header', 'Outputs', 'Results',
-           'explain_photographs', 'segment_archive', 'add_reasons', 'border_options', 'segment', 'parse_target',
-           'explain', 'reason_line', 'export_drafts', 'import_corrections', 'check_port', 'web_app', 'demo',
-           'installation', 'info']
+           'check_threshold', 'check_without_model', 'annotator_results', 'evaluate_masks', 'evaluate', 'compare',
+           'export', 'benchmark', 'Photograph', 'find_photographs', 'predict_photographs', 'parse_kinds',
+           'dicom_header', 'Outputs', 'Results', 'explain_photographs', 'segment_archive', 'add_reasons',
+           'border_options', 'segment', 'parse_target', 'explain', 'reason_line', 'export_drafts', 'import_corrections',
+           'check_port', 'web_app', 'demo', 'installation', 'info']
 
 # %% ../nbs/32_cli.ipynb #de899a6e
 app = typer.Typer(
@@ -663,6 +663,19 @@ def check_without_model(
         option = f'--{used[0].replace("_", "-")}'
         raise InputError(option, 'has no effect on masks that are there already', 'leave it out with --masks')
 
+def annotator_results(
+    folder: Path, # gets annotators.csv
+    chosen: Manifest, # photographs, perhaps with several masks
+    answer: Callable[[Any], Any], # the mask of a pair, (H, W)
+    level: float, # of the intervals
+) -> tuple[dict[str, Any] | None, list[tuple[str, str]]]: # their summary and the page's section; None and [] without
+    "Where a table names several masks a photograph: the scores beside the annotators' own agreement."
+    from lesion_seg.comparison import save_annotators
+    from lesion_seg.manifest import other_masks
+    if not any(other_masks(p) for p in chosen): return None, []
+    summary, section = save_annotators(folder, chosen, answer, level)
+    return summary, [section]
+
 def evaluate_masks(
     folder: Path, # of masks
     name: Path, # of the table
@@ -684,7 +697,9 @@ def evaluate_masks(
         scores = score_masks(chosen, masks, distances or BIAS, report=step, say=say)
     scores = subgroup_columns(scores, chosen, by)
     title = f'{shown(folder)} on {part}'
-    return dict(save_evaluation(out, masks, chosen, scores, level=level, title=title, by=by), remarks=masks.remarks())
+    several, extra = annotator_results(out, chosen, lambda p: masks.result(p).mask, level)
+    summary = save_evaluation(out, masks, chosen, scores, level=level, title=title, by=by, extra=extra)
+    return dict(summary, remarks=masks.remarks(), annotators=several)
 
 # %% ../nbs/32_cli.ipynb #be19f1de
 @app.command()
@@ -705,6 +720,7 @@ def evaluate(
     "Score a bundle, or anybody's masks, on images with masks: mean, intervals, failures, the worst cases."
     from lesion_seg.bundle import Bundle
     from lesion_seg.evaluate import text_report
+    from lesion_seg.predict import Segmenter
     from lesion_seg.report import evaluate_manifest, save_evaluation, with_styles
     cfg = settings(ctx, config, set_)
     with_distances = cfg.evaluation.distances if distances is None else distances
@@ -725,9 +741,63 @@ def evaluate(
         with progress_bar('predicting', len(chosen)) as step:
             scores = evaluate_manifest(model, chosen, with_distances, report=step, by=by or (), **options)
         title = f'{shown(bundle)} on {part}'
-        summary = save_evaluation(folder, model, chosen, scores, level=level, title=title, by=by or (), **options)
+        plain = {k: v for k, v in options.items() if k != 'precision'}
+        segmenter = Segmenter(model, precision=options['precision'])
+        several, extra = annotator_results(folder, chosen, lambda p: segmenter.predict(p.image, **plain).mask, level)
+        summary = save_evaluation(folder, model, chosen, scores, level=level, title=title, by=by or (), extra=extra,
+                                  **options)
+        summary |= dict(annotators=several)
     page = folder/'report.html'
-    answer(dict(summary, report=str(page)), as_json, f'{text_report(summary)}\nthe report is {shown(page)}')
+    text = text_report(summary)
+    if summary['annotators']:
+        from lesion_seg.annotators import annotators_text
+        text += f'\n{annotators_text(summary["annotators"])}\n'
+    answer(dict(summary, report=str(page)), as_json, f'{text}\nthe report is {shown(page)}')
+
+# %% ../nbs/32_cli.ipynb #a04e18c7
+@app.command()
+def compare(
+    ctx: typer.Context,
+    sources: Annotated[list[str], typer.Argument(show_default=False, metavar='A B [C ...]',
+        help="Runs, bundles, 'shipped', score tables, folders that evaluate wrote, or folders of masks.")],
+    manifest: Annotated[Path | None, typer.Option('--manifest', show_default=False,
+        help='Photographs with true masks: to score models and masks, for pictures, groups and sub-groups.')] = None,
+    part: Annotated[str, typer.Option('--split', help='Its split: train, valid, test or all.')] = 'test',
+    out: Annotated[Path | None, typer.Option('-o', '--out', show_default=False,
+        help='Folder for the page, JSON and CSV; else paths.output_dir/comparison.')] = None,
+    metric: Annotated[str, typer.Option(help='What is compared, such as dice, hd95 or nsd.')] = 'jaccard',
+    by: Annotated[list[str] | None, typer.Option(show_default=False,
+        help='A column of the manifest that makes sub-groups. May be repeated.')] = None,
+    name: Annotated[str | None, typer.Option(show_default=False,
+        help='What to call them, with commas; else by their paths.')] = None,
+    threshold: ThresholdOpt = None, tta: TtaOpt = None,
+    missing: MissingOpt = 'empty', resize: ResizeOpt = False,
+    config: ConfigOpt = None, set_: SetOpt = None, as_json: JsonOpt = False,
+) -> None:
+    "Compare models, score tables or anybody's masks in pairs: differences, tests, ranks, sub-groups, pictures."
+    from lesion_seg.compare import comparison_text
+    from lesion_seg.comparison import open_contestant, save_comparison
+    from lesion_seg.metrics import METRICS
+    cfg = settings(ctx, config, set_)
+    names: list[str | None] = [n.strip() for n in name.split(',')] if name else [None] * len(sources)
+    if len(names) != len(sources):
+        raise InputError(f'--name {name}', f'has {len(names)} names for {len(sources)}', 'give one for each, or none')
+    if metric not in METRICS:
+        raise InputError(f'--metric {metric}', 'is not a metric', f'choose from {", ".join(METRICS)}')
+    chosen = subset_of(open_table(manifest), part, manifest) if manifest else None
+    options = cfg.prediction.arguments(threshold=threshold, tta=tta)
+    options['precision'] = cfg.prediction.precision
+    contestants = []
+    for source, own in zip(sources, names, strict=True):
+        with progress_bar(f'scoring {shown(source)}', len(chosen) if chosen else None) as step:
+            contestants.append(open_contestant(source, chosen, own, METRICS[metric].of_borders, missing, resize, step,
+                                               **options))
+        for remark in contestants[-1].remarks: say(f'{contestants[-1].name}: {remark}')
+    folder = out or Path(cfg.paths.output_dir)/'comparison'
+    title = ' and '.join(c.name for c in contestants)
+    result = save_comparison(folder, contestants, chosen, metric, by or (), cfg.evaluation.confidence_interval, title)
+    page = folder/'comparison.html'
+    answer(dict(result, page=str(page)), as_json, f'{comparison_text(result)}\n\nthe page is {shown(page)}')
 
 # %% ../nbs/32_cli.ipynb #0a5c2906
 @app.command()

@@ -94,7 +94,7 @@ def common_images(
     tables: Mapping[str, pd.DataFrame], # by name: scores, as `evaluate_predictions` returns them
     metric: str, # a column of all of them
     groups: Mapping[str, str] | None = None, # group by id; also says which images take part. None: those of the tables
-) -> tuple[dict[str, pd.DataFrame], list[str]]: # the tables with the same images in the same order, and what was left out
+) -> tuple[dict[str, pd.DataFrame], list[str]]: # the same images in the same order in all, and what was left out
     "Bring tables of scores to the images that all of them have."
     if len(tables) < 2: raise InputError('the comparison', f'is of {len(tables)} table', 'give two or more')
     for name, t in tables.items():
@@ -108,7 +108,8 @@ def common_images(
         if lost := sorted(ids - set(shared)):
             notes.append(f'{name}: {len(lost)} images are not compared, since not all have them: {named(lost)}')
     if groups is not None and (lost := [i for i in wanted if i not in shared]):
-        notes.append(f'{len(lost)} photographs of the manifest are not compared, since not all have them: {named(lost)}')
+        notes.append(f'{len(lost)} photographs of the manifest are not compared, since not all have them: '
+                     f'{named(lost)}')
     if not shared: raise InputError('the tables', 'have no image in common', 'score all on the same photographs')
     out = {name: t.set_index('id').loc[shared].reset_index() for name, t in tables.items()}
     first = next(iter(out.values()))

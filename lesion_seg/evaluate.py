@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # %% auto #0
-__all__ = ['FEW_GROUPS', 'BEST_OF_THREE', 'evaluate_predictions', 'check_table', 'plot_distribution', 'errors', 'worst',
+__all__ = ['POOLED', 'FEW_GROUPS', 'BEST_OF_THREE', 'evaluate_predictions', 'check_table', 'plot_distribution', 'errors', 'worst',
            'plot_worst', 'finite_values', 'check_level', 't_interval', 'group_draws', 'group_codes', 'resampled_means',
            'bootstrap_interval', 'isic_2017_score', 'isic_2018_score', 'failure_rate', 'wilson_interval', 'as_json',
-           'describe', 'few_groups', 'summarise', 'describe_part', 'subgroups', 'best_of_three', 'metric_label',
-           'interval_text', 'part_lines', 'best_lines', 'text_report', 'save_table', 'load_table', 'numbers',
-           'save_summary', 'save_report', 'match_tables', 'compare']
+           'describe', 'pooled_overlap', 'few_groups', 'summarise', 'describe_part', 'subgroups', 'best_of_three',
+           'metric_label', 'interval_text', 'part_lines', 'best_lines', 'text_report', 'save_table', 'load_table',
+           'numbers', 'save_summary', 'save_report', 'match_tables', 'compare']
 
 # %% ../nbs/17_evaluate.ipynb #b0be0bcd
 def evaluate_predictions(
@@ -308,6 +308,31 @@ def describe(
     numbers = dict(mean=x.mean(), std=std, median=np.median(x), ci=t_interval(x, level, METRICS[metric].bounds))
     return {k: as_json(v) for k, v in numbers.items()} | dict(n=len(x))
 
+# %% ../nbs/17_evaluate.ipynb #a41a1bdc
+POOLED = ('Pooled over all pixels, as most papers on light-weight networks report it, '
+          'often on the split that also chose their epoch: not comparable with the means per image')
+
+def pooled_overlap(
+    table: pd.DataFrame, # with tp, fp, fn, height and width, as `evaluate_predictions` returns it
+    level: float = .95, # confidence level in (0, 1)
+    n: int = 2000, # bootstrap resamples, of groups
+    seed: int = 42, # of the bootstrap
+) -> dict[str, Any] | None: # JSON-able: dice and jaccard of the summed pixels, with intervals; None without counts
+    "Dice and Jaccard over the pixels of all images together, each image brought to the same size."
+    if not {'tp', 'fp', 'fn', 'height', 'width'} <= set(table.columns): return None
+    check_table(table, 'tp', 'fp', 'fn', 'height', 'width')
+    counts = table[['tp', 'fp', 'fn']].to_numpy(float) / (table.height * table.width).to_numpy(float)[:, None]
+    def scores(sums: np.ndarray) -> np.ndarray:
+        tp, wrong = sums[..., 0], sums[..., 1] + sums[..., 2]
+        with np.errstate(invalid='ignore'):
+            both = np.stack([2 * tp / (2 * tp + wrong), tp / (tp + wrong)], -1)
+        return np.where((tp + wrong)[..., None] == 0, 1., both)
+    dice, jaccard = scores(counts.sum(axis=0))
+    drawn = scores(resampled_means(counts, table.group, n, seed))
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    low_high = np.quantile(drawn, tails, axis=0).T if np.isfinite(drawn).all() else np.full((2, 2), np.nan)
+    return dict(dice=float(dice), dice_ci=as_json(low_high[0]), jaccard=float(jaccard), jaccard_ci=as_json(low_high[1]))
+
 # %% ../nbs/17_evaluate.ipynb #2802b9a7
 FEW_GROUPS = 10 # fewer say little about how much groups differ
 
@@ -352,6 +377,7 @@ def summarise(
                 isic_2018=isic_2018_score(j, threshold), isic_2018_ci=cis[-1],
                 failures=failures, failure_rate=failures / len(j),
                 failure_rate_ci=list(wilson_interval(failures, len(j), level)),
+                 pooled=pooled_overlap(table, level, n, seed),
                  empty_truths=int((table.tp + table.fn == 0).sum()) if has_pixels else None,
                  empty_predictions=int((table.tp + table.fp == 0).sum()) if has_pixels else None,
                  warnings=few_groups(table.group.nunique()),
@@ -485,6 +511,9 @@ def text_report(
               f'ISIC 2018 score: {s["isic_2018"]:.4f} ({bootstrap(s["isic_2018_ci"])})',
               f'Failures (Jaccard < {s["threshold"]:g}): {s["failures"]} of {s["n"]} = {s["failure_rate"]:.4f} '
               f'({interval_text(s["failure_rate_ci"], level, "Wilson CI")})']
+    if pooled := s.get('pooled'):
+        lines += ['', f'{POOLED}:']
+        lines += [f'pooled {m}: {pooled[m]:.4f} ({bootstrap(pooled[f"{m}_ci"])})' for m in ('dice', 'jaccard')]
     if s['empty_truths'] is not None:
         lines.append(f'Empty masks: {s["empty_truths"]} true, {s["empty_predictions"]} predicted')
     if 'best_of_three' in s: lines += ['', *best_lines(s)]

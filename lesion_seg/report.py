@@ -25,7 +25,7 @@ from .manifest import Manifest
 from .metrics import BIAS, jaccard
 from .styles import describe_styles
 from .masks import FoundMask, MaskFolder
-from .evaluate import (BEST_OF_THREE, evaluate_predictions, metric_label, plot_distribution, save_report,
+from .evaluate import (BEST_OF_THREE, POOLED, evaluate_predictions, metric_label, plot_distribution, save_report,
                                  save_summary, save_table, summarise, worst)
 from .onnx import export_onnx
 from .contours import clean_map
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 __all__ = ['TRUTH', 'PREDICTION', 'STYLE', 'NOTICE', 'DEMO_MODEL', 'true_mask', 'evaluate_manifest', 'check_columns',
            'subgroup_columns', 'with_styles', 'exported_again', 'small_maps', 'calibrate_bundle', 'fitted_on',
            'fit_review_rule', 'fit_bundle_borders', 'case_picture', 'plot_history', 'data_uri', 'html_figure',
-           'html_table', 'html_report', 'origin_section', 'score_section', 'part_section', 'border_section',
-           'case_section', 'save_evaluation', 'demo_section', 'run_demo']
+           'html_table', 'html_report', 'origin_section', 'pooled_line', 'score_section', 'part_section',
+           'border_section', 'case_section', 'save_evaluation', 'demo_section', 'run_demo']
 
 # %% ../nbs/28_report.ipynb #e29e4615
 def true_mask(
@@ -350,6 +350,14 @@ def origin_section(
     ]
     return html_table(['', ''], rows)
 
+def pooled_line(
+    summary: dict[str, Any], # from `summarise`
+) -> str: # HTML; '' where there are no counts of pixels
+    "The scores over all pixels together, and why they are not those of the table."
+    p = summary.get('pooled')
+    if not p: return ''
+    return f'<p>{html.escape(POOLED)}: Dice {p["dice"]:.3f}, Jaccard {p["jaccard"]:.3f}.</p>'
+
 def score_section(
     summary: dict[str, Any], # from `summarise`
 ) -> str: # HTML
@@ -377,7 +385,7 @@ def score_section(
             f'ISIC 2016/17 score {summary["isic_2017"]:.3f}, ISIC 2018 score {summary["isic_2018"]:.3f}. '
             f'{counted(summary["failures"], "failure")} (Jaccard below {summary["threshold"]:g}), '
             f'{summary["failure_rate"]:.1%} (interval {low:.1%} to {high:.1%}).{empty}</p>'
-            + warnings + html_table(head, rows))
+            + warnings + html_table(head, rows) + pooled_line(summary))
 
 # %% ../nbs/28_report.ipynb #5b7d20ea
 def part_section(

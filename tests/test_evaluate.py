@@ -500,3 +500,32 @@ def test_evaluate_imports_neither_torch_nor_matplotlib():
     heavy = ('torch', 'fastai', 'matplotlib', 'monai')
     code = f'import sys, lesion_seg.evaluate; sys.exit(sum(m in sys.modules for m in {heavy}))'
     assert subprocess.run([sys.executable, '-c', code], cwd=Path(ev.__file__).parents[1]).returncode == 0
+
+
+# Pooled scores
+
+def test_pooled_scores_equal_those_of_all_pixels_in_one_mask(table):
+    "All images of one size: the sums are those of one long mask."
+    pred, truth = (np.concatenate(m) for m in zip(*[blobs(i) for i in range(30)], strict=True))
+    found = ev.summarise(table)['pooled']
+    assert (found['dice'], found['jaccard']) == pytest.approx((M.dice(pred, truth), M.jaccard(pred, truth)), abs=1e-12)
+    assert found['dice_ci'][0] < found['dice'] < found['dice_ci'][1]
+
+
+def test_a_large_photograph_weighs_no_more_than_a_small_one():
+    t = pd.DataFrame(dict(id=list('ab'), group=list('ab'), tp=[10, 4000], fp=[0, 0], fn=[10, 0], height=[10, 100],
+                          width=[10, 100], jaccard=[.5, 1.]))
+    # fractions of the images: 0.1 and 0.4 right, 0.1 missed
+    assert ev.pooled_overlap(t)['jaccard'] == pytest.approx(.5 / .6) and ev.pooled_overlap(t)['dice'] == pytest.approx(1 / 1.1)
+    one = ev.pooled_overlap(t.assign(group='p'))
+    assert one['dice'] == pytest.approx(1 / 1.1) and one['dice_ci'] == [None, None]
+
+
+def test_pooled_scores_say_what_they_are(table):
+    text = ev.text_report(ev.summarise(table))
+    assert 'not comparable with the means per image:\npooled dice: ' in text
+    assert 'pooled' not in ev.text_report(ev.summarise(table.drop(columns='height')))
+
+
+def test_pooled_scores_of_nothing_are_perfect():
+    assert ev.pooled_overlap(ev.evaluate_predictions([('a', None, E, E), ('b', None, E, E)]))['dice_ci'] == [1, 1]
