@@ -54,8 +54,8 @@ __all__ = ['app', 'usual_warning', 'ConfigOpt', 'SetOpt', 'JsonOpt', 'BundleArg'
            'has_packaged_encoder', 'train', 'calibrate', 'check_threshold', 'check_without_model', 'evaluate_masks',
            'evaluate', 'export', 'benchmark', 'Photograph', 'find_photographs', 'predict_photographs', 'parse_kinds',
            'dicom_header', 'Outputs', 'Results', 'explain_photographs', 'segment_archive', 'add_reasons', 'segment',
-           'parse_target', 'explain', 'reason_line', 'export_drafts', 'import_corrections', 'check_port', 'web_app',
-           'demo', 'installation', 'info']
+           'parse_target', 'explain', 'reason_line', 'export_drafts', 'import_corrections', 'pack', 'unpack',
+           'check_port', 'web_app', 'demo', 'installation', 'info']
 
 # %% ../nbs/32_cli.ipynb #de899a6e
 app = typer.Typer(
@@ -965,11 +965,12 @@ def explain_photographs(
 ) -> Iterator[tuple[Any, dict[str, Path]] | InputError]: # an `Explanation` and its files for each, or why there is none
     "Say why, photograph by photograph, and write it down."
     targets = {(folder/f'{stem}{end}').resolve() for stem in stems for end in explanation_endings(kinds)}
-    clash = [p.file for p in photographs if p.file.resolve() in targets]
+    clash = [p.file for p in photographs if Path(p.file).resolve() in targets]
     if clash: raise InputError(shown(clash[0]), 'would be overwritten by a result', 'choose another folder with --out')
     for p, stem in zip(photographs, stems, strict=True):
         try:
-            why = replace(segmenter.explain(p.read(), kinds, **options), name=p.file.name)
+            source = p.record.image if p.record else p.file
+            why = replace(segmenter.explain(source, kinds, **options), name=os.path.basename(str(p.file)))
             yield why, why.save(folder, stem)
         except InputError as e: yield e if str(p.file) in str(e) else e.named(p.file)
 
@@ -1110,11 +1111,12 @@ def explain(
     as_json: JsonOpt = False,
 ) -> None:
     "Say why: uncertainty and Grad-CAM at the photograph's resolution, as pictures and as numbers."
+    from lesion_seg.batch import parse_frames
     from lesion_seg.explain import parse_why, torch_network
     from lesion_seg.predict import Segmenter
     kinds = parse_why([k.strip() for k in save.split(',') if k.strip()])
     options = dict(n=samples, seed=seed, layer=layer, target=parse_target(target), threshold=threshold)
-    photographs, remarks = find_photographs(images, frame)
+    photographs, remarks = find_photographs(images, parse_frames(frame))
     stems = unique_stems([p.file for p in photographs], explanation_endings(kinds))
     segmenter = Segmenter(bundle)
     if 'gradcam' in kinds: torch_network(segmenter.bundle) # where PyTorch is missing, once and before any work
@@ -1180,7 +1182,7 @@ def export_drafts(
         from lesion_seg.predict import Segmenter
         photographs, remarks = find_photographs([source])
         with progress_bar('predicting'):
-            pairs = predict_masks(Segmenter(bundle), [p.file for p in photographs], out/'masks')
+            pairs = predict_masks(Segmenter(bundle), [Path(p.file) for p in photographs], out/'masks')
     else:
         pairs = Manifest.load(source)
         bare = sum(p.mask is None for p in pairs)
@@ -1219,6 +1221,40 @@ def import_corrections(
     answer(dict(photographs=len(table), masks=n, manifest=str(out), remarks=remarks), as_json,
            f'{n} masks of {len(table)} photographs; the table is {shown(out)}')
     if table.problems: raise typer.Exit(2)
+
+# %% ../nbs/32_cli.ipynb #84b634ab
+@app.command()
+def pack(
+    bundle: BundleArg,
+    out: Annotated[Path | None, typer.Option('-o', '--out', show_default=False,
+        help='The file, such as mine.lesion, or with --monai a new folder; else called like the bundle.')] = None,
+    monai: Annotated[bool, typer.Option('--monai', help='A bundle of MONAI instead, which `monai.bundle` runs.')] = False,
+    as_json: JsonOpt = False,
+) -> None:
+    "Make a bundle one file with a model card, or a bundle of MONAI."
+    from lesion_seg.bundle import Bundle
+    from lesion_seg.pack import PACKED
+    from lesion_seg.share import export_monai, pack_bundle
+    model = Bundle.open(bundle)
+    name = 'shipped' if bundle == 'shipped' else Path(bundle).resolve().name.removesuffix(PACKED)
+    if monai: made = export_monai(model, out or Path(f'{name}_monai'))
+    else: made = pack_bundle(model, out or Path(f'{name}{PACKED}'))
+    size = sum(p.stat().st_size for p in ([made] if made.is_file() else made.rglob('*')))
+    answer(dict(path=str(made), bytes=size), as_json, f'{shown(made)}: {size / 1e6:.1f} MB')
+
+@app.command()
+def unpack(
+    file: Annotated[Path, typer.Argument(show_default=False, help='A packed bundle, such as mine.lesion.')],
+    out: Annotated[Path | None, typer.Option(
+        '-o', '--out', show_default=False, help='A new folder; else called like the file.')] = None,
+    as_json: JsonOpt = False,
+) -> None:
+    "Make a packed bundle a folder again, everything in it checked."
+    from lesion_seg.bundle import Bundle
+    from lesion_seg.pack import unpack_files
+    folder = unpack_files(file, out or file.with_suffix(''))
+    bundle = Bundle.load(folder)
+    answer(dict(folder=str(folder)), as_json, f'{shown(folder)}: {bundle.architecture["name"]}, {bundle.size} px')
 
 # %% ../nbs/32_cli.ipynb #44392623
 def check_port(
@@ -1316,7 +1352,8 @@ def info(
     from lesion_seg.bundle import Bundle
     asked_for_settings = config or set_ or any(ctx.obj or ())
     cfg = settings(ctx, config, set_)
-    if bundle and os.path.isfile(bundle):
+    from lesion_seg.pack import is_packed
+    if bundle and os.path.isfile(bundle) and not is_packed(bundle):
         header = dicom_header(Path(bundle), identifying)
         if header is None:
             raise InputError(shown(bundle), 'is neither a bundle folder nor a DICOM file', 'give one of them')
