@@ -54,7 +54,7 @@ __all__ = ['app', 'usual_warning', 'ConfigOpt', 'SetOpt', 'JsonOpt', 'BundleArg'
            'has_packaged_encoder', 'train', 'calibrate', 'check_threshold', 'check_without_model', 'evaluate_masks',
            'evaluate', 'export', 'benchmark', 'Photograph', 'find_photographs', 'predict_photographs', 'parse_kinds',
            'dicom_header', 'Outputs', 'Results', 'explain_photographs', 'segment_archive', 'add_reasons', 'segment',
-           'parse_target', 'explain', 'reason_line', 'export_drafts', 'import_corrections', 'pack', 'unpack',
+           'parse_target', 'explain', 'reason_line', 'export_drafts', 'import_corrections', 'queue', 'pack', 'unpack',
            'check_port', 'web_app', 'demo', 'installation', 'info']
 
 # %% ../nbs/32_cli.ipynb #de899a6e
@@ -1222,7 +1222,41 @@ def import_corrections(
            f'{n} masks of {len(table)} photographs; the table is {shown(out)}')
     if table.problems: raise typer.Exit(2)
 
-# %% ../nbs/32_cli.ipynb #84b634ab
+# %% ../nbs/32_cli.ipynb #bf7f159a
+@app.command()
+def queue(
+    images: ImagesArg,
+    bundle: ModelOpt = None,
+    out: Annotated[Path, typer.Option(
+        '-o', '--out', help='The table to write (.csv), the most worthwhile first.')] = Path('queue.csv'),
+    order: Annotated[str, typer.Option(help='uncertainty, or diverse: uncertain and not alike.')] = 'uncertainty',
+    first: Annotated[int | None, typer.Option('--first', min=1, show_default=False,
+        help='For diverse: how many shall not be alike; the rest by uncertainty. Else all.')] = None,
+    labelled: Annotated[Path | None, typer.Option(show_default=False,
+        help='For diverse: a table of photographs that are labelled already.')] = None,
+    as_json: JsonOpt = False,
+) -> None:
+    "Put photographs into the order in which they are worth labelling."
+    from lesion_seg.predict import Segmenter
+    from lesion_seg.queue import ORDERS, make_queue, write_queue
+    if out.suffix.lower() != '.csv': raise InputError(f'--out {shown(out)}', 'is no name of a table', 'end it in .csv')
+    if order not in ORDERS: raise InputError(f'--order {order}', 'is not known', f'choose from {", ".join(ORDERS)}')
+    if order != 'diverse' and (first or labelled):
+        raise InputError('--first and --labelled', 'are for --order diverse', 'give it as well, or leave them out')
+    photographs, remarks = find_photographs(images)
+    sources = [p.record.image if p.record else p.file for p in photographs]
+    known = [p.image for p in Manifest.load(labelled)] if labelled else []
+    with progress_bar('looking', len(sources)) as step:
+        rows, broken = make_queue(Segmenter(bundle), sources, order, first, known, report=step)
+    write_queue(rows, out)
+    sentences = [*remarks, *(as_options(str(e)) for e in broken)]
+    for sentence in sentences: say(sentence)
+    head = [f'{r.rank}. {shown(r.file)}, disagreement {r.disagreement:.3f}' for r in rows[:5]]
+    facts = dict(queue=[dict(r._asdict(), file=str(r.file)) for r in rows], table=str(out), remarks=sentences)
+    answer(facts, as_json, '\n'.join([*head, f'{len(rows)} of {len(sources)} photographs; the queue is {shown(out)}']))
+    if broken: raise typer.Exit(2)
+
+# %% ../nbs/32_cli.ipynb #be04f7e4
 @app.command()
 def pack(
     bundle: BundleArg,
