@@ -44,18 +44,18 @@ if TYPE_CHECKING:
     from lesion_seg.records import RecordReader
 
 # %% auto #0
-__all__ = ['app', 'usual_warning', 'ConfigOpt', 'SetOpt', 'JsonOpt', 'BundleArg', 'TableArg', 'VersionOpt', 'ABOUT',
+__all__ = ['app', 'usual_warning', 'ConfigOpt', 'SetOpt', 'JsonOpt', 'BundleArg', 'TableArg', 'VersionOpt', 'ABOUT', 'TUNING',
            'ThresholdOpt', 'PrecisionOpt', 'TtaOpt', 'LargestOpt', 'FillOpt', 'FolderOpt', 'ScoredArg', 'MissingOpt',
            'ResizeOpt', 'ImagesArg', 'ModelOpt', 'ResultsOpt', 'SaveOpt', 'ReviewOpt', 'SegOpt', 'FractionalOpt',
            'MillimetresOpt', 'FrameOpt', 'BatchOpt', 'MasksOpt', 'WorkersOpt', 'ShardOpt', 'RayOpt', 'labels_app',
            'say', 'answer', 'shown', 'progress_bar', 'complaint', 'speak_warning', 'main', 'show_version',
            'keep_settings', 'settings', 'open_table', 'subset_of', 'not_shipped', 'parse_size', 'phantom', 'download',
            'parse_values', 'parse_fractions', 'find_duplicates', 'split', 'records', 'log_epoch', 'starting_weights',
-           'has_packaged_encoder', 'train', 'calibrate', 'check_threshold', 'check_without_model', 'evaluate_masks',
-           'evaluate', 'export', 'benchmark', 'Photograph', 'find_photographs', 'predict_photographs', 'parse_kinds',
-           'dicom_header', 'Outputs', 'Results', 'explain_photographs', 'segment_archive', 'add_reasons', 'segment',
-           'parse_target', 'explain', 'reason_line', 'export_drafts', 'import_corrections', 'queue', 'pack', 'unpack',
-           'check_port', 'web_app', 'demo', 'installation', 'info']
+           'has_packaged_encoder', 'tuning_arguments', 'tune', 'train', 'calibrate', 'check_threshold',
+           'check_without_model', 'evaluate_masks', 'evaluate', 'export', 'benchmark', 'Photograph', 'find_photographs',
+           'predict_photographs', 'parse_kinds', 'dicom_header', 'Outputs', 'Results', 'explain_photographs',
+           'segment_archive', 'add_reasons', 'segment', 'parse_target', 'explain', 'reason_line', 'export_drafts',
+           'import_corrections', 'queue', 'pack', 'unpack', 'check_port', 'web_app', 'demo', 'installation', 'info']
 
 # %% ../nbs/32_cli.ipynb #de899a6e
 app = typer.Typer(
@@ -496,6 +496,44 @@ def has_packaged_encoder(
     except InputError: return False
     return True
 
+# %% ../nbs/32_cli.ipynb #a0047587
+TUNING = dict(epochs=('epochs', 10), learning_rate=('lr', 3e-4)) # settings, arguments, and what they are for tuning
+
+def tuning_arguments(
+    cfg: Config, # of the command
+) -> dict[str, Any]: # of `tune_model`
+    "What counts for a tuning: what was set, and else what the bundle says or a tuning needs."
+    given = cfg.training.arguments()
+    for setting, (name, value) in TUNING.items():
+        if setting not in cfg.training.model_fields_set: given[name] = value
+    chosen = cfg.data.model_fields_set
+    own = dict(size=cfg.data.image_size if 'image_size' in chosen else None,
+               licence=cfg.data.licence if 'licence' in chosen else None,
+               augs=cfg.augmentation.arguments() if cfg.augmentation.model_fields_set else None)
+    return given | own | cfg.tracking.arguments()
+
+def tune(
+    cfg: Config, # of the command
+    table: Manifest | RecordReader, # with splits
+    start: str, # the trained model
+    out: Path | None, # folder of the run
+    resume: bool | None, # go on with a run that was interrupted
+    as_json: bool, # print the result as JSON
+) -> None:
+    "`train --start`: tune a model, compare, and keep the better one."
+    from lesion_seg.tune import tune_model
+    if os.environ.get('WORLD_SIZE', '1') != '1':
+        raise InputError('--start', 'compares two models and takes one process', 'start it without a launcher')
+    if cfg.model.model_fields_set: say('without effect, since the network comes from --start: the section model')
+    options = tuning_arguments(cfg) | ({} if resume is None else dict(resume=resume))
+    with redirect_stdout(sys.stderr):
+        kept, verdict = tune_model(
+            table, out or cfg.paths.run_dir, start, bs=cfg.data.batch_size, loss=cfg.training.loss_arguments(),
+            seed=cfg.project.seed, num_workers=cfg.data.num_workers, progress=sys.stderr.isatty(), report=log_epoch,
+            level=cfg.evaluation.confidence_interval, say=logging.getLogger('lesion_seg').info, **options)
+    facts = dict(bundle=str(kept.path), **verdict._asdict())
+    answer(facts, as_json, f'{verdict}\nthe bundle is {shown(kept.path)}')
+
 # %% ../nbs/32_cli.ipynb #6b75020c
 @app.command()
 def train(
@@ -505,6 +543,8 @@ def train(
         '-o', '--out', help='Folder of the run; else paths.run_dir.', show_default=False)] = None,
     resume: Annotated[bool | None, typer.Option('--resume/--no-resume', show_default=False,
         help='Go on with a run that was interrupted, or begin anew; else training.resume.')] = None,
+    start: Annotated[str | None, typer.Option(show_default=False,
+        help='Tune a trained model (shipped, a bundle or a run), and keep it only where it is better.')] = None,
     config: ConfigOpt = None, set_: SetOpt = None, as_json: JsonOpt = False,
 ) -> None:
     "Train a segmenter and save the best epoch as a bundle; an interrupted run goes on where it was."
@@ -512,10 +552,11 @@ def train(
     cfg = settings(ctx, config, set_)
     first = os.environ.get('RANK', '0') == '0' # of the processes of a launch
     table = open_table(manifest or cfg.paths.manifest)
-    start = starting_weights(cfg)
+    if start: return tune(cfg, table, start, out, resume, as_json)
+    weights = starting_weights(cfg)
     log = logging.getLogger('lesion_seg')
     model = cfg.model.arguments()
-    if cfg.training.start == 'auto' and not start:
+    if cfg.training.start == 'auto' and not weights:
         if cfg.model.pretrained is None and has_packaged_encoder(cfg): model['pretrained'] = True
         origin = 'an encoder that knows ImageNet' if model.get('pretrained') else 'fresh ones'
         if first: log.info(f'the shipped weights do not fit the network that is configured, so it begins with {origin}')
@@ -529,12 +570,13 @@ def train(
             augs=cfg.augmentation.arguments(),
             loss=cfg.training.loss_arguments(),
             seed=cfg.project.seed,
-            start=start,
+            start=weights,
             num_workers=cfg.data.num_workers,
             licence=cfg.data.licence,
             progress=sys.stderr.isatty() and first,
             report=log_epoch,
             say=log.info,
+            **cfg.tracking.arguments(),
             **cfg.training.arguments() | ({} if resume is None else dict(resume=resume)),
         )
     scores = bundle.info['metrics']['valid']
@@ -1222,7 +1264,7 @@ def import_corrections(
            f'{n} masks of {len(table)} photographs; the table is {shown(out)}')
     if table.problems: raise typer.Exit(2)
 
-# %% ../nbs/32_cli.ipynb #bf7f159a
+# %% ../nbs/32_cli.ipynb #f8cbaaf4
 @app.command()
 def queue(
     images: ImagesArg,
@@ -1256,13 +1298,14 @@ def queue(
     answer(facts, as_json, '\n'.join([*head, f'{len(rows)} of {len(sources)} photographs; the queue is {shown(out)}']))
     if broken: raise typer.Exit(2)
 
-# %% ../nbs/32_cli.ipynb #be04f7e4
+# %% ../nbs/32_cli.ipynb #2f5318a6
 @app.command()
 def pack(
     bundle: BundleArg,
     out: Annotated[Path | None, typer.Option('-o', '--out', show_default=False,
         help='The file, such as mine.lesion, or with --monai a new folder; else called like the bundle.')] = None,
-    monai: Annotated[bool, typer.Option('--monai', help='A bundle of MONAI instead, which `monai.bundle` runs.')] = False,
+    monai: Annotated[bool, typer.Option(
+        '--monai', help='A bundle of MONAI instead, which `monai.bundle` runs.')] = False,
     as_json: JsonOpt = False,
 ) -> None:
     "Make a bundle one file with a model card, or a bundle of MONAI."

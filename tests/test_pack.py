@@ -153,6 +153,7 @@ def test_command_line(tmp_path, packed, capsys):
     assert main(["info", str(packed)]) == 0
 
 
+@pytest.mark.slow
 def test_monai_runs_what_we_export(tmp_path):
     "Its own runner, over two photographs; the masks are those of the Segmenter but for single pixels at the border."
     pytest.importorskip("monai", reason="needs monai")
@@ -169,6 +170,7 @@ def test_monai_runs_what_we_export(tmp_path):
         assert theirs.shape == ours.shape and 2 * (theirs & ours).sum() / (theirs.sum() + ours.sum()) > .99
 
 
+@pytest.mark.slow
 def test_monai_checks_what_goes_in_and_out(tmp_path):
     bundle = pytest.importorskip("monai.bundle", reason="needs monai")
     made = export_monai("shipped", tmp_path / "made")
