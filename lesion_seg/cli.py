@@ -496,7 +496,7 @@ def has_packaged_encoder(
     except InputError: return False
     return True
 
-# %% ../nbs/32_cli.ipynb #a0047587
+# %% ../nbs/32_cli.ipynb #9df21f0d
 TUNING = dict(epochs=('epochs', 10), learning_rate=('lr', 3e-4)) # settings, arguments, and what they are for tuning
 
 def tuning_arguments(
@@ -1264,7 +1264,7 @@ def import_corrections(
            f'{n} masks of {len(table)} photographs; the table is {shown(out)}')
     if table.problems: raise typer.Exit(2)
 
-# %% ../nbs/32_cli.ipynb #f8cbaaf4
+# %% ../nbs/32_cli.ipynb #8184c345
 @app.command()
 def queue(
     images: ImagesArg,
@@ -1298,7 +1298,7 @@ def queue(
     answer(facts, as_json, '\n'.join([*head, f'{len(rows)} of {len(sources)} photographs; the queue is {shown(out)}']))
     if broken: raise typer.Exit(2)
 
-# %% ../nbs/32_cli.ipynb #2f5318a6
+# %% ../nbs/32_cli.ipynb #9f266f29
 @app.command()
 def pack(
     bundle: BundleArg,
