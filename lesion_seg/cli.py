@@ -27,6 +27,7 @@ from lesion_seg.core import (
     InputError,
     as_options,
     atomic_path,
+    counted,
     list_photographs,
     open_file,
     printable,
@@ -35,8 +36,9 @@ from lesion_seg.core import (
     unique_stems,
     writing,
 )
-from .manifest import SPLITS, Manifest, make_split
+from .manifest import SPLITS, Manifest, duplicate_pairs, make_split, scale_masks
 from .explain import SCALE, WHY, explanation_endings
+from .bundle import BORDERS, DEFAULT_BORDER
 from .predict import ALL_KINDS, KINDS, Segmentation, json_bytes
 
 if TYPE_CHECKING:
@@ -45,17 +47,18 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['app', 'usual_warning', 'ConfigOpt', 'SetOpt', 'JsonOpt', 'BundleArg', 'TableArg', 'VersionOpt', 'ABOUT', 'TUNING',
-           'ThresholdOpt', 'PrecisionOpt', 'TtaOpt', 'LargestOpt', 'FillOpt', 'FolderOpt', 'ScoredArg', 'MissingOpt',
-           'ResizeOpt', 'ImagesArg', 'ModelOpt', 'ResultsOpt', 'SaveOpt', 'ReviewOpt', 'SegOpt', 'FractionalOpt',
-           'MillimetresOpt', 'FrameOpt', 'BatchOpt', 'MasksOpt', 'WorkersOpt', 'ShardOpt', 'RayOpt', 'labels_app',
-           'say', 'answer', 'shown', 'progress_bar', 'complaint', 'speak_warning', 'main', 'show_version',
-           'keep_settings', 'settings', 'open_table', 'subset_of', 'not_shipped', 'parse_size', 'phantom', 'download',
-           'parse_values', 'parse_fractions', 'find_duplicates', 'split', 'records', 'log_epoch', 'starting_weights',
-           'has_packaged_encoder', 'tuning_arguments', 'tune', 'train', 'calibrate', 'check_threshold',
-           'check_without_model', 'evaluate_masks', 'evaluate', 'export', 'benchmark', 'Photograph', 'find_photographs',
-           'predict_photographs', 'parse_kinds', 'dicom_header', 'Outputs', 'Results', 'explain_photographs',
-           'segment_archive', 'add_reasons', 'segment', 'parse_target', 'explain', 'reason_line', 'export_drafts',
-           'import_corrections', 'queue', 'pack', 'unpack', 'check_port', 'web_app', 'demo', 'installation', 'info']
+           'ThresholdOpt', 'PrecisionOpt', 'TtaOpt', 'LargestOpt', 'ByOpt', 'FillOpt', 'FolderOpt', 'ScoredArg',
+           'MissingOpt', 'ResizeOpt', 'ImagesArg', 'ModelOpt', 'ResultsOpt', 'SaveOpt', 'ReviewOpt', 'SegOpt',
+           'FractionalOpt', 'MillimetresOpt', 'FrameOpt', 'BorderOpt', 'BatchOpt', 'MasksOpt', 'WorkersOpt', 'ShardOpt',
+           'RayOpt', 'ALL_BORDERS', 'labels_app', 'say', 'answer', 'shown', 'progress_bar', 'complaint',
+           'speak_warning', 'main', 'show_version', 'keep_settings', 'settings', 'open_table', 'subset_of',
+           'not_shipped', 'parse_size', 'phantom', 'download', 'parse_values', 'parse_fractions', 'find_duplicates',
+           'split', 'styles', 'records', 'log_epoch', 'starting_weights', 'has_packaged_encoder', 'tuning_arguments',
+           'tune', 'train', 'calibrate', 'check_threshold', 'check_without_model', 'evaluate_masks', 'evaluate',
+           'export', 'benchmark', 'Photograph', 'find_photographs', 'predict_photographs', 'parse_kinds',
+           'dicom_header', 'Outputs', 'Results', 'explain_photographs', 'segment_archive', 'add_reasons',
+           'border_options', 'segment', 'parse_target', 'explain', 'reason_line', 'export_drafts', 'import_corrections',
+           'queue', 'pack', 'unpack', 'check_port', 'web_app', 'demo', 'installation', 'info']
 
 # %% ../nbs/32_cli.ipynb #de899a6e
 app = typer.Typer(
@@ -275,16 +278,22 @@ def phantom(
     size: Annotated[str, typer.Option(help='Pixels: 256, or 480x640 for height x width.')] = '256',
     seed: Annotated[int, typer.Option(min=0, help='Same seed, same images.')] = 0,
     per_patient: Annotated[int, typer.Option(min=1, help='Images of each patient.')] = 2,
+    style: Annotated[str, typer.Option(
+        help='How masks are drawn: exact, polygon, grown, automatic, or mixed.')] = 'exact',
     as_json: JsonOpt = False,
 ) -> None:
-    "Write synthetic dermoscopic images with exact masks."
-    from lesion_seg.phantom import write_phantoms
-    manifest = write_phantoms(out, n=n, size=parse_size(size), seed=seed, images_per_patient=per_patient)
+    "Write synthetic dermoscopic images with exact masks, or with masks as somebody would draw them."
+    from lesion_seg.phantom import DRAWN, write_phantoms
+    drawn = dict(exact=[], mixed=list(DRAWN)) | {name: [name] for name in DRAWN}
+    if style not in drawn:
+        raise InputError(f'--style {style}', 'does not exist', f'choose one of {", ".join(drawn)}')
+    manifest = write_phantoms(out, n=n, size=parse_size(size), seed=seed, images_per_patient=per_patient,
+                              styles=drawn[style])
     table = out/'manifest.csv'
     answer(
         dict(images=len(manifest), manifest=str(table)),
         as_json,
-        f'{len(manifest)} phantoms; the table is {shown(table)}',
+        f'{counted(len(manifest), "phantom")}; the table is {shown(table)}',
     )
 
 # %% ../nbs/32_cli.ipynb #a52019ae
@@ -326,7 +335,7 @@ def download(
     answer(
         dict(images=len(images), folder=str(out)),
         as_json,
-        f'{len(images)} images in {shown(out)}; licences in {shown(licences)}',
+        f'{counted(len(images), "image")} in {shown(out)}; licences in {shown(licences)}',
     )
 
 # %% ../nbs/32_cli.ipynb #96646738
@@ -367,11 +376,11 @@ def find_duplicates(
     "Look for photographs that are nearly the same."
     from lesion_seg.audit import audit_manifest, save_audit
     with progress_bar('looking for near-duplicates', len(manifest)) as step:
-        def counted(items: Iterable[Any]) -> Iterator[Any]:
+        def watched(items: Iterable[Any]) -> Iterator[Any]:
             for i, item in enumerate(items, 1):
                 yield item
                 step(i)
-        audited = audit_manifest(manifest, column, progress=counted)
+        audited = audit_manifest(manifest, column, progress=watched)
     page = save_audit(folder, audited, manifest, column)
     say(f'{audited}\nthe report, with thumbnails, is {shown(page)}')
     leaks = [leak._asdict() for leak in audited.leaks]
@@ -408,6 +417,12 @@ def split(
     audited: Annotated[bool, typer.Option(
         '--audit', help='Look for near-duplicate photographs, keep them together, and report leaks.')] = False,
     full: Annotated[bool, typer.Option(help='Decode every file while checking, not just the headers.')] = False,
+    resize_ok: Annotated[bool, typer.Option(
+        '--resize-ok', help='Scale masks of another size than their photographs, where the form is the same.')] = False,
+    label: Annotated[str | None, typer.Option(show_default=False,
+        help='Which label of the polygons in a folder is the lesion, where there are several.')] = None,
+    masks_to: Annotated[Path | None, typer.Option(show_default=False,
+        help='Where masks go that are drawn from polygons or scaled; else beside photographs or table.')] = None,
     config: ConfigOpt = None, set_: SetOpt = None, as_json: JsonOpt = False,
 ) -> None:
     "Check pairs of image and mask and divide them by patient, lesion or file."
@@ -416,13 +431,17 @@ def split(
         raise InputError(f'--out {shown(out)}', 'is no name of a table', 'give one that ends in .csv or .parquet')
     shares: tuple[float, ...] | None = (cfg.data.train_split, cfg.data.val_split, cfg.data.test_split)
     if fractions or official: shares = parse_fractions(fractions) if fractions else None
-    manifest = Manifest.load(source, image_column, mask_column)
+    is_table = not source.is_dir() or any((source/f'manifest{end}').exists() for end in ('.csv', '.parquet'))
+    if label and is_table:
+        raise InputError('--label', 'is for a folder with polygons, and this is a table', 'leave it out')
+    manifest = Manifest.load(source, image_column, mask_column, masks_to, label)
+    if resize_ok: manifest = scale_masks(manifest, masks_to or out.with_name(f'{out.stem}_masks'))
     manifest.check(full=full)
     if table: manifest = manifest.join(table, on, partial)
     more: dict[str, Any] = {}
     if audited:
         found, more = find_duplicates(manifest, official or 'split', out.with_name(f'{out.stem}_audit'))
-        if duplicates: manifest = manifest.link_duplicates(duplicates)
+        if duplicates: found += duplicate_pairs(duplicates)
     chosen_seed = cfg.project.seed if seed is None else seed
     done, report = make_split(
         manifest,
@@ -438,6 +457,40 @@ def split(
     counts = {s: len(done.subset(s)) for s in SPLITS}
     facts = dict(manifest=str(out), images=counts, grouping=report.grouping, digest=done.digest)
     answer(facts | more, as_json, f'{report}\nwritten to {shown(out)}')
+
+# %% ../nbs/32_cli.ipynb #3a65cb3b
+@app.command()
+def styles(
+    source: Annotated[Path, typer.Argument(
+        help='A folder of images and masks, or a table (.csv, .parquet) of them.', show_default=False)],
+    out: Annotated[Path | None, typer.Option('-o', '--out', show_default=False,
+        help='The table to write (.csv or .parquet): the same rows, with how each mask was drawn.')] = None,
+    picture: Annotated[Path | None, typer.Option(show_default=False,
+        help='A picture to write (.png): typical borders of each style, pixel by pixel.')] = None,
+    as_json: JsonOpt = False,
+) -> None:
+    "Describe how the masks of a data set were drawn, and what that means for scores."
+    from lesion_seg.styles import describe_styles
+    if out and out.suffix.lower() not in ('.csv', '.parquet', '.pq'):
+        raise InputError(f'--out {shown(out)}', 'is no name of a table', 'give one that ends in .csv or .parquet')
+    if picture and picture.suffix.lower() != '.png':
+        raise InputError(f'--picture {shown(picture)}', 'is no name of a picture', 'give one that ends in .png')
+    manifest = Manifest.load(source)
+    with progress_bar('looking at borders', len(manifest)) as step:
+        def counted(items: Iterable[Any]) -> Iterator[Any]:
+            for i, item in enumerate(items, 1):
+                yield item
+                step(i)
+        found = describe_styles(manifest, progress=counted)
+    written = []
+    if out:
+        found.merge(manifest).save(out)
+        written.append(f'the table is {shown(out)}')
+    if picture:
+        with atomic_path(picture) as tmp: found.picture().save(tmp)
+        written.append(f'the picture is {shown(picture)}')
+    files = {k: str(v) for k, v in dict(table=out, picture=picture).items() if v}
+    answer(found.summary() | files, as_json, '\n'.join([str(found), *written]))
 
 # %% ../nbs/32_cli.ipynb #eeda26c3
 @app.command()
@@ -459,7 +512,7 @@ def records(
     answer(
         dict(records=len(packed), folder=str(out), digest=packed.digest),
         as_json,
-        f'{len(packed)} records in {shown(out)}',
+        f'{counted(len(packed), "record")} in {shown(out)}',
     )
 
 # %% ../nbs/32_cli.ipynb #78ec4eab
@@ -606,7 +659,7 @@ def calibrate(
     answer(
         fit,
         as_json,
-        f'temperature {fit["temperature"]:.3f}, threshold {fit["threshold"]:g} from {fit["n"]} images; '
+        f'temperature {fit["temperature"]:.3f}, threshold {fit["threshold"]:g} from {counted(fit["n"], "image")}; '
         f'Jaccard {before:.4f} -> {after:.4f} there',
     )
 
@@ -629,6 +682,8 @@ TtaOpt = Annotated[
 ]
 LargestOpt = Annotated[bool | None, typer.Option('--largest/--all', show_default=False,
     help='Keep the largest region only, or all; else as the bundle says.')]
+ByOpt = Annotated[list[str] | None, typer.Option('--by', show_default=False,
+    help='Report each value of this column by itself; `style` is read off the masks. May be repeated.')]
 FillOpt = Annotated[
     bool | None, typer.Option('--fill-holes/--keep-holes', show_default=False, help='Fill the holes of the mask.')
 ]
@@ -659,16 +714,19 @@ def evaluate_masks(
     missing: str, # see `MaskFolder`
     resize: bool, # see `MaskFolder`
     level: float, # of the intervals
+    by: Sequence[str] = (), # columns of sub-groups
 ) -> dict[str, Any]: # the summary
     "`evaluate --masks`: score a folder, and write the report."
     from lesion_seg.masks import MaskFolder, score_masks
-    from lesion_seg.report import save_evaluation
-    chosen = subset_of(open_table(name), part, name)
+    from lesion_seg.metrics import BIAS
+    from lesion_seg.report import save_evaluation, subgroup_columns, with_styles
+    chosen = with_styles(subset_of(open_table(name), part, name), by, say)
     masks = MaskFolder(folder, chosen, missing, resize)
     with progress_bar('scoring', len(chosen)) as step:
-        scores = score_masks(chosen, masks, distances, report=step, say=say)
+        scores = score_masks(chosen, masks, distances or BIAS, report=step, say=say)
+    scores = subgroup_columns(scores, chosen, by)
     title = f'{shown(folder)} on {part}'
-    return dict(save_evaluation(out, masks, chosen, scores, level=level, title=title), remarks=masks.remarks())
+    return dict(save_evaluation(out, masks, chosen, scores, level=level, title=title, by=by), remarks=masks.remarks())
 
 # %% ../nbs/32_cli.ipynb #be19f1de
 @app.command()
@@ -684,12 +742,12 @@ def evaluate(
     distances: Annotated[bool | None, typer.Option(
         '--distances/--no-distances', show_default=False, help='Boundary metrics as well.')] = None,
     masks: FolderOpt = None, missing: MissingOpt = 'empty', resize: ResizeOpt = False,
-    config: ConfigOpt = None, set_: SetOpt = None, as_json: JsonOpt = False,
+    by: ByOpt = None, config: ConfigOpt = None, set_: SetOpt = None, as_json: JsonOpt = False,
 ) -> None:
     "Score a bundle, or anybody's masks, on images with masks: mean, intervals, failures, the worst cases."
     from lesion_seg.bundle import Bundle
     from lesion_seg.evaluate import text_report
-    from lesion_seg.report import evaluate_manifest, save_evaluation
+    from lesion_seg.report import evaluate_manifest, save_evaluation, with_styles
     cfg = settings(ctx, config, set_)
     with_distances = cfg.evaluation.distances if distances is None else distances
     folder = out or Path(cfg.paths.output_dir)/'evaluation'
@@ -697,19 +755,19 @@ def evaluate(
     if masks is not None:
         if manifest: raise InputError('--masks', 'takes the place of the model', 'give the table only, and the folder')
         check_without_model(precision=precision, threshold=threshold, tta=tta, largest=largest, fill_holes=fill_holes)
-        summary = evaluate_masks(masks, Path(bundle), part, folder, with_distances, missing, resize, level)
+        summary = evaluate_masks(masks, Path(bundle), part, folder, with_distances, missing, resize, level, by or ())
     else:
         if resize or missing != 'empty':
             raise InputError('--resize' if resize else '--missing', 'is for --masks only', 'leave it out')
         name = manifest or cfg.paths.manifest
-        chosen = subset_of(open_table(name), part, name)
+        chosen = with_styles(subset_of(open_table(name), part, name), by or (), say)
         model = Bundle.open(bundle)
         options = cfg.prediction.arguments(threshold=threshold, tta=tta, largest=largest, fill_holes=fill_holes)
         options['precision'] = precision or cfg.prediction.precision
         with progress_bar('predicting', len(chosen)) as step:
-            scores = evaluate_manifest(model, chosen, with_distances, report=step, **options)
+            scores = evaluate_manifest(model, chosen, with_distances, report=step, by=by or (), **options)
         title = f'{shown(bundle)} on {part}'
-        summary = save_evaluation(folder, model, chosen, scores, level=level, title=title, **options)
+        summary = save_evaluation(folder, model, chosen, scores, level=level, title=title, by=by or (), **options)
     page = folder/'report.html'
     answer(dict(summary, report=str(page)), as_json, f'{text_report(summary)}\nthe report is {shown(page)}')
 
@@ -725,7 +783,7 @@ def export(
     quantize: Annotated[str | None, typer.Option(
         show_default=False, help='Write it in 8-bit integers: static or dynamic.')] = None,
     calibration: Annotated[Path | None, typer.Option(show_default=False,
-        help='For --quantize: a table, whose training photographs are used; else phantoms.')] = None,
+        help='For --quantize: a table or records, whose training photographs are used; else phantoms.')] = None,
     n: Annotated[int, typer.Option('-n', min=1, help='For --quantize: number of photographs.')] = 32,
     as_json: JsonOpt = False,
 ) -> None:
@@ -747,7 +805,10 @@ def export(
         if out is None: not_shipped(model, 'name a file with --out')
         photographs: dict[str, Any] = {}
         if calibration:
-            photographs = dict(images=training_images(Manifest.load(calibration), n), source='training photographs')
+            from lesion_seg.records import RecordReader
+            packed = (calibration/'records.json').is_file()
+            seen: Manifest = RecordReader(calibration).manifest() if packed else Manifest.load(calibration)
+            photographs = dict(images=training_images(seen, n), source='training photographs')
         with progress_bar('quantizing'):
             if 'onnx' not in model.info: model = Bundle.load(export_onnx(model, opset=opset, say=say).parent)
             file = quantize_onnx(model, path=out, method=quantize, n=n, say=say, **photographs)
@@ -793,6 +854,16 @@ class Photograph(NamedTuple):
     file: Path | Frame # what it is called
     record: Any = None # a pair of a records folder
 
+    @property
+    def source(self) -> Any: # for `Segmenter.predict`
+        "Where its pixels are."
+        return self.record.image if self.record else self.file
+
+    @property
+    def name(self) -> str: # of the file alone
+        "What its results are called."
+        return os.path.basename(str(self.file))
+
 def find_photographs(
     paths: Sequence[Path], # files, folders, globs, tables with a column `image`, folders of records
     frame: str | Sequence[int] | None = None, # of DICOM files with several: 'all', or numbers from 1
@@ -835,8 +906,7 @@ def predict_photographs(
         yield from segmenter.predict_many([p.file for p in photographs], **options)
         return
     for p in photographs:
-        source = p.record.image if p.record else p.file
-        try: yield replace(segmenter.predict(source, **options), name=os.path.basename(str(p.file)))
+        try: yield replace(segmenter.predict(p.source, **options), name=p.name)
         except InputError as e: yield e if str(p.file) in str(e) else e.named(p.file)
 
 # %% ../nbs/32_cli.ipynb #2c8b4e07
@@ -872,18 +942,23 @@ class Outputs:
         kinds: Sequence[str], # what to write for each, see `KINDS`
         seg: Path | None = None, # a DICOM Segmentation, for one DICOM photograph
         fractional: bool = False, # with probabilities in it
+        marks: Sequence[str] = ('',), # between stem and ending, one for each border that is written
     ):
         self.files, self.folder, self.kinds, self.seg, self.fractional = files, folder, kinds, seg, fractional
         def own(file: Path | Frame) -> Path:
             path = Path(file)
             return path.with_name(f'{path.stem}_frame{file.number}{path.suffix}') if isinstance(file, Frame) else path
-        self.stems = unique_stems(map(own, files), [*(KINDS[k].ending for k in kinds), '_seg.dcm'])
-        targets = {(folder/f'{stem}{KINDS[k].ending}').resolve() for stem in self.stems for k in kinds}
+        endings = [f'{mark}{KINDS[k].ending}' for mark in marks for k in kinds]
+        self.stems = unique_stems(map(own, files), [*endings, '_seg.dcm'])
+        targets = {(folder/f'{stem}{ending}').resolve() for stem in self.stems for ending in endings}
         clash = [f for f in files if Path(f).resolve() in targets]
         if clash:
             raise InputError(shown(clash[0]), 'would be overwritten by a result', 'choose another folder with --out')
         if seg: self.check_seg(seg)
+        self.all_borders, self.done = len(marks) > 1, 0 # photographs so far
+        self.segmented = 0 # and those of them with a mask
         self.rows: list[dict[str, Any]] = []
+        self.entries: list[list[tuple[dict[str, Any], dict[str, Any]]]] = [] # rows and lines of each photograph
         self.broken: list[str] = []
         self.table: list[dict[str, Any]] = []
         self.coco: dict[str, list] = dict(images=[], categories=[dict(id=1, name='lesion')], annotations=[])
@@ -907,27 +982,42 @@ class Results(Outputs):
         result: Segmentation | InputError, # what became of the next photograph
     ) -> None:
         "Write the files of one photograph, or remember why there are none."
-        file, stem = self.files[len(self.table)], self.stems[len(self.table)]
+        file, stem = self.files[self.done], self.stems[self.done]
         named: dict[str, Any] = dict(file=os.fspath(file))
         if isinstance(file, Frame): named['frame'] = file.number
+        self.done += 1
+        self.entries.append([])
         if isinstance(result, InputError):
             self.broken.append(as_options(str(result)))
             self.table.append(named | dict(status='failed', reason=self.broken[-1]))
             return
+        self.segmented += 1
+        self.coco['images'].append(dict(id=self.done, file_name=str(file), height=result.size[0], width=result.size[1]))
+        if not self.all_borders: return self.add_border(file, stem, result, named)
+        for name, one in result.borders.items(): self.add_border(file, f'{stem}_{name}', one, named)
+
+    def add_border(self,
+        file: Path | Frame, # the photograph
+        stem: str, # of the names of its files
+        result: Segmentation, # of one border
+        named: dict[str, Any], # how rows name the photograph
+    ) -> None:
+        "Write the files of one border, and its rows."
         written = result.save(self.folder, stem, self.kinds)
         if self.seg:
             from lesion_seg.dicom_seg import write_seg
             source = result.probability if self.fractional else result.mask
             written['seg'] = write_seg(self.seg, source, file, model=result.model)
-        row = dict(**named, **result.measure(), warnings=result.notes())
+        row = dict(**named, border=result.border, **result.measure(), warnings=result.notes())
         if result.disagreement is not None: row |= dict(doubt=result.disagreement, needs_review=result.needs_review)
         files = {kind: str(path) for kind, path in written.items()}
-        self.rows.append(row | dict(written=files))
-        number = len(self.table) + 1
+        self.rows.append(row | dict(threshold=result.threshold, borders=result.border_summary, written=files))
         H, W = result.size
         self.table.append(named | dict(status='ok', height=H, width=W, threshold=result.threshold) | row | files)
-        self.coco['images'].append(dict(id=number, file_name=str(file), height=H, width=W))
-        if row['area_px']: self.coco['annotations'].append(result.coco(number, number))
+        self.entries[-1].append((self.rows[-1], self.table[-1]))
+        if not row['area_px']: return
+        number = len(self.coco['annotations']) + 1 if self.all_borders else self.done
+        self.coco['annotations'].append(result.coco(self.done, number) | dict(border=result.border))
 
     def write_tables(self) -> list[Path]: # segmentations.csv and segmentations_coco.json
         "One row and one COCO image for each photograph."
@@ -955,8 +1045,9 @@ class Results(Outputs):
         for row in self.rows:
             remarks = [*row['warnings'], *(['needs review'] if row.get('needs_review') else [])]
             name = shown(Frame(row['file'], row['frame']) if 'frame' in row else row['file'])
+            if row['border'] != DEFAULT_BORDER or self.all_borders: remarks.insert(0, f'{row["border"]} border')
             lines.append(', '.join([f'{name}: lesion {row["area_fraction"]:.1%} of the image', *remarks]))
-        return '\n'.join([*lines, f'{len(self.rows)} of {len(self.files)} segmented; results in {shown(self.folder)}'])
+        return '\n'.join([*lines, f'{self.segmented} of {len(self.files)} segmented; results in {shown(self.folder)}'])
 
 # %% ../nbs/32_cli.ipynb #b2557dd7
 ImagesArg = Annotated[list[Path], typer.Argument(show_default=False, readable=False, # each says so by itself
@@ -980,6 +1071,8 @@ MillimetresOpt = Annotated[
 ]
 FrameOpt = Annotated[str | None, typer.Option(show_default=False,
     help='Which pictures of a DICOM file with several: a number from 1, several such as 1,3, or all.')]
+BorderOpt = Annotated[str | None, typer.Option('--border', show_default=False,
+    help=f'Which border to draw: {", ".join(BORDERS)}, or all of them; else the middle one.')]
 BatchOpt = Annotated[
     bool,
     typer.Option('--batch', help='For archives: into all folders, results as Parquet in shards, and on after a kill.'),
@@ -1011,8 +1104,7 @@ def explain_photographs(
     if clash: raise InputError(shown(clash[0]), 'would be overwritten by a result', 'choose another folder with --out')
     for p, stem in zip(photographs, stems, strict=True):
         try:
-            source = p.record.image if p.record else p.file
-            why = replace(segmenter.explain(source, kinds, **options), name=os.path.basename(str(p.file)))
+            why = replace(segmenter.explain(p.source, kinds, **options), name=p.name)
             yield why, why.save(folder, stem)
         except InputError as e: yield e if str(p.file) in str(e) else e.named(p.file)
 
@@ -1047,7 +1139,8 @@ def segment_archive(
     if done.passed_over: say(done.passed_over)
     answer(result, as_json, str(done))
     if not failed: return
-    say(f'{failed} of {n} inputs have no mask; the reasons are in the column `reason` of {shown(rows)}')
+    verb = 'has' if failed == 1 else 'have'
+    say(f'{failed} of {counted(n, "input")} {verb} no mask; the reasons are in the column `reason` of {shown(rows)}')
     raise typer.Exit(2)
 
 # %% ../nbs/32_cli.ipynb #a4f553f6
@@ -1059,18 +1152,36 @@ def add_reasons(
     threshold: float | None, # as for the masks
 ) -> None:
     "`segment --save uncertainty,gradcam`: the files of `explain` beside those of the masks."
-    whole = [i for i, row in enumerate(results.table) if row['status'] == 'ok']
+    whole = [i for i, entries in enumerate(results.entries) if entries]
     chosen, stems = [photographs[i] for i in whole], [results.stems[i] for i in whole]
     with progress_bar('explaining', len(chosen)) as step:
         found = explain_photographs(segmenter, chosen, stems, results.folder, kinds, threshold=threshold)
-        for n, (i, row, answer) in enumerate(zip(whole, results.rows, found, strict=True), 1):
+        for n, (i, answer) in enumerate(zip(whole, found, strict=True), 1):
             step(n)
             if isinstance(answer, InputError):
                 results.broken.append(as_options(str(answer)))
                 continue
             files = {kind: str(path) for kind, path in answer[1].items()}
-            row['written'] |= files
-            results.table[i] |= files
+            for row, line in results.entries[i]:
+                row['written'] |= files
+                line |= files
+
+# %% ../nbs/32_cli.ipynb #bb59d334
+ALL_BORDERS = 'all' # what `--border` takes besides the names of the borders
+
+def border_options(
+    border: str | None, # as given with --border
+    seg: bool, # is a DICOM Segmentation to be written?
+    batch: bool, # is it for an archive?
+) -> dict[str, str]: # for `Segmenter.predict`; raises `InputError`
+    "Which border to predict."
+    if border is None: return {}
+    if border not in (*BORDERS, ALL_BORDERS):
+        raise InputError(f'--border {border}', 'is not known', f'choose from {", ".join(BORDERS)} and {ALL_BORDERS}')
+    if border != ALL_BORDERS: return dict(border=border)
+    other = '--seg' if seg else '--batch' if batch else ''
+    if other: raise InputError(f'--border {border}', f'does not go with {other}, which takes one border', 'name that one')
+    return {}
 
 # %% ../nbs/32_cli.ipynb #52794b6b
 @app.command()
@@ -1086,6 +1197,7 @@ def segment(
     seg: SegOpt = None, fractional: FractionalOpt = False,
     mm_per_pixel: MillimetresOpt = None,
     frame: FrameOpt = None,
+    border: BorderOpt = None,
     batch: BatchOpt = False, masks: MasksOpt = None, workers: WorkersOpt = None,
     shard: ShardOpt = None, ray: RayOpt = False,
     config: ConfigOpt = None, set_: SetOpt = None, as_json: JsonOpt = False,
@@ -1105,14 +1217,17 @@ def segment(
     if mm_per_pixel: options['spacing'] = (mm_per_pixel, mm_per_pixel)
     try: frames = parse_frames(frame)
     except InputError as e: raise e.named(f'--frame {frame}') from None
-    if batch or masks or workers or shard or ray:
+    in_shards = bool(batch or masks or workers or shard or ray)
+    options |= border_options(border, bool(seg), in_shards)
+    if in_shards:
         if seg or save != 'mask,json':
             raise InputError('--batch', 'writes rows and masks', 'leave out --save and --seg')
         options |= dict(masks=masks, workers=workers, shard=shard, ray=ray, precision=precision, frame=frames)
         return segment_archive(images, folder, bundle, cfg, options, as_json)
     photographs, remarks = find_photographs(images, frames)
     files = [p.file for p in photographs]
-    results = Results(files, folder, [k for k in kinds if k in KINDS], seg, fractional)
+    marks = [f'_{name}' for name in BORDERS] if border == ALL_BORDERS else ['']
+    results = Results(files, folder, [k for k in kinds if k in KINDS], seg, fractional, marks)
     segmenter = Segmenter(Bundle.open(bundle), precision=precision)
     with progress_bar('segmenting', len(files)) as step:
         for i, result in enumerate(predict_photographs(segmenter, photographs, **options)):
@@ -1286,7 +1401,7 @@ def queue(
     if order != 'diverse' and (first or labelled):
         raise InputError('--first and --labelled', 'are for --order diverse', 'give it as well, or leave them out')
     photographs, remarks = find_photographs(images)
-    sources = [p.record.image if p.record else p.file for p in photographs]
+    sources = [p.source for p in photographs]
     known = [p.image for p in Manifest.load(labelled)] if labelled else []
     with progress_bar('looking', len(sources)) as step:
         rows, broken = make_queue(Segmenter(bundle), sources, order, first, known, report=step)

@@ -78,9 +78,9 @@ class DropZone(DropTraits):
     ) -> None:
         "Act on a message; a file that cannot be taken is left out, with the reason."
         message = content if isinstance(content, dict) else {}
-        number = message.get('id') if isinstance(message.get('id'), str) else ''
+        number = str(message.get('id', ''))[:64]
         name = self.arriving[number].name if number in self.arriving else plain_path(message.get('name'))
-        try: self.act(number[:64], message, buffers)
+        try: self.act(number, message, buffers)
         except InputError as e: self.refuse(number, name, str(e))
         except Exception as e:
             log.error('%s while %s was taken', type(e).__name__, message.get('kind'), exc_info=e)
@@ -166,5 +166,5 @@ def plain_path(
 ) -> str: # with folders, as `sub/mole.jpg`, at most 200 characters; never absolute or upwards
     "A file's name without control characters and marks that turn the direction of text."
     marks = r'[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]'
-    parts = [part.strip() for part in re.split(r'[/\\]', re.sub(marks, '', str(name)))]
-    return '/'.join(part for part in parts if part not in ('', '.', '..'))[-200:].lstrip('/') or 'file'
+    parts = [part.strip() for part in re.split(r'[/\\]', re.sub(marks, '', str(name))[-200:])]
+    return '/'.join(part for part in parts if part not in ('', '.', '..')) or 'file'

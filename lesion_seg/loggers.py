@@ -13,6 +13,7 @@ import torch
 from fastai.callback.core import Callback
 from PIL import Image
 from torch import Tensor
+from .bundle import default_channel
 from .callbacks import Run
 from .core import InputError, atomic_path, encode_jpeg
 from .data import contact_sheet, draw_contour
@@ -121,7 +122,7 @@ class RunPictures(Callback):
         self.model.eval()
         with torch.no_grad(): logits = self.model(x.to(device)).float().cpu()
         self.model.train(mode)
-        return x, torch.stack([torch.as_tensor(m) for _, m in items]).as_subclass(Tensor), logits[:, 0] >= 0
+        return x, torch.stack([torch.as_tensor(m) for _, m in items]).as_subclass(Tensor), default_channel(logits)[:, 0] >= 0
 
 # %% ../nbs/13a_loggers.ipynb #d5bab02a
 TRACKERS = 'trackers.json' # in a run's folder: the numbers that it has elsewhere

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 import numpy as np
-from .bundle import ONNX, Bundle
+from .bundle import ONNX, Bundle, default_channel
 from .core import InputError, atomic_path, safe_cell
 from .mc_dropout import Uncertainty, lesion_scores
 from .onnx import encoder_graph, open_session, run_session
@@ -113,7 +113,7 @@ class Survey:
             self.broken += [i for i in group if isinstance(i, InputError)]
             if whole:
                 batch = np.stack([i.pixels for _, i in whole])
-                maps = d4_maps(self.segmenter.backend.probabilities, batch)
+                maps = [default_channel(m)[:, 0] for m in d4_maps(self.segmenter.backend.probabilities, batch)]
                 scores = [lesion_scores(Uncertainty.from_samples(m, threshold), threshold) for m in maps]
                 self.files += [f for f, _ in whole]
                 self.scores += [s[REVIEW_SCORE] for s in scores]

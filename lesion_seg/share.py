@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import yaml
 from .bundle import METADATA, MODEL_CARD, ONNX, ONNX_DECODER, ONNX_INT8, WEIGHTS
-from .bundle import Bundle, replace_folder, versions
+from .bundle import Bundle, default_channel, replace_folder, versions
 from .core import InputError, safe_markdown, writing
 from .pack import PACKED, pack_files
 
@@ -152,7 +152,7 @@ def monai_network(
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             x = x.as_subclass(torch.Tensor) # types of MONAI do not mix with the network's
             small = F.interpolate(x, (bundle.size, bundle.size), mode='bilinear', antialias=True)
-            p = bundle.calibration(self.net((small - self.mean) / self.std))
+            p = bundle.calibration(default_channel(self.net((small - self.mean) / self.std)))
             return F.interpolate(p, x.shape[-2:], mode='bilinear')
     return WholeNetwork().eval()
 
