@@ -385,7 +385,7 @@ class Bundle(_Shown):
 
     @classmethod
     def open(cls,
-        src: Bundle | str | Path | None = None, # a bundle, its folder, a run's, name.lesion, or 'shipped'; None: shipped
+        src: Bundle | str | Path | None = None, # a bundle, its folder, a run's, a packed one, or 'shipped'; None: that
         network: nn.Module | None = None, # your own module, see `save_bundle`
     ) -> Bundle: # raises `InputError` when it is not there, or damaged
         "Open a bundle, however it is named."

@@ -4,6 +4,7 @@
 
 # %% ../nbs/13a_loggers.ipynb #0ca91a2f
 from __future__ import annotations
+import io
 import json
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +19,6 @@ from .callbacks import Run
 from .core import InputError, atomic_path, encode_jpeg
 from .data import contact_sheet, draw_contour
 from .loaders import ANSWER, MEAN, STD, TRUTH
-from .mc_dropout import figure_png
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,7 +104,9 @@ class RunPictures(Callback):
     def after_epoch(self):
         if not self.run_state.writes: return
         import pandas as pd
-        self.save(CURVES, figure_png(plot_history(pd.DataFrame(self.run_state.rows))))
+        picture = io.BytesIO()
+        plot_history(pd.DataFrame(self.run_state.rows)).savefig(picture, format='png', dpi=100)
+        self.save(CURVES, picture.getvalue())
 
     def after_fit(self):
         run = self.run_state
@@ -122,7 +124,8 @@ class RunPictures(Callback):
         self.model.eval()
         with torch.no_grad(): logits = self.model(x.to(device)).float().cpu()
         self.model.train(mode)
-        return x, torch.stack([torch.as_tensor(m) for _, m in items]).as_subclass(Tensor), default_channel(logits)[:, 0] >= 0
+        masks = torch.stack([torch.as_tensor(m) for _, m in items]).as_subclass(Tensor)
+        return x, masks, default_channel(logits)[:, 0] >= 0
 
 # %% ../nbs/13a_loggers.ipynb #d5bab02a
 TRACKERS = 'trackers.json' # in a run's folder: the numbers that it has elsewhere
