@@ -39,7 +39,8 @@ class Verdict(NamedTuple):
         interval = 'no interval, since there is a single group' if low is None or high is None else (
             f'{self.level:.0%} interval {low:+.4f} to {high:+.4f}')
         reason = 'keep the tuned one' if self.keep == 'tuned' else 'keep the old one'
-        return (f'as it was {self.old:.4f}, tuned {self.tuned:.4f} (mean Jaccard of {self.n} validation photographs, both calibrated on them); '
+        return (f'as it was {self.old:.4f}, tuned {self.tuned:.4f} '
+                f'(mean Jaccard of {self.n} validation photographs, both calibrated on them); '
                 f'difference {self.difference:+.4f}, {interval}: {reason}')
 
 def judge(
