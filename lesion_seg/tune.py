@@ -65,7 +65,7 @@ def calibrated_copy(
     info = {k: v for k, v in bundle.info.items() if k != 'onnx'}
     (folder/METADATA).write_text(json.dumps(info), encoding='utf-8')
     shutil.copyfile(bundle.path/WEIGHTS, folder/WEIGHTS)
-    return calibrate_bundle(Bundle.load(folder), manifest, 'valid', share=None)
+    return calibrate_bundle(Bundle.load(folder), manifest, 'valid', share=None, say=lambda _: None) # said once is enough
 
 def tune_model(
     manifest: Any, # a `Manifest` or a `RecordReader`, with splits 'train' and 'valid'
