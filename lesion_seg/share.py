@@ -151,8 +151,10 @@ def monai_network(
             self.register_buffer('std', torch.tensor(bundle.std).view(1, 3, 1, 1))
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             x = x.as_subclass(torch.Tensor) # types of MONAI do not mix with the network's
-            small = F.interpolate(x, (bundle.size, bundle.size), mode='bilinear', antialias=True)
-            p = bundle.calibration(default_channel(self.net((small - self.mean) / self.std)))
+            small = 255 * x # first the columns, then the rows, each rounded to bytes, as `resize_image` does it
+            for size in ((x.shape[-2], bundle.size), (bundle.size, bundle.size)):
+                small = F.interpolate(small, size, mode='bilinear', antialias=True).round()
+            p = bundle.calibration(default_channel(self.net((small / 255 - self.mean) / self.std)))
             return F.interpolate(p, x.shape[-2:], mode='bilinear')
     return WholeNetwork().eval()
 

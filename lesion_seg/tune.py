@@ -65,7 +65,8 @@ def calibrated_copy(
     info = {k: v for k, v in bundle.info.items() if k != 'onnx'}
     (folder/METADATA).write_text(json.dumps(info), encoding='utf-8')
     shutil.copyfile(bundle.path/WEIGHTS, folder/WEIGHTS)
-    return calibrate_bundle(Bundle.load(folder), manifest, 'valid', share=None, say=lambda _: None) # said once is enough
+    copied = Bundle.load(folder)
+    return calibrate_bundle(copied, manifest, 'valid', share=None, say=lambda _: None)
 
 def tune_model(
     manifest: Any, # a `Manifest` or a `RecordReader`, with splits 'train' and 'valid'
