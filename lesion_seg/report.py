@@ -21,6 +21,7 @@ from .calibrate import calibrated, fit_borders, fit_calibration, mean_jaccard
 from .reliability import fit_review
 from .core import InputError, atomic_path, counted, encode_jpeg, printable, writing
 from .data import contact_sheet, draw_contour, read_image, read_mask, resize_image, resize_mask
+from .loggers import plot_history
 from .manifest import Manifest
 from .metrics import BIAS, jaccard
 from .styles import describe_styles
@@ -37,9 +38,9 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['TRUTH', 'PREDICTION', 'STYLE', 'NOTICE', 'DEMO_MODEL', 'true_mask', 'evaluate_manifest', 'check_columns',
            'subgroup_columns', 'with_styles', 'exported_again', 'small_maps', 'calibrate_bundle', 'fitted_on',
-           'fit_review_rule', 'fit_bundle_borders', 'case_picture', 'plot_history', 'data_uri', 'html_figure',
-           'html_table', 'html_report', 'origin_section', 'pooled_line', 'score_section', 'part_section',
-           'border_section', 'case_section', 'save_evaluation', 'demo_section', 'run_demo']
+           'fit_review_rule', 'fit_bundle_borders', 'case_picture', 'data_uri', 'html_figure', 'html_table',
+           'html_report', 'origin_section', 'pooled_line', 'score_section', 'part_section', 'border_section',
+           'case_section', 'save_evaluation', 'demo_section', 'run_demo']
 
 # %% ../nbs/28_report.ipynb #e29e4615
 def true_mask(
@@ -233,26 +234,6 @@ def case_picture(
     picture = resize_image(read_image(pair.image, at_least=side), size)
     if pair.mask is not None: picture = draw_contour(picture, resize_mask(read_mask(pair.mask), size), TRUTH, 2)
     return draw_contour(picture, resize_mask(result.mask, size), PREDICTION, 2)
-
-# %% ../nbs/28_report.ipynb #3c6e432b
-def plot_history(
-    history: pd.DataFrame, # a run's history.csv
-) -> Figure: # losses and scores by epoch
-    "Losses and validation scores of a training, epoch by epoch."
-    import matplotlib.pyplot as plt
-    fig, (left, right) = plt.subplots(1, 2, figsize=(8, 2.6), layout='constrained')
-    epoch = history.epoch + 1
-    left.plot(epoch, history.train_loss, marker='.', label='training')
-    left.plot(epoch, history.valid_loss, marker='.', ls='--', label='validation')
-    left.set(xlabel='epoch', ylabel='loss')
-    right.plot(epoch, history.jaccard, marker='.', label='Jaccard')
-    right.plot(epoch, history.dice, marker='.', ls='--', label='Dice')
-    right.set(xlabel='epoch', ylabel='mean over validation images', ylim=(0, 1))
-    for ax in (left, right):
-        ax.legend(frameon=False)
-        ax.xaxis.get_major_locator().set_params(integer=True)
-    plt.close(fig)
-    return fig
 
 # %% ../nbs/28_report.ipynb #3d6ba7c3
 def data_uri(
