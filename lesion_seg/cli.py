@@ -27,6 +27,7 @@ from lesion_seg.core import (
     InputError,
     as_options,
     atomic_path,
+    counted,
     list_photographs,
     open_file,
     printable,
@@ -35,7 +36,7 @@ from lesion_seg.core import (
     unique_stems,
     writing,
 )
-from .manifest import SPLITS, Manifest, make_split
+from .manifest import SPLITS, Manifest, duplicate_pairs, make_split, scale_masks
 from .explain import SCALE, WHY, explanation_endings
 from .bundle import BORDERS, DEFAULT_BORDER
 from .predict import ALL_KINDS, KINDS, Segmentation, json_bytes
@@ -292,7 +293,7 @@ def phantom(
     answer(
         dict(images=len(manifest), manifest=str(table)),
         as_json,
-        f'{len(manifest)} phantoms; the table is {shown(table)}',
+        f'{counted(len(manifest), "phantom")}; the table is {shown(table)}',
     )
 
 # %% ../nbs/32_cli.ipynb #a52019ae
@@ -334,7 +335,7 @@ def download(
     answer(
         dict(images=len(images), folder=str(out)),
         as_json,
-        f'{len(images)} images in {shown(out)}; licences in {shown(licences)}',
+        f'{counted(len(images), "image")} in {shown(out)}; licences in {shown(licences)}',
     )
 
 # %% ../nbs/32_cli.ipynb #96646738
@@ -375,11 +376,11 @@ def find_duplicates(
     "Look for photographs that are nearly the same."
     from lesion_seg.audit import audit_manifest, save_audit
     with progress_bar('looking for near-duplicates', len(manifest)) as step:
-        def counted(items: Iterable[Any]) -> Iterator[Any]:
+        def watched(items: Iterable[Any]) -> Iterator[Any]:
             for i, item in enumerate(items, 1):
                 yield item
                 step(i)
-        audited = audit_manifest(manifest, column, progress=counted)
+        audited = audit_manifest(manifest, column, progress=watched)
     page = save_audit(folder, audited, manifest, column)
     say(f'{audited}\nthe report, with thumbnails, is {shown(page)}')
     leaks = [leak._asdict() for leak in audited.leaks]
@@ -416,6 +417,12 @@ def split(
     audited: Annotated[bool, typer.Option(
         '--audit', help='Look for near-duplicate photographs, keep them together, and report leaks.')] = False,
     full: Annotated[bool, typer.Option(help='Decode every file while checking, not just the headers.')] = False,
+    resize_ok: Annotated[bool, typer.Option(
+        '--resize-ok', help='Scale masks of another size than their photographs, where the form is the same.')] = False,
+    label: Annotated[str | None, typer.Option(show_default=False,
+        help='Which label of the polygons in a folder is the lesion, where there are several.')] = None,
+    masks_to: Annotated[Path | None, typer.Option(show_default=False,
+        help='Where masks go that are drawn from polygons or scaled; else beside photographs or table.')] = None,
     config: ConfigOpt = None, set_: SetOpt = None, as_json: JsonOpt = False,
 ) -> None:
     "Check pairs of image and mask and divide them by patient, lesion or file."
@@ -424,13 +431,17 @@ def split(
         raise InputError(f'--out {shown(out)}', 'is no name of a table', 'give one that ends in .csv or .parquet')
     shares: tuple[float, ...] | None = (cfg.data.train_split, cfg.data.val_split, cfg.data.test_split)
     if fractions or official: shares = parse_fractions(fractions) if fractions else None
-    manifest = Manifest.load(source, image_column, mask_column)
+    is_table = not source.is_dir() or any((source/f'manifest{end}').exists() for end in ('.csv', '.parquet'))
+    if label and is_table:
+        raise InputError('--label', 'is for a folder with polygons, and this is a table', 'leave it out')
+    manifest = Manifest.load(source, image_column, mask_column, masks_to, label)
+    if resize_ok: manifest = scale_masks(manifest, masks_to or out.with_name(f'{out.stem}_masks'))
     manifest.check(full=full)
     if table: manifest = manifest.join(table, on, partial)
     more: dict[str, Any] = {}
     if audited:
         found, more = find_duplicates(manifest, official or 'split', out.with_name(f'{out.stem}_audit'))
-        if duplicates: manifest = manifest.link_duplicates(duplicates)
+        if duplicates: found += duplicate_pairs(duplicates)
     chosen_seed = cfg.project.seed if seed is None else seed
     done, report = make_split(
         manifest,
@@ -501,7 +512,7 @@ def records(
     answer(
         dict(records=len(packed), folder=str(out), digest=packed.digest),
         as_json,
-        f'{len(packed)} records in {shown(out)}',
+        f'{counted(len(packed), "record")} in {shown(out)}',
     )
 
 # %% ../nbs/32_cli.ipynb #78ec4eab
@@ -606,7 +617,7 @@ def calibrate(
     answer(
         fit,
         as_json,
-        f'temperature {fit["temperature"]:.3f}, threshold {fit["threshold"]:g} from {fit["n"]} images; '
+        f'temperature {fit["temperature"]:.3f}, threshold {fit["threshold"]:g} from {counted(fit["n"], "image")}; '
         f'Jaccard {before:.4f} -> {after:.4f} there',
     )
 
@@ -730,7 +741,7 @@ def export(
     quantize: Annotated[str | None, typer.Option(
         show_default=False, help='Write it in 8-bit integers: static or dynamic.')] = None,
     calibration: Annotated[Path | None, typer.Option(show_default=False,
-        help='For --quantize: a table, whose training photographs are used; else phantoms.')] = None,
+        help='For --quantize: a table or records, whose training photographs are used; else phantoms.')] = None,
     n: Annotated[int, typer.Option('-n', min=1, help='For --quantize: number of photographs.')] = 32,
     as_json: JsonOpt = False,
 ) -> None:
@@ -752,7 +763,10 @@ def export(
         if out is None: not_shipped(model, 'name a file with --out')
         photographs: dict[str, Any] = {}
         if calibration:
-            photographs = dict(images=training_images(Manifest.load(calibration), n), source='training photographs')
+            from lesion_seg.records import RecordReader
+            packed = (calibration/'records.json').is_file()
+            seen: Manifest = RecordReader(calibration).manifest() if packed else Manifest.load(calibration)
+            photographs = dict(images=training_images(seen, n), source='training photographs')
         with progress_bar('quantizing'):
             if 'onnx' not in model.info: model = Bundle.load(export_onnx(model, opset=opset, say=say).parent)
             file = quantize_onnx(model, path=out, method=quantize, n=n, say=say, **photographs)
@@ -798,6 +812,16 @@ class Photograph(NamedTuple):
     file: Path | Frame # what it is called
     record: Any = None # a pair of a records folder
 
+    @property
+    def source(self) -> Any: # for `Segmenter.predict`
+        "Where its pixels are."
+        return self.record.image if self.record else self.file
+
+    @property
+    def name(self) -> str: # of the file alone
+        "What its results are called."
+        return os.path.basename(str(self.file))
+
 def find_photographs(
     paths: Sequence[Path], # files, folders, globs, tables with a column `image`, folders of records
     frame: str | Sequence[int] | None = None, # of DICOM files with several: 'all', or numbers from 1
@@ -840,8 +864,7 @@ def predict_photographs(
         yield from segmenter.predict_many([p.file for p in photographs], **options)
         return
     for p in photographs:
-        source = p.record.image if p.record else p.file
-        try: yield replace(segmenter.predict(source, **options), name=os.path.basename(str(p.file)))
+        try: yield replace(segmenter.predict(p.source, **options), name=p.name)
         except InputError as e: yield e if str(p.file) in str(e) else e.named(p.file)
 
 # %% ../nbs/32_cli.ipynb #2c8b4e07
@@ -1035,11 +1058,11 @@ def explain_photographs(
 ) -> Iterator[tuple[Any, dict[str, Path]] | InputError]: # an `Explanation` and its files for each, or why there is none
     "Say why, photograph by photograph, and write it down."
     targets = {(folder/f'{stem}{end}').resolve() for stem in stems for end in explanation_endings(kinds)}
-    clash = [p.file for p in photographs if p.file.resolve() in targets]
+    clash = [p.file for p in photographs if Path(p.file).resolve() in targets]
     if clash: raise InputError(shown(clash[0]), 'would be overwritten by a result', 'choose another folder with --out')
     for p, stem in zip(photographs, stems, strict=True):
         try:
-            why = replace(segmenter.explain(p.read(), kinds, **options), name=p.file.name)
+            why = replace(segmenter.explain(p.source, kinds, **options), name=p.name)
             yield why, why.save(folder, stem)
         except InputError as e: yield e if str(p.file) in str(e) else e.named(p.file)
 
@@ -1074,7 +1097,8 @@ def segment_archive(
     if done.passed_over: say(done.passed_over)
     answer(result, as_json, str(done))
     if not failed: return
-    say(f'{failed} of {n} inputs have no mask; the reasons are in the column `reason` of {shown(rows)}')
+    verb = 'has' if failed == 1 else 'have'
+    say(f'{failed} of {counted(n, "input")} {verb} no mask; the reasons are in the column `reason` of {shown(rows)}')
     raise typer.Exit(2)
 
 # %% ../nbs/32_cli.ipynb #a4f553f6
@@ -1100,7 +1124,7 @@ def add_reasons(
                 row['written'] |= files
                 line |= files
 
-# %% ../nbs/32_cli.ipynb #a9506523
+# %% ../nbs/32_cli.ipynb #bb59d334
 ALL_BORDERS = 'all' # what `--border` takes besides the names of the borders
 
 def border_options(
@@ -1272,7 +1296,7 @@ def export_drafts(
         from lesion_seg.predict import Segmenter
         photographs, remarks = find_photographs([source])
         with progress_bar('predicting'):
-            pairs = predict_masks(Segmenter(bundle), [p.file for p in photographs], out/'masks')
+            pairs = predict_masks(Segmenter(bundle), [Path(p.file) for p in photographs], out/'masks')
     else:
         pairs = Manifest.load(source)
         bare = sum(p.mask is None for p in pairs)

@@ -25,12 +25,13 @@ import numpy as np
 from PIL import Image, features
 
 # %% auto #0
-__all__ = ['SETTINGS', 'DISK_ERRORS', 'Source', 'DICOM', 'FORMATS', 'HEAD', 'MASK_NAME', 'CERTAIN_NAME', 'DICOM_SEGMENTATION',
-           'FORMULA', 'NUMBER', 'printable', 'InputError', 'safe_html', 'safe_markdown', 'counted', 'refuses',
-           'as_options', 'unwritten', 'writing', 'atomic_path', 'sha256', 'cores', 'source_name', 'Frame', 'open_file',
-           'open_source', 'FileFormat', 'Reader', 'sniff', 'register_format', 'suffixes', 'is_readable',
-           'photograph_stem', 'is_photograph', 'Listing', 'list_photographs', 'safe_stem', 'unique_stems',
-           'guarded_cell', 'plain_cell', 'read_rows', 'safe_cell', 'encode_png', 'encode_jpeg']
+__all__ = ['SETTINGS', 'OF_SPLIT', 'DISK_ERRORS', 'Source', 'DICOM', 'FORMATS', 'HEAD', 'MASK_NAME', 'CERTAIN_NAME',
+           'DICOM_SEGMENTATION', 'FORMULA', 'NUMBER', 'printable', 'InputError', 'safe_html', 'safe_markdown',
+           'counted', 'refuses', 'as_options', 'unwritten', 'writing', 'atomic_path', 'sha256', 'cores', 'source_name',
+           'Frame', 'given_path', 'check_kind', 'open_file', 'open_source', 'FileFormat', 'Reader', 'sniff',
+           'register_format', 'suffixes', 'is_readable', 'photograph_stem', 'is_photograph', 'Listing',
+           'list_photographs', 'safe_stem', 'unique_stems', 'guarded_cell', 'plain_cell', 'read_rows', 'safe_cell',
+           'encode_png', 'encode_jpeg']
 
 # %% ../nbs/00_core.ipynb #cdeb5797
 def printable(
@@ -81,7 +82,7 @@ def safe_markdown(
 
 # %% ../nbs/00_core.ipynb #b98a5f1b
 def counted(
-    n: int, # how many, 0 or more
+    n: int | str, # how many, or a word for it, such as 'several'
     noun: str, # one of them, such as 'photograph'
     plural: str = '', # several of them; empty: the noun with an s
 ) -> str: # such as '1 photograph' or '2 photographs'
@@ -102,6 +103,7 @@ def refuses(
 # %% ../nbs/00_core.ipynb #6e26c7d8
 SETTINGS = dict(resume='training.resume', dropout='model.dropout_rate', decoder='model.decoder',
                 pretrained='model.pretrained') # arguments that the command line knows as settings
+OF_SPLIT = ('image_column', 'label', 'resize_ok') # and those that are options of one command only
 
 def as_options(
     sentence: str, # with arguments in backticks: `frame=1`, `partial=True`
@@ -111,7 +113,9 @@ def as_options(
         name, value = m[1].replace('_', '-'), m[2].strip("'")
         if m[1] in SETTINGS: return f'`--set {SETTINGS[m[1]]}={value.lower() if value in ("True", "False") else value}`'
         if m[1] == 'frame': return f'`--frame {value}`, or take all with `--frame all`'
-        return f'`--{name}`' if value == 'True' else f'`--no-{name}`' if value == 'False' else f'`--{name} {value}`'
+        end = ' of `lesion_seg split`' if m[1] in OF_SPLIT else ''
+        if value in ('True', 'False'): return f'`--{"" if value == "True" else "no-"}{name}`{end}'
+        return f'`--{name} {value}`{end}'
     return re.sub(r'`(\w+)=([^`]+)`', option, sentence)
 
 # %% ../nbs/00_core.ipynb #73b5be6b
@@ -192,6 +196,29 @@ class Frame:
     def __fspath__(self) -> str: return os.fspath(self.path)
     def __str__(self) -> str: return f'{self.path}#{self.number}'
 
+# %% ../nbs/00_core.ipynb #feb8245b
+def given_path(
+    value: Any, # what somebody gave as a path
+    what: str = 'the path', # what to call it
+) -> Path: # raises `InputError` for what is not a path, and for an empty one
+    "A path, as a path."
+    if isinstance(value, (str, os.PathLike)) and os.fspath(value): return Path(value)
+    problem = 'is empty' if isinstance(value, str) else f'is of the type {type(value).__name__}'
+    raise InputError(what, problem, 'give the name of a file or folder')
+
+def check_kind(
+    name: str, # of the argument
+    value: Any, # what it was given
+    kind: type, # bool, int, or float, for which an int will do
+) -> None: # raises `InputError` for another kind; NumPy's kinds are as good
+    "Refuse an argument that is not a flag, or not a number."
+    kinds = {bool: (bool, np.bool_), int: (int, np.integer), float: (int, float, np.integer, np.floating)}
+    wanted = {bool: 'True or False', int: 'a whole number', float: 'a number'}
+    is_flag = isinstance(value, (bool, np.bool_))
+    if isinstance(value, kinds[kind]) and is_flag == (kind is bool): return
+    text = repr(value) if isinstance(value, (str, int, float)) else f'of the type {type(value).__name__}'
+    raise InputError(f'{name} {text}', f'is not {wanted[kind]}', f'give {wanted[kind]}')
+
 # %% ../nbs/00_core.ipynb #74bfe6e3
 def open_file(
     path: str | os.PathLike, # a file; a folder, a pipe or a device is refused
@@ -217,7 +244,7 @@ def open_source(
     elif isinstance(src, (str, os.PathLike)): f = open_file(src)
     elif hasattr(src, 'read'): f = io.BytesIO(_whole(src))
     else:
-        raise InputError(source_name(src), f'is a {type(src).__name__}', 'give a path, bytes, an open file or an array')
+        raise InputError(source_name(src), f'is of the type {type(src).__name__}', 'give a path, bytes, an open file or an array')
     with f: yield f
 
 def _whole(src: Any) -> bytes:
@@ -360,7 +387,7 @@ class Listing(NamedTuple):
     def __str__(self) -> str:
         n, kinds = len(self.passed_over), Counter(p.suffix.lower() or 'without a suffix' for p in self.passed_over)
         if not n: return ''
-        return f'{n} file{"s" * (n > 1)} passed over: ' + ', '.join(f'{m} {k}' for k, m in kinds.most_common())
+        return f'{counted(n, "file")} passed over: ' + ', '.join(f'{m} {k}' for k, m in kinds.most_common())
 
 def list_photographs(
     folder: str | os.PathLike, # one folder; what lies in folders below is not looked at

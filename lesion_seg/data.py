@@ -260,6 +260,9 @@ def tiff_picture(
     d = picture_directory(tiff_directories(f, name), name)
     check_size(d.width, d.height, n_bytes, name, density)
     if 322 in d.tags: check_size(d.get(322), d.get(323), n_bytes, name, density)
+    if d.get(259, 1) == 1: # not compressed: each pixel has bytes of its own, unless tiles lie on each other
+        bits = d.get(258, 1) * d.get(277, 1)
+        check_size(d.width, d.height, n_bytes, name, max(1, 8 // max(bits, 1)))
     return d
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from scipy import stats
-from .core import InputError, atomic_path, read_rows
+from .core import InputError, atomic_path, counted, guarded_cell, read_rows
 from .manifest import known_value
 from .metrics import (BIAS, METRICS, TOLERANCE, band_layers, binarise, border_metrics, check_spacing,
                                 confusion, image_diagonal, score_pair)
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # %% auto #0
-__all__ = ['BEST_OF_THREE', 'evaluate_predictions', 'check_table', 'plot_distribution', 'errors', 'worst', 'plot_worst',
-           'finite_values', 'check_level', 't_interval', 'group_draws', 'group_codes', 'resampled_means',
+__all__ = ['FEW_GROUPS', 'BEST_OF_THREE', 'evaluate_predictions', 'check_table', 'plot_distribution', 'errors', 'worst',
+           'plot_worst', 'finite_values', 'check_level', 't_interval', 'group_draws', 'group_codes', 'resampled_means',
            'bootstrap_interval', 'isic_2017_score', 'isic_2018_score', 'failure_rate', 'wilson_interval', 'as_json',
-           'describe', 'summarise', 'describe_part', 'subgroups', 'best_of_three', 'metric_label', 'interval_text',
-           'part_lines', 'best_lines', 'text_report', 'save_table', 'load_table', 'numbers', 'save_summary',
-           'save_report', 'match_tables', 'compare']
+           'describe', 'few_groups', 'summarise', 'describe_part', 'subgroups', 'best_of_three', 'metric_label',
+           'interval_text', 'part_lines', 'best_lines', 'text_report', 'save_table', 'load_table', 'numbers',
+           'save_summary', 'save_report', 'match_tables', 'compare']
 
 # %% ../nbs/17_evaluate.ipynb #b0be0bcd
 def evaluate_predictions(
@@ -309,6 +309,16 @@ def describe(
     return {k: as_json(v) for k, v in numbers.items()} | dict(n=len(x))
 
 # %% ../nbs/17_evaluate.ipynb #2802b9a7
+FEW_GROUPS = 10 # fewer say little about how much groups differ
+
+def few_groups(
+    groups: int, # how many there are to draw from
+) -> list[str]: # nothing, or a sentence without a full stop
+    "What a reader of bootstrap intervals has to know about their number of groups."
+    if groups >= FEW_GROUPS: return []
+    if groups == 1: return ['all images are of 1 group, so nothing says how much others differ from it']
+    return [f'the bootstrap draws from {groups} groups only, so its intervals are likely to be too narrow']
+
 def summarise(
     table: pd.DataFrame, # as `evaluate_predictions` returns it
     level: float = .95, # confidence level of every interval, in (0, 1)
@@ -330,9 +340,9 @@ def summarise(
     for name, x, ci in zip(names, values.T, cis[:-1], strict=True):
         metrics[name] = dict(describe(x, name, level), bootstrap_ci=ci)
     failures = int((j < threshold).sum())
-    counted = {'tp', 'fp', 'fn'} <= set(table.columns)
+    has_pixels = {'tp', 'fp', 'fn'} <= set(table.columns)
     lengths = [c for c in ('nsd_tolerance', 'boundary_iou_width') if c in table.columns]
-    check_table(table, *(['tp', 'fp', 'fn'] if counted else []), *lengths)
+    check_table(table, *(['tp', 'fp', 'fn'] if has_pixels else []), *lengths)
     options = dict(level=level, n=n, seed=seed, threshold=threshold)
     parts: dict[str, Any] = dict(subgroups=subgroups(table, by, **options)) if by else {}
     if 'best_jaccard' in table.columns: parts['best_of_three'] = best_of_three(table, **options)
@@ -342,9 +352,10 @@ def summarise(
                 isic_2018=isic_2018_score(j, threshold), isic_2018_ci=cis[-1],
                 failures=failures, failure_rate=failures / len(j),
                 failure_rate_ci=list(wilson_interval(failures, len(j), level)),
-                empty_truths=int((table.tp + table.fn == 0).sum()) if counted else None,
-                empty_predictions=int((table.tp + table.fp == 0).sum()) if counted else None,
-                **{c: [float(table[c].min()), float(table[c].max())] for c in lengths}, **parts)
+                 empty_truths=int((table.tp + table.fn == 0).sum()) if has_pixels else None,
+                 empty_predictions=int((table.tp + table.fp == 0).sum()) if has_pixels else None,
+                 warnings=few_groups(table.group.nunique()),
+                 **{c: [float(table[c].min()), float(table[c].max())] for c in lengths}, **parts)
 
 # %% ../nbs/17_evaluate.ipynb #6ce48efc
 def describe_part(
@@ -464,10 +475,11 @@ def text_report(
     def bootstrap(ci): return interval_text(ci, level, 'bootstrap CI')
     lines = ['Evaluation Results', '=' * 50]
     for name, m in s['metrics'].items():
-        partly = f', {m["n"]} of {s["n"]} images' if m['n'] < s['n'] else ''
+        partly = f', {m["n"]} of {counted(s["n"], "image")}' if m['n'] < s['n'] else ''
         interval = interval_text(m['ci'], level)
         lines.append(f'{metric_label(name, s)}: {number(m["mean"])} +/- {number(m["std"])} ({interval}{partly})')
-    lines += ['', f'Images: {s["n"]} in {s["groups"]} groups; bootstrap by group, {s["resamples"]} resamples']
+    groups = counted(s['groups'], 'group')
+    lines += ['', f'Images: {s["n"]} in {groups}; bootstrap by group, {counted(s["resamples"], "resample")}']
     lines += [f'{name}: {bootstrap(m["bootstrap_ci"])}' for name, m in s['metrics'].items()]
     lines += ['', f'ISIC 2016/17 score: {s["isic_2017"]:.4f} ({bootstrap(s["isic_2017_ci"])})',
               f'ISIC 2018 score: {s["isic_2018"]:.4f} ({bootstrap(s["isic_2018_ci"])})',
@@ -477,6 +489,7 @@ def text_report(
         lines.append(f'Empty masks: {s["empty_truths"]} true, {s["empty_predictions"]} predicted')
     if 'best_of_three' in s: lines += ['', *best_lines(s)]
     lines += part_lines(s)
+    lines += [f'Note: {text}' for text in s.get('warnings', [])]
     return '\n'.join(lines) + '\n'
 
 # %% ../nbs/17_evaluate.ipynb #20414a4b
@@ -490,7 +503,9 @@ def save_table(
         raise InputError(path, f'has the suffix {path.suffix or "of no file format"}',
                          'save a table as .csv or .parquet')
     with atomic_path(path) as tmp:
-        if path.suffix.lower() == '.csv': table.to_csv(tmp, index=False)
+        if path.suffix.lower() == '.csv':
+            text = table.select_dtypes(exclude='number').columns
+            table.assign(**{c: table[c].map(guarded_cell) for c in text}).to_csv(tmp, index=False)
         else: table.to_parquet(tmp, index=False)
     return path
 

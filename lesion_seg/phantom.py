@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 from scipy import ndimage
 from scipy.special import expit
-from .core import InputError, atomic_path
+from .core import InputError, atomic_path, check_kind
 from .layouts import LesionPair
 from .manifest import Manifest
 
@@ -835,7 +835,10 @@ def make_phantom(
     style: str | None = None, # how its mask is drawn, one of `DRAWN`; None: exactly
 ) -> Phantom: # image, mask, and all that is known about them
     "Draw one phantom."
+    check_kind('seed', seed, int)
     if seed < 0: raise InputError(f'seed {seed}', 'is negative', 'give 0 or more')
+    sides = size if isinstance(size, (tuple, list, np.ndarray)) and len(size) == 2 else [size]
+    for side in sides: check_kind('size', side, int)
     h, w = (size, size) if isinstance(size, (int, np.integer)) else size
     if min(h, w) < 32 or max(h, w) > 8192:
         raise InputError(f'a phantom of {h}x{w} pixels', 'cannot be drawn', 'give sides from 32 to 8192')

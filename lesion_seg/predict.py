@@ -32,8 +32,8 @@ from .bundle import (BORDERS, DEFAULT_BORDER, ONNX, ONNX_INT8, Border, Bundle, d
                                usual_borders)
 from .contours import (bounding_box, centre_of_area, clean_map, clean_mask, find_polygons, find_regions,
                                  keyhole, measure_polygons, resize_probability, resize_threshold, touches_frame)
-from .core import (DICOM, HEAD, Frame, InputError, Source, atomic_path, encode_jpeg, encode_png, open_source,
-                             printable, safe_stem, sniff)
+from .core import (DICOM, HEAD, Frame, InputError, Source, atomic_path, check_kind, encode_jpeg, encode_png,
+                             given_path, open_source, printable, safe_stem, sniff)
 from .data import draw_contour, image_size, implausible, read_image, resize_image
 from .explain import Explanation, gradcam_maps, parse_why, torch_network, uncertainty_maps
 from .mc_dropout import Uncertainty, lesion_scores, mc_samples
@@ -64,6 +64,7 @@ class StoredMap:
 
     def __post_init__(self) -> None:
         if reason := map_fault(self.small): raise InputError(f'the map for {self.name}', *reason)
+        check_kind('threshold', self.threshold, float)
         if not 0 < self.threshold < 1:
             raise InputError(f'threshold {self.threshold}', 'is not between 0 and 1', 'give a probability such as 0.5')
         find_border(usual_borders(self.threshold), self.border)
@@ -71,7 +72,9 @@ class StoredMap:
             raise InputError(f'border {self.border!r}', 'needs the middle one to be nested with',
                              f"make that first, then `with_border('{self.border}')`")
         mm = self.spacing
-        if mm is not None and not (len(mm) == 2 and all(math.isfinite(s) and s > 0 for s in mm)):
+        is_pair = isinstance(mm, (tuple, list, np.ndarray)) and len(mm) == 2
+        for s in mm if is_pair else (): check_kind('spacing', s, float)  # type: ignore[union-attr]
+        if mm is not None and not (is_pair and all(math.isfinite(s) and s > 0 for s in mm)):
             raise InputError(f'spacing {mm}', 'is not two numbers of millimetres',
                              'give those of a pixel as (row, column), such as (0.02, 0.02)')
 
@@ -398,7 +401,7 @@ class Segmentation(OutlinedMap):
         if stem is None and isinstance(self.source, Frame):
             stem = f'{safe_stem(self.source.path)}_frame{self.frame}'
         stem = safe_stem(self.name if stem is None else f'{stem}.x') # whose suffix is cut off
-        paths = {kind: Path(folder) / f'{stem}{KINDS[kind].ending}' for kind in kinds}
+        paths = {kind: given_path(folder, 'the folder') / f'{stem}{KINDS[kind].ending}' for kind in kinds}
         for path in paths.values():
             if isinstance(self.source, (str, os.PathLike)) and path.exists() and path.samefile(self.source):
                 raise InputError(path, 'is the photograph itself and is not overwritten',
@@ -656,6 +659,8 @@ class LoadedBundle:
     ) -> list[Segmentation]: # one for each photograph
         "The lesions in prepared photographs: one pass of the network, or eight."
         shown = find_border(self.borders, border)
+        flags = dict(tta=tta, fill_holes=fill_holes, review=review, largest=False if largest is None else largest)
+        for name, flag in flags.items(): check_kind(name, flag, bool)
         if not items: return []
         if threshold is not None: shown = replace(shown, threshold=threshold)
         levels = self.borders | {border: shown}
@@ -745,6 +750,10 @@ class Segmenter(ExplainingBundle):
         **options: Any, # as in `predict`, but for `frame`
     ) -> Iterator[Segmentation | InputError]: # in the order of `srcs`; the error stands where a file could not be read
         "The lesions in many photographs, one after the other; a broken file does not stop the others."
+        is_one = isinstance(srcs, (str, os.PathLike, bytes, np.ndarray, Image.Image))
+        if is_one or not isinstance(srcs, Iterable):
+            problem = 'are one photograph' if is_one else f'are of the type {type(srcs).__name__}'
+            raise InputError('the photographs', problem, 'give a list of them, or call `predict` for one')
         for group in prepare_ahead(partial(prepare_input, side=self.bundle.size), srcs, batch_size, workers):
             whole = [i for i in group if isinstance(i, ModelInput)]
             results = iter(self.predict_inputs(whole, **options))

@@ -9,17 +9,17 @@ import html
 import io
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from PIL import Image
-from .bundle import DEFAULT_BORDER, Bundle, Calibration, revise
-from .calibrate import calibrated, fit_calibration, mean_jaccard
+from .bundle import DEFAULT_BORDER, Bundle, Calibration, default_channel, revise
+from .calibrate import calibrated, fit_borders, fit_calibration, mean_jaccard
 from .reliability import fit_review
-from .core import InputError, atomic_path, encode_jpeg, printable, writing
+from .core import InputError, atomic_path, counted, encode_jpeg, printable, writing
 from .data import contact_sheet, draw_contour, read_image, read_mask, resize_image, resize_mask
 from .manifest import Manifest
 from .metrics import BIAS, jaccard
@@ -36,9 +36,10 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['TRUTH', 'PREDICTION', 'STYLE', 'NOTICE', 'DEMO_MODEL', 'true_mask', 'evaluate_manifest', 'check_columns',
-           'subgroup_columns', 'with_styles', 'exported_again', 'calibrate_bundle', 'fit_review_rule', 'case_picture',
-           'plot_history', 'data_uri', 'html_figure', 'html_table', 'html_report', 'origin_section', 'score_section',
-           'part_section', 'border_section', 'case_section', 'save_evaluation', 'demo_section', 'run_demo']
+           'subgroup_columns', 'with_styles', 'exported_again', 'small_maps', 'calibrate_bundle', 'fitted_on',
+           'fit_review_rule', 'fit_bundle_borders', 'case_picture', 'plot_history', 'data_uri', 'html_figure',
+           'html_table', 'html_report', 'origin_section', 'score_section', 'part_section', 'border_section',
+           'case_section', 'save_evaluation', 'demo_section', 'run_demo']
 
 # %% ../nbs/28_report.ipynb #e29e4615
 def true_mask(
@@ -137,6 +138,18 @@ def exported_again(
     return Bundle.open(bundle.path, bundle.network)
 
 # %% ../nbs/28_report.ipynb #8ea2dd75
+def small_maps(
+    segmenter: Segmenter, # its bundle's calibration is inside
+    manifest: Manifest, # N images with masks
+) -> tuple[list[np.ndarray], list[np.ndarray]]: # of each image all channels, (C, S, S), and the truth, bool (S, S)
+    "What a network says about images, and what is true, at the network's size."
+    maps, masks = [], []
+    for pair, result in zip(manifest, segmenter.predict_many(p.image for p in manifest), strict=True):
+        if isinstance(result, InputError): raise result
+        maps.append(result.channels)
+        masks.append(resize_mask(true_mask(pair, result.size), segmenter.bundle.size))
+    return maps, masks  # type: ignore[return-value]
+
 def calibrate_bundle(
     bundle: str | Path | Bundle, # a trained model; its metadata is revised
     manifest: Manifest, # images with masks that the model was not trained on
@@ -149,15 +162,9 @@ def calibrate_bundle(
     if not len(manifest):
         raise InputError(bundle.path, 'there is no image to calibrate it with', "give a table with a 'valid' split")
     plain = replace(bundle, info=bundle.info | dict(temperature=1.0, calibration={}))
-    segmenter = Segmenter(plain, runtime='torch') # exported files have their temperature inside
-    maps, others, masks = [], [], []
-    for pair, result in zip(manifest, segmenter.predict_many(p.image for p in manifest), strict=True):
-        if isinstance(result, InputError): raise result
-        maps.append(result.small)
-        borders = result.borders
-        others.append([borders[name].small for name in ('tight', 'wide')])
-        masks.append(resize_mask(true_mask(pair, result.size), bundle.size))
-    fit = fit_calibration(maps, masks, others if bundle.channels == 3 else None)
+    stacks, masks = small_maps(Segmenter(plain, runtime='torch'), manifest) # exported files have their temperature inside
+    maps = [default_channel(s[None])[0, 0] for s in stacks]
+    fit = fit_calibration(maps, masks, [(s[0], s[2]) for s in stacks] if bundle.channels == 3 else None)
     for warning in fit['warnings']: say(warning)
     curve = Calibration(fit['temperature'], **fit['calibration'])
     probabilities = [calibrated(m, curve) for m in maps]
@@ -165,13 +172,23 @@ def calibrate_bundle(
     all_regions, one_region = (
         float(mean_jaccard(m, masks, [fit['threshold']])[0]) for m in (probabilities, largest_only)
     )
-    fit['largest'] = [all_regions, one_region]
+    fit |= dict(largest=[all_regions, one_region], source=source, digest=manifest.digest)
     exported = bundle.info.get('onnx')
     new = revise(bundle, threshold=fit['threshold'], temperature=fit['temperature'], calibration=fit['calibration'],
-                 borders=fit['borders'], largest=one_region > all_regions, metrics=dict(calibration=dict(fit, source=source)))
+                 borders=fit['borders'], largest=one_region > all_regions, metrics=dict(calibration=fit))
     if exported and 'onnx' not in new.info: new = exported_again(replace(new, info=new.info | dict(onnx=exported)), say)
     if share is None: return new
     return revise(new, review=fit_review_rule(new, manifest, source, share))
+
+def fitted_on(
+    bundle: Bundle, # a model, perhaps calibrated
+    manifest: Manifest, # photographs that it is scored on
+) -> list[str]: # a sentence without a full stop where they are those that its threshold was fitted on
+    "Were threshold and probabilities fitted on the very photographs of an evaluation?"
+    digest = bundle.info['metrics'].get('calibration', {}).get('digest')
+    if not digest or digest != manifest.digest: return []
+    return ['the threshold and the probabilities of this bundle were fitted on the same photographs, '
+            'so the scores flatter it; calibrate on valid and evaluate on test']
 
 def fit_review_rule(
     bundle: Bundle, # calibrated
@@ -184,6 +201,23 @@ def fit_review_rule(
     results = Segmenter(open_rule, runtime='torch').predict_many((p.image for p in manifest), review=True)
     scores = np.array([r.disagreement for r in results]) # type: ignore[union-attr]
     return dict(score=REVIEW_SCORE, threshold=fit_review(scores, share), share=share, n=len(scores), source=source)
+
+# %% ../nbs/28_report.ipynb #8f71a1f6
+def fit_bundle_borders(
+    bundle: str | Path | Bundle, # calibrated; its metadata is revised
+    manifest: Manifest, # images with masks that the model was not trained on
+    source: str = 'valid', # what they are, for the metadata
+) -> Bundle: # revised; what was gained is in metrics['borders'] of its metadata
+    "Fit the tight and the wide border of a bundle, and nothing else."
+    bundle = Bundle.open(bundle)
+    if not len(manifest):
+        raise InputError(bundle.path, 'there is no image to fit borders with', "give a table with a 'valid' split")
+    maps, masks = small_maps(Segmenter(bundle), manifest)
+    borders, best = fit_borders(maps, masks, bundle.threshold)
+    middle = [default_channel(m[None])[0, 0] for m in maps]
+    default = float(mean_jaccard(middle, masks, [bundle.threshold])[0])
+    gain = dict(n=len(masks), source=source, default=default, best_of_three=best)
+    return revise(bundle, borders={name: asdict(b) for name, b in borders.items()}, metrics=dict(borders=gain))
 
 # %% ../nbs/28_report.ipynb #6e0ce806
 TRUTH, PREDICTION = (0, 200, 120), (255, 140, 0)
@@ -305,7 +339,8 @@ def origin_section(
         ('weights', bundle.info['weights_sha256'][:16]),
         (
             'trained on',
-            f'{training.get("n_train", "an unknown number of")} images, licence {training.get("licence", "unknown")}',
+            counted(training.get('n_train', 'an unknown number of'), 'image')
+            + f', licence {training.get("licence", "unknown")}',
         ),
         ('threshold', f'{threshold:g}' + ('' if 'calibration' in bundle.info['metrics'] else ' (not calibrated)')),
         ('test-time augmentation', 'eight symmetries' if options.get('tta') else 'none'),
@@ -337,11 +372,12 @@ def score_section(
     if summary.get('empty_truths') or summary.get('empty_predictions'):
         empty = f' Empty masks: {summary["empty_truths"]} true, {summary["empty_predictions"]} predicted.'
     head = ['metric', 'mean', 'standard deviation', f'{summary["level"]:.0%} t-interval', 'bootstrap by group']
-    def counted(n: int, what: str) -> str: return f'{n} {what}' + 's' * (n != 1)
+    warnings = ''.join(f'<p>{html.escape(text)}.</p>' for text in summary.get('warnings', []))
     return (f'<p>{counted(summary["n"], "image")} of {counted(summary["groups"], "group")}. '
             f'ISIC 2016/17 score {summary["isic_2017"]:.3f}, ISIC 2018 score {summary["isic_2018"]:.3f}. '
             f'{counted(summary["failures"], "failure")} (Jaccard below {summary["threshold"]:g}), '
-            f'{summary["failure_rate"]:.1%} (interval {low:.1%} to {high:.1%}).{empty}</p>' + html_table(head, rows))
+            f'{summary["failure_rate"]:.1%} (interval {low:.1%} to {high:.1%}).{empty}</p>'
+            + warnings + html_table(head, rows))
 
 # %% ../nbs/28_report.ipynb #5b7d20ea
 def part_section(
@@ -414,6 +450,7 @@ def save_evaluation(
     else: segmenter = Segmenter(Bundle.open(bundle), precision=precision)
     with writing(folder): folder.mkdir(parents=True, exist_ok=True)
     summary = summarise(table, level=level, by=by)
+    if isinstance(segmenter, Segmenter): summary['warnings'] += fitted_on(segmenter.bundle, manifest)
     save_table(table, folder/'scores.csv')
     save_summary(summary, folder/'summary.json')
     save_report(summary, folder/'report.txt')
@@ -476,12 +513,12 @@ def run_demo(
     from lesion_seg.callbacks import HISTORY
     from lesion_seg.train import train_model
     folder, begin = Path(folder), time.perf_counter()
-    say(f'1/5 {n} phantoms of {n // 2} patients')
+    say(f'1/5 {counted(n, "phantom")} of {counted(n // 2, "patient")}')
     manifest = write_phantoms(folder/'data', n=n, size=size, seed=seed).split(seed=seed)
     manifest.save(folder/'data'/'manifest.csv')
     counts = {s: len(manifest.subset(s)) for s in ('train', 'valid', 'test')}
     say(f'2/5 split by patient: {counts}')
-    say(f'3/5 training for {epochs} epochs at {model_size} x {model_size}')
+    say(f'3/5 training for {counted(epochs, "epoch")} at {model_size} x {model_size}')
     def row(r: dict[str, float]) -> None:
         say(f'    epoch {r["epoch"] + 1:2.0f}/{epochs}  loss {r["train_loss"]:.3f}  '
             f'validation Jaccard {r["jaccard"]:.3f}  {r["seconds"]:.0f} s')
@@ -489,7 +526,8 @@ def run_demo(
     bundle = train_model(manifest, folder/'run', model or DEMO_MODEL, size=model_size, epochs=epochs, lr=3e-3,
                    schedule='one_cycle', seed=seed, licence=licence, progress=False, report=row, say=say)
     bundle = calibrate_bundle(bundle, manifest.subset('valid'), say=say)
-    say(f'4/5 scores on {counts["test"]} phantoms of unseen patients, at the threshold of {bundle.threshold:g}')
+    unseen = counted(counts['test'], 'phantom')
+    say(f'4/5 scores on {unseen} of unseen patients, at the threshold of {bundle.threshold:g}')
     test = manifest.subset('test')
     table = evaluate_manifest(bundle, test, distances=True)
     say('5/5 masks for new phantoms at their own resolution')

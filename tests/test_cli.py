@@ -670,6 +670,93 @@ def test_nothing_is_left_behind_where_nothing_was_segmented(capfd, work, tmp_pat
     assert code == 2 and "nothing.jpg: does not exist" in err and not list(tmp_path.iterdir())
 
 
+def test_an_evaluation_says_what_flatters_it(trained, tmp_path, capfd):
+    "Calibrated on the photographs that it is scored on; and a bootstrap over three groups."
+    import shutil
+    shutil.copytree(trained / "run", tmp_path / "run")
+    table = trained / "data" / "split.csv"
+    def evaluated(source, *more):
+        code, out, err = here(capfd, "evaluate", tmp_path / "run", source, "-o", tmp_path / "e", "--json", *more)
+        assert code == 0, err
+        page, text = ((tmp_path / "e" / name).read_text() for name in ("report.html", "report.txt"))
+        assert json.loads((tmp_path / "e" / "summary.json").read_text())["warnings"] == json.loads(out)["warnings"]
+        for warning in json.loads(out)["warnings"]: assert warning in page and f"Note: {warning}" in text
+        return json.loads(out)["warnings"]
+    few = "the bootstrap draws from 3 groups only, so its intervals are likely to be too narrow"
+    assert evaluated(table) == [few]
+    assert here(capfd, "calibrate", tmp_path / "run", table, "--split", "test")[0] == 0
+    assert len(json.loads((tmp_path / "run/bundle/bundle.json").read_text())["metrics"]["calibration"]["digest"]) == 64
+    for source in (table, trained / "records"): # the same split, the same digest
+        first, second = evaluated(source)
+        assert first == few and "fitted on the same photographs" in second
+    assert evaluated(table, "--split", "valid") == [few]
+
+
+def test_records_round_the_8_bit_file(trained, tmp_path, capfd):
+    args = ("export", trained / "run", "-o", tmp_path / "a.onnx", "--quantize", "static", "-n", "2", "--calibration")
+    import shutil
+    for source in ("data/split.csv", "records"):
+        shutil.copytree(trained / "run", tmp_path / source / "run")
+        export_onnx(tmp_path / source / "run/bundle", opset=17)
+        code, _, err = here(capfd, "export", tmp_path / source / "run", *args[2:], trained / source)
+        assert code == 0 and (tmp_path / "a.onnx").stat().st_size > 1000, err
+
+
+def test_a_table_of_duplicates_hides_no_missing_patients(trained, tmp_path, capfd):
+    from lesion_seg.manifest import Manifest
+    pairs = list(Manifest.load(trained / "data" / "split.csv"))
+    (tmp_path / "bare.csv").write_text("image,mask\n" + "".join(f"{p.image},{p.mask}\n" for p in pairs))
+    (tmp_path / "pairs.csv").write_text(f"image_a,image_b\n{pairs[0].id},{pairs[1].id}\nx,y\n")
+    for audit in ([], ["--audit"]):
+        code, out, err = here(capfd, "split", tmp_path / "bare.csv", "-o", tmp_path / "m.csv", "--duplicates",
+                              tmp_path / "pairs.csv", *audit)
+        assert code == 0 and "no patient column found" in out and "1 pair of duplicates with an id that is not here" in out, err
+        groups = {p.id: p.group for p in Manifest.load(tmp_path / "m.csv")}
+        assert groups[pairs[0].id] == groups[pairs[1].id]
+
+
+def test_masks_of_another_size_are_scaled_on_request(capfd, tmp_path):
+    "Once, by split; and train or evaluate need not know about it."
+    for i in range(4):
+        photo = make_phantom(i, (64, 96))
+        for kind, picture in (("images", photo.image), ("masks", photo.mask[::2, ::2] if i < 3 else photo.mask)):
+            (tmp_path / "data" / kind).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(tmp_path / "data" / kind / f"{i}.png")
+    args = ("split", tmp_path / "data", "-o", tmp_path / "m.csv", "--fractions", "0.5,0.25,0.25")
+    code, _, err = here(capfd, *args)
+    assert code == 2 and "`--resize-ok` of `lesion_seg split`" in err and "resize_ok" not in err
+    code, out, err = here(capfd, *args, "--resize-ok")
+    assert code == 0 and f"3 masks scaled to the size of the photograph, in {tmp_path}/m_masks" in out, err
+    from lesion_seg.cli import open_table
+    from lesion_seg.data import read_mask
+    pairs = {p.id: p for p in open_table(tmp_path / "m.csv")}
+    for i in range(4):
+        mask = read_mask(pairs[str(i)].mask)
+        assert np.array_equal(mask[::2, ::2], make_phantom(i, (64, 96)).mask[::2, ::2]) and mask.shape == (64, 96)
+    assert pairs["3"].mask == tmp_path / "data/masks/3.png"
+    Image.fromarray(make_phantom(2, 64).mask).save(tmp_path / "data/masks/2.png") # another form stays an error
+    assert here(capfd, *args, "--resize-ok")[0] == 2
+
+
+def test_the_label_of_polygons_has_an_option(capfd, tmp_path):
+    (tmp_path / "data").mkdir()
+    for i in range(4):
+        Image.fromarray(make_phantom(i, 64).image).save(tmp_path / f"data/{i}.png")
+        shapes = [dict(label=label, shape_type="polygon", points=[[a, a], [a, b], [b, b], [b, a]])
+                  for label, a, b in (("spot", 10, 40), ("hair", 2, 60))]
+        (tmp_path / f"data/{i}.json").write_text(json.dumps(dict(
+            shapes=shapes, imagePath=f"{i}.png", imageHeight=64, imageWidth=64)))
+    args = ("split", tmp_path / "data", "-o", tmp_path / "m.csv", "--fractions", "0.5,0.25,0.25")
+    code, _, err = here(capfd, *args)
+    assert code == 2 and "`--label " in err and "` of `lesion_seg split`" in err
+    code, _, err = here(capfd, *args, "--label", "spot", "--masks-to", tmp_path / "drawn")
+    assert code == 0, err
+    from lesion_seg.manifest import Manifest
+    assert {p.mask.parent for p in Manifest.load(tmp_path / "m.csv")} == {tmp_path / "drawn"}
+    code, _, err = here(capfd, "split", tmp_path / "m.csv", "-o", tmp_path / "n.csv", "--label", "spot")
+    assert code == 2 and "--label: is for a folder with polygons" in err
+
+
 # ------------------------------------------------------------------------------------------------------- small comforts
 def test_segment_writes_the_log_file(work, tmp_path, capfd):
     log = tmp_path / "log.jsonl"
@@ -769,7 +856,7 @@ def test_the_module_is_a_program_too(tmp_path):
         text=True,
         timeout=120,
     )
-    assert done.returncode == 0 and done.stdout == "1 phantoms; the table is p/manifest.csv\n", done.stderr
+    assert done.returncode == 0 and done.stdout == "1 phantom; the table is p/manifest.csv\n", done.stderr
 
 
 def test_an_output_of_another_kind_is_not_overwritten(capfd, work, tmp_path):

@@ -337,7 +337,7 @@ class TestSplit:
         with pytest.raises(InputError, match='sum to 1'): d.split_groups(list('abcd'), fractions=f)
 
     def test_too_few_groups(self):
-        with pytest.raises(InputError, match='1 groups: cannot fill 3'): d.split_groups(['a'] * 50)
+        with pytest.raises(InputError, match='1 group: cannot fill 3'): d.split_groups(['a'] * 50)
         with pytest.raises(InputError): d.split_groups([])
         assert d.split_groups(['a'] * 5, fractions=(0, 0, 1)) == ['test'] * 5
 
@@ -529,7 +529,7 @@ class TestTablesOfOthers:
         dataset(tmp_path, 3)
         m = d.Manifest.load(self.table(tmp_path, 'isic_id,patient_id\ni0,P\ni2,P\ni9,Q\n'))
         assert [(p.id, p.group, bool(p.mask)) for p in m] == [('i0', 'P', True), ('i2', 'P', True), ('i9', 'Q', False)]
-        assert m.notes == ['images are taken from the column isic_id', '2 photographs were found by their ids']
+        assert m.notes == ['images are taken from the column isic_id', '2 photographs found by id']
         assert {p.kind for p in m.check(strict=False)} == {'missing photograph', 'no mask'}
 
 
