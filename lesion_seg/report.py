@@ -80,8 +80,9 @@ def evaluate_manifest(
             if isinstance(result, InputError): raise result
             truth = true_mask(pair, result.mask.shape)
             borders = {name: jaccard(border.mask, truth) for name, border in result.borders.items()}
-            best.append(max((DEFAULT_BORDER, *borders), key=lambda name: borders[name])) # the default one, if it is as good
-            best_jaccard.append(borders[best[-1]])
+            name = max((DEFAULT_BORDER, *borders), key=borders.__getitem__) # the default one, if it is as good
+            best.append(name)
+            best_jaccard.append(borders[name])
             if report: report(i + 1)
             yield pair.id, pair.group, result.mask, truth
     check_columns(manifest, by)
@@ -396,12 +397,13 @@ def border_section(
     def row(name: str, jaccard: float, ci: list, isic_2018: float, failures: int, rate: float) -> list[str]:
         interval = '' if None in ci else f' ({ci[0]:.3f} to {ci[1]:.3f})'
         return [name, f'{jaccard:.3f}{interval}', f'{isic_2018:.3f}', f'{failures}, {rate:.1%}']
-    rows = [row('the default border', default['mean'], default['bootstrap_ci'], summary['isic_2018'], summary['failures'],
-                summary['failure_rate']),
+    rows = [row('the default border', default['mean'], default['bootstrap_ci'], summary['isic_2018'],
+                summary['failures'], summary['failure_rate']),
             row(BEST_OF_THREE, best['jaccard']['mean'], best['jaccard']['ci'], best['isic_2018']['mean'],
                 best['failures'], best['failure_rate'])]
     won = ', '.join(f'{k} {n}' for k, n in best['borders'].items())
-    return html_table(['', 'Jaccard', 'ISIC 2018 score', 'failures'], rows) + f'<p>{html.escape(f"Best were: {won}.")}</p>'
+    note = f'<p>Best were: {html.escape(won)}.</p>'
+    return html_table(['', 'Jaccard', 'ISIC 2018 score', 'failures'], rows) + note
 
 def case_section(
     segmenter: Segmenter | MaskFolder, # the model, or the masks, that were scored
