@@ -19,7 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from .core import InputError, atomic_path, printable, sha256, writing
+from .core import InputError, atomic_path, counted, given_path, printable, sha256, writing
 from .untrusted import check_onnx, read_header
 
 if TYPE_CHECKING: from torch import Tensor, nn
@@ -363,13 +363,14 @@ class _Shown(_Network):
         training = self.info['training']
         exported = self.info.get('onnx', {}).get('sha256', {})
         arguments = ', '.join(f'{k}={v}' for k, v in self.architecture.items() if k != 'name')
+        photographs = counted(training.get('n_train', 'an unknown number of'), 'photograph')
         rows = {
             'architecture': f'{self.architecture["name"]} ({arguments})',
             'input': f'{self.size} x {self.size} pixels',
             'threshold': f'{self.threshold:g}',
             'borders': ', '.join(f'{name} from {b.threshold:g}' for name, b in self.borders.items()),
             'temperature': f'{self.temperature:g}',
-            'trained on': training.get('data') or f'{training.get("n_train", "an unknown number of")} photographs',
+            'trained on': training.get('data') or photographs,
             'licence': training.get('licence', 'unknown'),
             'exported': ', '.join(exported) or 'no',
             'weights': f'{self.info["weights_sha256"][:12]}...',
@@ -388,9 +389,9 @@ class Bundle(_Shown):
     ) -> Bundle: # raises `InputError` when it is not there, or damaged
         "Open a bundle, however it is named."
         if isinstance(src, Bundle): bundle = src
-        elif src is None or src == 'shipped': bundle = cls.shipped()
+        elif src is None or isinstance(src, str) and src == 'shipped': bundle = cls.shipped()
         else:
-            folder = Path(src)
+            folder = given_path(src, 'the bundle')
             inner = folder/'bundle'
             in_run = (inner/METADATA).is_file() and not (folder/METADATA).is_file()
             bundle = cls.load(inner if in_run else folder)

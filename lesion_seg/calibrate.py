@@ -12,7 +12,7 @@ from scipy.ndimage import distance_transform_edt
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import entr, expit
 from .bundle import BORDERS, Border, Calibration, usual_borders
-from .core import InputError
+from .core import InputError, counted
 from .metrics import check_mask
 
 # %% auto #0
@@ -210,17 +210,16 @@ def calibration_warnings(
     "What a reader has to know about a fit."
     warnings = []
     if n < ENOUGH:
-        photographs = f'{n} photograph{"s" * (n > 1)}'
-        warnings.append(f'fitted on {photographs}, which is few: temperature {temperature:.2f} and the threshold '
-                        f'may not hold for others; use at least {ENOUGH}')
+        warnings.append(f'fitted on {counted(n, "photograph")}, which is few: temperature {temperature:.2f} and the '
+                        f'threshold may not hold for others; use at least {ENOUGH}')
     if not bounds[0] * 1.01 < temperature < bounds[1] / 1.01:
         low, high = bounds
         warnings.append(f'the temperature {temperature:.2f} lies at the limit of what is sought ({low:g} to {high:g}): '
                         'the masks and the predictions hardly agree, or agree in every pixel; '
                         'look at them before you use it')
     if empty:
-        warnings.append(f'{empty} of {n} masks hold no lesion at the size of the network: nothing was learned from '
-                        'their borders; look whether their lesions are too small or the masks wrong')
+        warnings.append(f'{empty} of {counted(n, "mask")} hold no lesion at the size of the network: nothing '
+                        'was learned from their borders; look whether their lesions are too small or the masks wrong')
     return warnings
 
 # %% ../nbs/18_calibrate.ipynb #27aaac99

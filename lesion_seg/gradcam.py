@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from scipy.ndimage import binary_erosion
 from torch import Tensor, nn
 from .bundle import Bundle, default_channel
 from .core import InputError, Source
 from .data import draw_contour, read_image, read_mask, resize_image, resize_mask
-from .mc_dropout import evaluating, figure_png
+from .mc_dropout import evaluating, figure_png, overlay_heat
 from .unet import LesionUNet, UNet
 
 if TYPE_CHECKING:
@@ -30,8 +29,8 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['Target', 'cam_map', 'to_heat', 'border', 'check_point', 'check_target_mask', 'target_pixels', 'hook_outputs',
-           'model_parts', 'cam_layers', 'default_layer', 'find_layer', 'single_map', 'overlay_heat', 'GradCAM',
-           'single_image', 'predicted_lesion', 'grad_cam', 'to_input', 'target_at', 'explain']
+           'model_parts', 'cam_layers', 'default_layer', 'find_layer', 'single_map', 'GradCAM', 'single_image',
+           'predicted_lesion', 'grad_cam', 'to_input', 'target_at', 'explain']
 
 # %% ../nbs/21_gradcam.ipynb #8c14c23c
 def cam_map(
@@ -172,25 +171,6 @@ def single_map(
     if not isinstance(outputs[0], Tensor) or outputs[0].ndim != 4:
         raise InputError(f'layer {name!r}', 'gives no map of shape (1, channels, height, width)', remedy)
     return outputs[0]
-
-# %% ../nbs/21_gradcam.ipynb #165ac21a
-def overlay_heat(
-    image: np.ndarray, # uint8 (H, W, 3)
-    heat: np.ndarray, # float32 (H, W) in [0, 1]
-    alpha: float = 0.5, # weight of the colours, in [0, 1]
-    cmap: str = 'inferno', # one of matplotlib's colour maps
-) -> np.ndarray: # uint8 (H, W, 3)
-    "A heat map in colours over a photograph."
-    from matplotlib import colormaps
-    if heat.shape != image.shape[:2]:
-        raise InputError('the map', f'has the shape {heat.shape}, the image {image.shape[:2]}', 'resize one of them')
-    if not 0 <= alpha <= 1:
-        raise InputError(f'alpha {alpha}', 'is not within [0, 1]', 'give a number from 0 (photograph) to 1 (colours)')
-    if cmap not in colormaps:
-        raise InputError(f'colour map {cmap!r}', 'is not one of matplotlib', "try 'inferno', 'viridis' or 'magma'")
-    table = colormaps[cmap](np.linspace(0, 1, 256), bytes=True)[:, :3]
-    colours = table[(heat * 255).round().astype(np.uint8)]
-    return np.array(Image.blend(Image.fromarray(image), Image.fromarray(colours), alpha))
 
 # %% ../nbs/21_gradcam.ipynb #9b3b9541
 @dataclass(frozen=True, eq=False, repr=False)

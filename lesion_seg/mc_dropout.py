@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 # %% auto #0
-__all__ = ['entropy', 'figure_png', 'Uncertainty', 'channel_masks', 'DropoutMasks', 'plain_decoder', 'quarter_weights',
-           'doubled_conv', 'FoldedBlock', 'lean_decoder_of', 'evaluating', 'dropout_rate', 'samples_at_once',
-           'decoder_widths', 'mc_samples', 'mc_predict', 'lowered_mean', 'confidence_mask', 'pairwise_dice',
-           'lesion_scores']
+__all__ = ['entropy', 'overlay_heat', 'figure_png', 'Uncertainty', 'channel_masks', 'DropoutMasks', 'plain_decoder',
+           'quarter_weights', 'doubled_conv', 'FoldedBlock', 'lean_decoder_of', 'evaluating', 'dropout_rate',
+           'samples_at_once', 'decoder_widths', 'mc_samples', 'mc_predict', 'lowered_mean', 'confidence_mask',
+           'pairwise_dice', 'lesion_scores']
 
 # %% ../nbs/20_mc_dropout.ipynb #f64138e1
 def entropy(
@@ -86,6 +86,25 @@ class _Resizable(_Maps):
         return replace(self, mean=bilinear(self.mean), std=bilinear(self.std), entropy=bilinear(self.entropy),
                        mutual_information=bilinear(self.mutual_information), masks=self.masks[:, rows][:, :, cols],
                        samples=None, size=(height, width))
+
+# %% ../nbs/20_mc_dropout.ipynb #165ac21a
+def overlay_heat(
+    image: np.ndarray, # uint8 (H, W, 3)
+    heat: np.ndarray, # float32 (H, W) in [0, 1]
+    alpha: float = 0.5, # weight of the colours, in [0, 1]
+    cmap: str = 'inferno', # one of matplotlib's colour maps
+) -> np.ndarray: # uint8 (H, W, 3)
+    "A heat map in colours over a photograph."
+    from matplotlib import colormaps
+    if heat.shape != image.shape[:2]:
+        raise InputError('the map', f'has the shape {heat.shape}, the image {image.shape[:2]}', 'resize one of them')
+    if not 0 <= alpha <= 1:
+        raise InputError(f'alpha {alpha}', 'is not within [0, 1]', 'give a number from 0 (photograph) to 1 (colours)')
+    if cmap not in colormaps:
+        raise InputError(f'colour map {cmap!r}', 'is not one of matplotlib', "try 'inferno', 'viridis' or 'magma'")
+    table = colormaps[cmap](np.linspace(0, 1, 256), bytes=True)[:, :3]
+    colours = table[(heat * 255).round().astype(np.uint8)]
+    return np.array(Image.blend(Image.fromarray(image), Image.fromarray(colours), alpha))
 
 # %% ../nbs/20_mc_dropout.ipynb #1035e20b
 def figure_png(

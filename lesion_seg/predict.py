@@ -10,7 +10,7 @@ import math
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -25,16 +25,17 @@ from PIL import Image, ImageDraw, ImageFont
 __all__ = ['T', 'KINDS', 'ALL_KINDS', 'RUNTIMES', 'REVIEW_SCORE', 'StoredMap', 'map_fault', 'nest_mask', 'ProbabilityMap',
            'MeasuredMap', 'draw_lesion', 'DrawnMap', 'OutlinedMap', 'FileKind', 'json_bytes', 'Segmentation', 'Backend',
            'OnnxBackend', 'TorchBackend', 'make_backend', 'turn', 'turn_back', 'd4_maps', 'review_scores', 'ModelInput',
-           'spacing_of', 'prepare_input', 'prepare_ahead', 'LoadedBundle', 'Segmenter']
+           'spacing_of', 'prepare_input', 'prepare_ahead', 'LoadedBundle', 'ExplainingBundle', 'Segmenter']
 
 # %% ../nbs/25_predict.ipynb #b1000001
 from .bundle import (BORDERS, DEFAULT_BORDER, ONNX, ONNX_INT8, Border, Bundle, default_channel, find_border,
                                usual_borders)
 from .contours import (bounding_box, centre_of_area, clean_map, clean_mask, find_polygons, find_regions,
                                  keyhole, measure_polygons, resize_probability, resize_threshold, touches_frame)
-from .core import (DICOM, HEAD, InputError, Source, atomic_path, encode_jpeg, encode_png, open_source,
-                             printable, safe_stem, sniff)
+from .core import (DICOM, HEAD, Frame, InputError, Source, atomic_path, check_kind, encode_jpeg, encode_png,
+                             given_path, open_source, printable, safe_stem, sniff)
 from .data import draw_contour, image_size, implausible, read_image, resize_image
+from .explain import Explanation, gradcam_maps, parse_why, torch_network, uncertainty_maps
 from .mc_dropout import Uncertainty, lesion_scores, mc_samples
 from .onnx import OnnxSampler, border_maps, open_session, run_session
 
@@ -63,6 +64,7 @@ class StoredMap:
 
     def __post_init__(self) -> None:
         if reason := map_fault(self.small): raise InputError(f'the map for {self.name}', *reason)
+        check_kind('threshold', self.threshold, float)
         if not 0 < self.threshold < 1:
             raise InputError(f'threshold {self.threshold}', 'is not between 0 and 1', 'give a probability such as 0.5')
         find_border(usual_borders(self.threshold), self.border)
@@ -70,7 +72,9 @@ class StoredMap:
             raise InputError(f'border {self.border!r}', 'needs the middle one to be nested with',
                              f"make that first, then `with_border('{self.border}')`")
         mm = self.spacing
-        if mm is not None and not (len(mm) == 2 and all(math.isfinite(s) and s > 0 for s in mm)):
+        is_pair = isinstance(mm, (tuple, list, np.ndarray)) and len(mm) == 2
+        for s in mm if is_pair else (): check_kind('spacing', s, float)  # type: ignore[union-attr]
+        if mm is not None and not (is_pair and all(math.isfinite(s) and s > 0 for s in mm)):
             raise InputError(f'spacing {mm}', 'is not two numbers of millimetres',
                              'give those of a pixel as (row, column), such as (0.02, 0.02)')
 
@@ -359,12 +363,18 @@ ALL_KINDS = tuple(KINDS)
 # %% ../nbs/25_predict.ipynb #b1000042
 class Segmentation(OutlinedMap):
     "A lesion's border: probabilities, mask, measures, polygons and files."
+    @property
+    def frame(self) -> int | None: # from 1; None for a file with one picture
+        "Which picture of its file it is."
+        return self.source.number if isinstance(self.source, Frame) else None
     def record(self) -> dict[str, Any]: # what the JSON file says
         "All that is known about the result, as JSON."
-        path = str(self.source) if isinstance(self.source, (str, os.PathLike)) else None
+        path = os.fspath(self.source) if isinstance(self.source, (str, os.PathLike)) else None
         record: dict[str, Any] = dict(
-            name=self.name, source=path, height=self.size[0], width=self.size[1], border=self.border,
-            threshold=self.threshold, borders=self.border_summary, largest=self.largest, fill_holes=self.fill_holes, measures=self.measure(), warnings=self.notes(),
+            name=self.name, source=path, frame=self.frame,
+            height=self.size[0], width=self.size[1],
+            border=self.border, threshold=self.threshold, borders=self.border_summary,
+            largest=self.largest, fill_holes=self.fill_holes, measures=self.measure(), warnings=self.notes(),
             model=self.model, coordinates='(row, column) in pixels of the image, (0, 0) at the upper left corner')
         if self.disagreement is None: return record
         return record | dict(doubt=self.disagreement, needs_review=self.needs_review)
@@ -380,7 +390,7 @@ class Segmentation(OutlinedMap):
 
     def save(self,
         folder: str | Path, # where to; made when missing
-        stem: str | None = None, # how the names of the files begin; None: like the photograph's
+        stem: str | None = None, # how the names of the files begin; None: like the photograph's, with its frame
         kinds: Iterable[str] = ALL_KINDS, # which files, names of `KINDS`; one name alone will do
     ) -> dict[str, Path]: # the file of each kind; raises `InputError` for a kind that is unknown
         "Write files of the kinds wanted; the photograph itself is never overwritten."
@@ -388,8 +398,10 @@ class Segmentation(OutlinedMap):
         for kind in kinds:
             if kind not in KINDS:
                 raise InputError(f'kind {kind!r}', 'is not a kind of file', f'choose from {", ".join(KINDS)}')
+        if stem is None and isinstance(self.source, Frame):
+            stem = f'{safe_stem(self.source.path)}_frame{self.frame}'
         stem = safe_stem(self.name if stem is None else f'{stem}.x') # whose suffix is cut off
-        paths = {kind: Path(folder) / f'{stem}{KINDS[kind].ending}' for kind in kinds}
+        paths = {kind: given_path(folder, 'the folder') / f'{stem}{KINDS[kind].ending}' for kind in kinds}
         for path in paths.values():
             if isinstance(self.source, (str, os.PathLike)) and path.exists() and path.samefile(self.source):
                 raise InputError(path, 'is the photograph itself and is not overwritten',
@@ -647,6 +659,8 @@ class LoadedBundle:
     ) -> list[Segmentation]: # one for each photograph
         "The lesions in prepared photographs: one pass of the network, or eight."
         shown = find_border(self.borders, border)
+        flags = dict(tta=tta, fill_holes=fill_holes, review=review, largest=False if largest is None else largest)
+        for name, flag in flags.items(): check_kind(name, flag, bool)
         if not items: return []
         if threshold is not None: shown = replace(shown, threshold=threshold)
         levels = self.borders | {border: shown}
@@ -675,20 +689,55 @@ class LoadedBundle:
         return type(self), (bundle, self.threads, self.runtime, self.precision)
     def __repr__(self) -> str: return f'{type(self).__name__}({self.bundle!r})'
 
+# %% ../nbs/25_predict.ipynb #092cf9ec
+class ExplainingBundle(LoadedBundle):
+    "A bundle on a runtime that says why."
+    @cached_property
+    def network(self) -> Any: # a module of PyTorch
+        "The network, for Grad-CAM; loaded when it is first wanted."
+        return torch_network(self.bundle)
+
+    def explain(self,
+        src: Source, # path, bytes, binary file, array, PIL image or data set of pydicom
+        kinds: str | Iterable[str] = ('uncertainty', 'gradcam'), # what is wanted, names in `lesion_seg.explain.WHY`
+        n: int = 20, # samples of MC dropout
+        seed: int = 0, # same seed, same samples
+        layer: str | None = None, # for Grad-CAM, a name in `named_modules`; None: the one that localises best
+        target: str | Sequence[int] | np.ndarray = 'lesion', # or 'border', a point (row, column) or a mask (H, W)
+        threshold: float | None = None, # lesion from this probability on, (0, 1); None: the bundle's
+    ) -> Explanation: # raises `InputError` for a file that cannot be read, and where PyTorch is missing for Grad-CAM
+        "Where the border is uncertain, and which places spoke for the lesion."
+        wanted, item = parse_why(kinds), prepare_input(src, self.bundle.size)
+        level = self.bundle.threshold if threshold is None else threshold
+        maps: dict[str, np.ndarray] = {}
+        about: dict[str, Any] = dict(threshold=level, model=self.metadata)
+        if 'uncertainty' in wanted:
+            samples = self.backend.samples(item.pixels, n, seed)
+            found, about['uncertainty'] = uncertainty_maps(samples, level)
+            about['uncertainty']['seed'] = seed
+            maps |= found
+        if 'gradcam' in wanted:
+            found, about['gradcam'] = gradcam_maps(self.bundle, self.network, item.pixels, item.size, layer, target,
+                                                   level)
+            maps |= found
+        return Explanation(maps, item.size, item.name, item.source, about)
+
 # %% ../nbs/25_predict.ipynb #b1000044
-class Segmenter(LoadedBundle):
+class Segmenter(ExplainingBundle):
     "A bundle, ready to predict. Make one and keep it: it may be shared by threads."
     def predict(self,
-        src: Source, # path, bytes, binary file, array, PIL image or data set of pydicom, of any size from 1 x 1
+        src: Source, # path, `Frame`, bytes, binary file, array, PIL image or data set of pydicom, from 1 x 1 pixel
         threshold: float | None = None, # lesion from this probability on, (0, 1); None: the bundle's
         tta: bool = False, # mean over the square's eight symmetries: eight passes
         largest: bool | None = None, # keep the largest region only (4-connected); None: as the bundle was calibrated
         fill_holes: bool = False, # fill its holes
         spacing: tuple[float, float] | None = None, # mm of a pixel: (row, column); None: as a DICOM file says
         review: bool = False, # say how far the symmetries disagree and whether a person should look: eight passes
+        frame: int | None = None, # of a DICOM file with several, from 1
         border: str = DEFAULT_BORDER, # 'tight', 'middle' or 'wide'; `threshold` is for this one
     ) -> Segmentation: # raises `InputError` for a file that cannot be read
         "The lesion in one photograph."
+        if frame is not None: src = Frame(src, frame)  # type: ignore[arg-type]
         item = prepare_input(src, self.bundle.size)
         return self.predict_inputs([item], threshold, tta, largest, fill_holes, spacing, review, border)[0]
 
@@ -698,9 +747,13 @@ class Segmenter(LoadedBundle):
         srcs: Iterable[Source], # as in `predict`; read as it goes, may be endless
         batch_size: int = 8, # photographs in one pass of the network
         workers: int = 2, # threads that decode while the network works
-        **options: Any, # as in `predict`
+        **options: Any, # as in `predict`, but for `frame`
     ) -> Iterator[Segmentation | InputError]: # in the order of `srcs`; the error stands where a file could not be read
         "The lesions in many photographs, one after the other; a broken file does not stop the others."
+        is_one = isinstance(srcs, (str, os.PathLike, bytes, np.ndarray, Image.Image))
+        if is_one or not isinstance(srcs, Iterable):
+            problem = 'are one photograph' if is_one else f'are of the type {type(srcs).__name__}'
+            raise InputError('the photographs', problem, 'give a list of them, or call `predict` for one')
         for group in prepare_ahead(partial(prepare_input, side=self.bundle.size), srcs, batch_size, workers):
             whole = [i for i in group if isinstance(i, ModelInput)]
             results = iter(self.predict_inputs(whole, **options))

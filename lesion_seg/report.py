@@ -19,9 +19,10 @@ from PIL import Image
 from .bundle import Bundle, Calibration, default_channel, revise
 from .calibrate import calibrated, fit_borders, fit_calibration, mean_jaccard
 from .reliability import fit_review
-from .core import InputError, atomic_path, encode_jpeg, writing
+from .core import InputError, atomic_path, counted, encode_jpeg, printable, writing
 from .data import contact_sheet, draw_contour, read_image, read_mask, resize_image, resize_mask
 from .manifest import Manifest
+from .masks import FoundMask, MaskFolder
 from .evaluate import (evaluate_predictions, metric_label, plot_distribution, save_report,
                                  save_summary, save_table, summarise, worst)
 from .onnx import export_onnx
@@ -33,9 +34,9 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['TRUTH', 'PREDICTION', 'STYLE', 'NOTICE', 'DEMO_MODEL', 'true_mask', 'evaluate_manifest', 'exported_again',
-           'small_maps', 'calibrate_bundle', 'fit_review_rule', 'fit_bundle_borders', 'case_picture', 'plot_history',
-           'data_uri', 'html_figure', 'html_table', 'html_report', 'origin_section', 'score_section', 'case_section',
-           'save_evaluation', 'demo_section', 'run_demo']
+           'small_maps', 'calibrate_bundle', 'fitted_on', 'fit_review_rule', 'fit_bundle_borders', 'case_picture',
+           'plot_history', 'data_uri', 'html_figure', 'html_table', 'html_report', 'origin_section', 'score_section',
+           'case_section', 'save_evaluation', 'demo_section', 'run_demo']
 
 # %% ../nbs/28_report.ipynb #e29e4615
 def true_mask(
@@ -127,13 +128,23 @@ def calibrate_bundle(
     all_regions, one_region = (
         float(mean_jaccard(m, masks, [fit['threshold']])[0]) for m in (probabilities, largest_only)
     )
-    fit['largest'] = [all_regions, one_region]
+    fit |= dict(largest=[all_regions, one_region], source=source, digest=manifest.digest)
     exported = bundle.info.get('onnx')
     new = revise(bundle, threshold=fit['threshold'], temperature=fit['temperature'], calibration=fit['calibration'],
-                 borders=fit['borders'], largest=one_region > all_regions, metrics=dict(calibration=dict(fit, source=source)))
+                 borders=fit['borders'], largest=one_region > all_regions, metrics=dict(calibration=fit))
     if exported and 'onnx' not in new.info: new = exported_again(replace(new, info=new.info | dict(onnx=exported)), say)
     if share is None: return new
     return revise(new, review=fit_review_rule(new, manifest, source, share))
+
+def fitted_on(
+    bundle: Bundle, # a model, perhaps calibrated
+    manifest: Manifest, # photographs that it is scored on
+) -> list[str]: # a sentence without a full stop where they are those that its threshold was fitted on
+    "Were threshold and probabilities fitted on the very photographs of an evaluation?"
+    digest = bundle.info['metrics'].get('calibration', {}).get('digest')
+    if not digest or digest != manifest.digest: return []
+    return ['the threshold and the probabilities of this bundle were fitted on the same photographs, '
+            'so the scores flatter it; calibrate on valid and evaluate on test']
 
 def fit_review_rule(
     bundle: Bundle, # calibrated
@@ -169,7 +180,7 @@ TRUTH, PREDICTION = (0, 200, 120), (255, 140, 0)
 
 def case_picture(
     pair: Any, # a `LesionPair`
-    result: Segmentation, # its prediction
+    result: Segmentation | FoundMask, # its prediction, or a mask that somebody else drew
     side: int = 256, # of the longest side, pixels
 ) -> np.ndarray: # uint8 (h, w, 3)
     "A photograph with the borders of truth and prediction."
@@ -266,10 +277,16 @@ def html_report(
 
 # %% ../nbs/28_report.ipynb #6a1ce647
 def origin_section(
-    segmenter: Segmenter, # the model that was scored
+    segmenter: Segmenter | MaskFolder, # the model, or the masks, that were scored
     options: dict[str, Any], # of its predictions
 ) -> str: # HTML
     "Which model was scored, how, when, and with which version."
+    if isinstance(segmenter, MaskFolder):
+        rows = [('masks', f'{len(segmenter.files)} files in {segmenter.folder}'),
+                ('without a mask', 'left out' if segmenter.missing == 'skip' else 'counted as empty'),
+                ('date', time.strftime('%Y-%m-%d %H:%M')), ('version', f'lesion_seg {version("lesion_seg")}')]
+        remarks = ''.join(f'<li>{html.escape(printable(r))}</li>' for r in segmenter.remarks())
+        return html_table(['', ''], rows) + (f'<p>What did not fit:</p><ul>{remarks}</ul>' if remarks else '')
     bundle = segmenter.bundle
     training = bundle.info['training']
     threshold = options.get('threshold') or bundle.threshold
@@ -278,7 +295,8 @@ def origin_section(
         ('weights', bundle.info['weights_sha256'][:16]),
         (
             'trained on',
-            f'{training.get("n_train", "an unknown number of")} images, licence {training.get("licence", "unknown")}',
+            counted(training.get('n_train', 'an unknown number of'), 'image')
+            + f', licence {training.get("licence", "unknown")}',
         ),
         ('threshold', f'{threshold:g}' + ('' if 'calibration' in bundle.info['metrics'] else ' (not calibrated)')),
         ('test-time augmentation', 'eight symmetries' if options.get('tta') else 'none'),
@@ -310,22 +328,26 @@ def score_section(
     if summary.get('empty_truths') or summary.get('empty_predictions'):
         empty = f' Empty masks: {summary["empty_truths"]} true, {summary["empty_predictions"]} predicted.'
     head = ['metric', 'mean', 'standard deviation', f'{summary["level"]:.0%} t-interval', 'bootstrap by group']
-    def counted(n: int, what: str) -> str: return f'{n} {what}' + 's' * (n != 1)
+    warnings = ''.join(f'<p>{html.escape(text)}.</p>' for text in summary.get('warnings', []))
     return (f'<p>{counted(summary["n"], "image")} of {counted(summary["groups"], "group")}. '
             f'ISIC 2016/17 score {summary["isic_2017"]:.3f}, ISIC 2018 score {summary["isic_2018"]:.3f}. '
             f'{counted(summary["failures"], "failure")} (Jaccard below {summary["threshold"]:g}), '
-            f'{summary["failure_rate"]:.1%} (interval {low:.1%} to {high:.1%}).{empty}</p>' + html_table(head, rows))
+            f'{summary["failure_rate"]:.1%} (interval {low:.1%} to {high:.1%}).{empty}</p>'
+            + warnings + html_table(head, rows))
 
 # %% ../nbs/28_report.ipynb #5b7d20ea
 def case_section(
-    segmenter: Segmenter, # the model that was scored
+    segmenter: Segmenter | MaskFolder, # the model, or the masks, that were scored
     manifest: Manifest, # with the images
     cases: pd.DataFrame, # rows of the table of scores
     options: dict[str, Any], # of the predictions
 ) -> str: # HTML
     "Pictures of the given cases, in order."
     pairs = {p.id: p for p in manifest}
-    pictures = [case_picture(pairs[i], segmenter.predict(pairs[i].image, **options)) for i in cases.id]
+    def mask_of(pair: Any) -> Segmentation | FoundMask:
+        if isinstance(segmenter, MaskFolder): return segmenter.result(pair)
+        return segmenter.predict(pair.image, **options)
+    pictures = [case_picture(pairs[i], mask_of(pairs[i])) for i in cases.id]
     titles = [f'{i}: {j:.2f}' for i, j in zip(cases.id, cases.jaccard, strict=True)]
     sheet = contact_sheet(pictures, titles=titles, cols=4, tile=220)
     return html_figure(sheet, 'Green: truth. Orange: prediction. The number is the Jaccard index.')
@@ -333,7 +355,7 @@ def case_section(
 # %% ../nbs/28_report.ipynb #20403941
 def save_evaluation(
     folder: str | Path, # gets scores.csv, summary.json, report.txt and report.html
-    bundle: str | Path | Bundle, # the model that was scored
+    bundle: str | Path | Bundle | MaskFolder, # the model, or the masks of somebody else, that were scored
     manifest: Manifest, # the images that were scored
     table: pd.DataFrame, # from `evaluate_manifest`
     level: float = 0.95, # of the intervals
@@ -343,9 +365,13 @@ def save_evaluation(
     **options: Any, # those of the prediction, for the pictures
 ) -> dict[str, Any]: # the summary
     "Write what an evaluation found, for programs and for people."
-    folder, segmenter = Path(folder), Segmenter(Bundle.open(bundle), precision=precision)
+    folder = Path(folder)
+    segmenter: Segmenter | MaskFolder
+    if isinstance(bundle, MaskFolder): segmenter = bundle
+    else: segmenter = Segmenter(Bundle.open(bundle), precision=precision)
     with writing(folder): folder.mkdir(parents=True, exist_ok=True)
     summary = summarise(table, level=level)
+    if isinstance(segmenter, Segmenter): summary['warnings'] += fitted_on(segmenter.bundle, manifest)
     save_table(table, folder/'scores.csv')
     save_summary(summary, folder/'summary.json')
     save_report(summary, folder/'report.txt')
@@ -406,12 +432,12 @@ def run_demo(
     from lesion_seg.callbacks import HISTORY
     from lesion_seg.train import train_model
     folder, begin = Path(folder), time.perf_counter()
-    say(f'1/5 {n} phantoms of {n // 2} patients')
+    say(f'1/5 {counted(n, "phantom")} of {counted(n // 2, "patient")}')
     manifest = write_phantoms(folder/'data', n=n, size=size, seed=seed).split(seed=seed)
     manifest.save(folder/'data'/'manifest.csv')
     counts = {s: len(manifest.subset(s)) for s in ('train', 'valid', 'test')}
     say(f'2/5 split by patient: {counts}')
-    say(f'3/5 training for {epochs} epochs at {model_size} x {model_size}')
+    say(f'3/5 training for {counted(epochs, "epoch")} at {model_size} x {model_size}')
     def row(r: dict[str, float]) -> None:
         say(f'    epoch {r["epoch"] + 1:2.0f}/{epochs}  loss {r["train_loss"]:.3f}  '
             f'validation Jaccard {r["jaccard"]:.3f}  {r["seconds"]:.0f} s')
@@ -419,7 +445,8 @@ def run_demo(
     bundle = train_model(manifest, folder/'run', model or DEMO_MODEL, size=model_size, epochs=epochs, lr=3e-3,
                    schedule='one_cycle', seed=seed, licence=licence, progress=False, report=row, say=say)
     bundle = calibrate_bundle(bundle, manifest.subset('valid'), say=say)
-    say(f'4/5 scores on {counts["test"]} phantoms of unseen patients, at the threshold of {bundle.threshold:g}')
+    unseen = counted(counts['test'], 'phantom')
+    say(f'4/5 scores on {unseen} of unseen patients, at the threshold of {bundle.threshold:g}')
     test = manifest.subset('test')
     table = evaluate_manifest(bundle, test, distances=True)
     say('5/5 masks for new phantoms at their own resolution')
