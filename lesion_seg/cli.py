@@ -47,17 +47,18 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['app', 'usual_warning', 'ConfigOpt', 'SetOpt', 'JsonOpt', 'BundleArg', 'TableArg', 'VersionOpt', 'ABOUT',
-           'ThresholdOpt', 'PrecisionOpt', 'TtaOpt', 'LargestOpt', 'FillOpt', 'FolderOpt', 'ScoredArg', 'MissingOpt',
-           'ResizeOpt', 'ImagesArg', 'ModelOpt', 'ResultsOpt', 'SaveOpt', 'ReviewOpt', 'SegOpt', 'FractionalOpt',
-           'MillimetresOpt', 'FrameOpt', 'BorderOpt', 'BatchOpt', 'MasksOpt', 'WorkersOpt', 'ShardOpt', 'RayOpt',
-           'ALL_BORDERS', 'labels_app', 'say', 'answer', 'shown', 'progress_bar', 'complaint', 'speak_warning', 'main',
-           'show_version', 'keep_settings', 'settings', 'open_table', 'subset_of', 'not_shipped', 'parse_size',
-           'phantom', 'download', 'parse_values', 'parse_fractions', 'find_duplicates', 'split', 'records', 'log_epoch',
-           'starting_weights', 'has_packaged_encoder', 'train', 'calibrate', 'check_threshold', 'check_without_model',
-           'evaluate_masks', 'evaluate', 'export', 'benchmark', 'Photograph', 'find_photographs', 'predict_photographs',
-           'parse_kinds', 'dicom_header', 'Outputs', 'Results', 'explain_photographs', 'segment_archive', 'add_reasons',
-           'border_options', 'segment', 'parse_target', 'explain', 'reason_line', 'export_drafts', 'import_corrections',
-           'check_port', 'web_app', 'demo', 'installation', 'info']
+           'ThresholdOpt', 'PrecisionOpt', 'TtaOpt', 'LargestOpt', 'ByOpt', 'FillOpt', 'FolderOpt', 'ScoredArg',
+           'MissingOpt', 'ResizeOpt', 'ImagesArg', 'ModelOpt', 'ResultsOpt', 'SaveOpt', 'ReviewOpt', 'SegOpt',
+           'FractionalOpt', 'MillimetresOpt', 'FrameOpt', 'BorderOpt', 'BatchOpt', 'MasksOpt', 'WorkersOpt', 'ShardOpt',
+           'RayOpt', 'ALL_BORDERS', 'labels_app', 'say', 'answer', 'shown', 'progress_bar', 'complaint',
+           'speak_warning', 'main', 'show_version', 'keep_settings', 'settings', 'open_table', 'subset_of',
+           'not_shipped', 'parse_size', 'phantom', 'download', 'parse_values', 'parse_fractions', 'find_duplicates',
+           'split', 'styles', 'records', 'log_epoch', 'starting_weights', 'has_packaged_encoder', 'train', 'calibrate',
+           'check_threshold', 'check_without_model', 'evaluate_masks', 'evaluate', 'export', 'benchmark', 'Photograph',
+           'find_photographs', 'predict_photographs', 'parse_kinds', 'dicom_header', 'Outputs', 'Results',
+           'explain_photographs', 'segment_archive', 'add_reasons', 'border_options', 'segment', 'parse_target',
+           'explain', 'reason_line', 'export_drafts', 'import_corrections', 'check_port', 'web_app', 'demo',
+           'installation', 'info']
 
 # %% ../nbs/32_cli.ipynb #de899a6e
 app = typer.Typer(
@@ -277,11 +278,17 @@ def phantom(
     size: Annotated[str, typer.Option(help='Pixels: 256, or 480x640 for height x width.')] = '256',
     seed: Annotated[int, typer.Option(min=0, help='Same seed, same images.')] = 0,
     per_patient: Annotated[int, typer.Option(min=1, help='Images of each patient.')] = 2,
+    style: Annotated[str, typer.Option(
+        help='How masks are drawn: exact, polygon, grown, automatic, or mixed.')] = 'exact',
     as_json: JsonOpt = False,
 ) -> None:
-    "Write synthetic dermoscopic images with exact masks."
-    from lesion_seg.phantom import write_phantoms
-    manifest = write_phantoms(out, n=n, size=parse_size(size), seed=seed, images_per_patient=per_patient)
+    "Write synthetic dermoscopic images with exact masks, or with masks as somebody would draw them."
+    from lesion_seg.phantom import DRAWN, write_phantoms
+    drawn = dict(exact=[], mixed=list(DRAWN)) | {name: [name] for name in DRAWN}
+    if style not in drawn:
+        raise InputError(f'--style {style}', 'does not exist', f'choose one of {", ".join(drawn)}')
+    manifest = write_phantoms(out, n=n, size=parse_size(size), seed=seed, images_per_patient=per_patient,
+                              styles=drawn[style])
     table = out/'manifest.csv'
     answer(
         dict(images=len(manifest), manifest=str(table)),
@@ -451,6 +458,40 @@ def split(
     facts = dict(manifest=str(out), images=counts, grouping=report.grouping, digest=done.digest)
     answer(facts | more, as_json, f'{report}\nwritten to {shown(out)}')
 
+# %% ../nbs/32_cli.ipynb #3a65cb3b
+@app.command()
+def styles(
+    source: Annotated[Path, typer.Argument(
+        help='A folder of images and masks, or a table (.csv, .parquet) of them.', show_default=False)],
+    out: Annotated[Path | None, typer.Option('-o', '--out', show_default=False,
+        help='The table to write (.csv or .parquet): the same rows, with how each mask was drawn.')] = None,
+    picture: Annotated[Path | None, typer.Option(show_default=False,
+        help='A picture to write (.png): typical borders of each style, pixel by pixel.')] = None,
+    as_json: JsonOpt = False,
+) -> None:
+    "Describe how the masks of a data set were drawn, and what that means for scores."
+    from lesion_seg.styles import describe_styles
+    if out and out.suffix.lower() not in ('.csv', '.parquet', '.pq'):
+        raise InputError(f'--out {shown(out)}', 'is no name of a table', 'give one that ends in .csv or .parquet')
+    if picture and picture.suffix.lower() != '.png':
+        raise InputError(f'--picture {shown(picture)}', 'is no name of a picture', 'give one that ends in .png')
+    manifest = Manifest.load(source)
+    with progress_bar('looking at borders', len(manifest)) as step:
+        def counted(items: Iterable[Any]) -> Iterator[Any]:
+            for i, item in enumerate(items, 1):
+                yield item
+                step(i)
+        found = describe_styles(manifest, progress=counted)
+    written = []
+    if out:
+        found.merge(manifest).save(out)
+        written.append(f'the table is {shown(out)}')
+    if picture:
+        with atomic_path(picture) as tmp: found.picture().save(tmp)
+        written.append(f'the picture is {shown(picture)}')
+    files = {k: str(v) for k, v in dict(table=out, picture=picture).items() if v}
+    answer(found.summary() | files, as_json, '\n'.join([str(found), *written]))
+
 # %% ../nbs/32_cli.ipynb #eeda26c3
 @app.command()
 def records(
@@ -599,6 +640,8 @@ TtaOpt = Annotated[
 ]
 LargestOpt = Annotated[bool | None, typer.Option('--largest/--all', show_default=False,
     help='Keep the largest region only, or all; else as the bundle says.')]
+ByOpt = Annotated[list[str] | None, typer.Option('--by', show_default=False,
+    help='Report each value of this column by itself; `style` is read off the masks. May be repeated.')]
 FillOpt = Annotated[
     bool | None, typer.Option('--fill-holes/--keep-holes', show_default=False, help='Fill the holes of the mask.')
 ]
@@ -629,16 +672,19 @@ def evaluate_masks(
     missing: str, # see `MaskFolder`
     resize: bool, # see `MaskFolder`
     level: float, # of the intervals
+    by: Sequence[str] = (), # columns of sub-groups
 ) -> dict[str, Any]: # the summary
     "`evaluate --masks`: score a folder, and write the report."
     from lesion_seg.masks import MaskFolder, score_masks
-    from lesion_seg.report import save_evaluation
-    chosen = subset_of(open_table(name), part, name)
+    from lesion_seg.metrics import BIAS
+    from lesion_seg.report import save_evaluation, subgroup_columns, with_styles
+    chosen = with_styles(subset_of(open_table(name), part, name), by, say)
     masks = MaskFolder(folder, chosen, missing, resize)
     with progress_bar('scoring', len(chosen)) as step:
-        scores = score_masks(chosen, masks, distances, report=step, say=say)
+        scores = score_masks(chosen, masks, distances or BIAS, report=step, say=say)
+    scores = subgroup_columns(scores, chosen, by)
     title = f'{shown(folder)} on {part}'
-    return dict(save_evaluation(out, masks, chosen, scores, level=level, title=title), remarks=masks.remarks())
+    return dict(save_evaluation(out, masks, chosen, scores, level=level, title=title, by=by), remarks=masks.remarks())
 
 # %% ../nbs/32_cli.ipynb #be19f1de
 @app.command()
@@ -654,12 +700,12 @@ def evaluate(
     distances: Annotated[bool | None, typer.Option(
         '--distances/--no-distances', show_default=False, help='Boundary metrics as well.')] = None,
     masks: FolderOpt = None, missing: MissingOpt = 'empty', resize: ResizeOpt = False,
-    config: ConfigOpt = None, set_: SetOpt = None, as_json: JsonOpt = False,
+    by: ByOpt = None, config: ConfigOpt = None, set_: SetOpt = None, as_json: JsonOpt = False,
 ) -> None:
     "Score a bundle, or anybody's masks, on images with masks: mean, intervals, failures, the worst cases."
     from lesion_seg.bundle import Bundle
     from lesion_seg.evaluate import text_report
-    from lesion_seg.report import evaluate_manifest, save_evaluation
+    from lesion_seg.report import evaluate_manifest, save_evaluation, with_styles
     cfg = settings(ctx, config, set_)
     with_distances = cfg.evaluation.distances if distances is None else distances
     folder = out or Path(cfg.paths.output_dir)/'evaluation'
@@ -667,19 +713,19 @@ def evaluate(
     if masks is not None:
         if manifest: raise InputError('--masks', 'takes the place of the model', 'give the table only, and the folder')
         check_without_model(precision=precision, threshold=threshold, tta=tta, largest=largest, fill_holes=fill_holes)
-        summary = evaluate_masks(masks, Path(bundle), part, folder, with_distances, missing, resize, level)
+        summary = evaluate_masks(masks, Path(bundle), part, folder, with_distances, missing, resize, level, by or ())
     else:
         if resize or missing != 'empty':
             raise InputError('--resize' if resize else '--missing', 'is for --masks only', 'leave it out')
         name = manifest or cfg.paths.manifest
-        chosen = subset_of(open_table(name), part, name)
+        chosen = with_styles(subset_of(open_table(name), part, name), by or (), say)
         model = Bundle.open(bundle)
         options = cfg.prediction.arguments(threshold=threshold, tta=tta, largest=largest, fill_holes=fill_holes)
         options['precision'] = precision or cfg.prediction.precision
         with progress_bar('predicting', len(chosen)) as step:
-            scores = evaluate_manifest(model, chosen, with_distances, report=step, **options)
+            scores = evaluate_manifest(model, chosen, with_distances, report=step, by=by or (), **options)
         title = f'{shown(bundle)} on {part}'
-        summary = save_evaluation(folder, model, chosen, scores, level=level, title=title, **options)
+        summary = save_evaluation(folder, model, chosen, scores, level=level, title=title, by=by or (), **options)
     page = folder/'report.html'
     answer(dict(summary, report=str(page)), as_json, f'{text_report(summary)}\nthe report is {shown(page)}')
 
@@ -1078,7 +1124,7 @@ def add_reasons(
                 row['written'] |= files
                 line |= files
 
-# %% ../nbs/32_cli.ipynb #a9506523
+# %% ../nbs/32_cli.ipynb #bb59d334
 ALL_BORDERS = 'all' # what `--border` takes besides the names of the borders
 
 def border_options(

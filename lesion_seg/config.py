@@ -290,7 +290,7 @@ class Batch(Section):
     batch_size: int = setting(8, 'photographs in one pass of the network', ge=1, le=4096)
     ray_address: str | None = setting(None, 'of a Ray cluster; null: this machine')
     time_limit: float | None = setting(
-        120.0, 'seconds for one photograph, with two workers or more; null: none', gt=0, le=1e6
+        120.0, 'seconds for one photograph; null: none', gt=0, le=1e6
     )
 
 class Logging(Section):

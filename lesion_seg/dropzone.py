@@ -166,5 +166,5 @@ def plain_path(
 ) -> str: # with folders, as `sub/mole.jpg`, at most 200 characters; never absolute or upwards
     "A file's name without control characters and marks that turn the direction of text."
     marks = r'[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]'
-    parts = [part.strip() for part in re.split(r'[/\\]', re.sub(marks, '', str(name)))]
-    return '/'.join(part for part in parts if part not in ('', '.', '..'))[-200:].lstrip('/') or 'file'
+    parts = [part.strip() for part in re.split(r'[/\\]', re.sub(marks, '', str(name))[-200:])]
+    return '/'.join(part for part in parts if part not in ('', '.', '..')) or 'file'

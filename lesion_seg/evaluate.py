@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # %% auto #0
-__all__ = ['FEW_GROUPS', 'evaluate_predictions', 'check_table', 'plot_distribution', 'errors', 'worst', 'plot_worst',
-           'finite_values', 'check_level', 't_interval', 'group_draws', 'group_codes', 'resampled_means',
+__all__ = ['FEW_GROUPS', 'BEST_OF_THREE', 'evaluate_predictions', 'check_table', 'plot_distribution', 'errors', 'worst',
+           'plot_worst', 'finite_values', 'check_level', 't_interval', 'group_draws', 'group_codes', 'resampled_means',
            'bootstrap_interval', 'isic_2017_score', 'isic_2018_score', 'failure_rate', 'wilson_interval', 'as_json',
-           'describe', 'few_groups', 'summarise', 'describe_part', 'subgroups', 'metric_label', 'interval_text',
-           'part_lines', 'text_report', 'save_table', 'load_table', 'numbers', 'save_summary', 'save_report',
-           'match_tables', 'compare']
+           'describe', 'few_groups', 'summarise', 'describe_part', 'subgroups', 'best_of_three', 'metric_label',
+           'interval_text', 'part_lines', 'best_lines', 'text_report', 'save_table', 'load_table', 'numbers',
+           'save_summary', 'save_report', 'match_tables', 'compare']
 
 # %% ../nbs/17_evaluate.ipynb #b0be0bcd
 def evaluate_predictions(
@@ -343,7 +343,9 @@ def summarise(
     has_pixels = {'tp', 'fp', 'fn'} <= set(table.columns)
     lengths = [c for c in ('nsd_tolerance', 'boundary_iou_width') if c in table.columns]
     check_table(table, *(['tp', 'fp', 'fn'] if has_pixels else []), *lengths)
-    parts = dict(subgroups=subgroups(table, by, level=level, n=n, seed=seed, threshold=threshold)) if by else {}
+    options = dict(level=level, n=n, seed=seed, threshold=threshold)
+    parts: dict[str, Any] = dict(subgroups=subgroups(table, by, **options)) if by else {}
+    if 'best_jaccard' in table.columns: parts['best_of_three'] = best_of_three(table, **options)
     return dict(n=len(table), groups=table.group.nunique(), level=level, resamples=n, seed=seed, threshold=threshold,
                 unit=str(table.unit.iloc[0]) if 'unit' in table.columns else None, metrics=metrics,
                 isic_2017=isic_2017_score(j), isic_2017_ci=metrics['jaccard']['bootstrap_ci'],
@@ -392,6 +394,15 @@ def subgroups(
         found[column] = {v: describe_part(table[value == v], **options) for v in sorted(set(value))}
     return found
 
+# %% ../nbs/17_evaluate.ipynb #6ecb5740
+def best_of_three(
+    table: pd.DataFrame, # with columns `best_jaccard` and `best_border`
+    **options: Any, # level, n, seed and threshold of `describe_part`
+) -> dict[str, Any]: # JSON-able: as `describe_part`, without bias, and `borders`: how often each was the best
+    "What the best of several borders would score, an upper bound."
+    found = describe_part(table[['id', 'group']].assign(jaccard=table.best_jaccard), **options)
+    return found | dict(borders={str(k): int(n) for k, n in table.best_border.value_counts().sort_index().items()})
+
 # %% ../nbs/17_evaluate.ipynb #986eedfe
 def metric_label(
     metric: str, # a metric of the summary
@@ -438,6 +449,23 @@ def part_lines(
         if signs: lines.append(f'    {", ".join(signs)}')
     return lines
 
+BEST_OF_THREE = 'the best of three borders, chosen by looking at the truth: an upper bound'
+
+def best_lines(
+    summary: dict[str, Any], # as `summarise` returns it, with `best_of_three`
+) -> list[str]: # two lines
+    "The default border and the best of three, one above the other."
+    best = summary['best_of_three']
+    def line(name: str, jaccard: float, ci: list, isic_2018: float, failures: int, rate: float) -> str:
+        interval = interval_text(ci, summary['level'], 'bootstrap CI')
+        return f'{name}: Jaccard {jaccard:.4f} ({interval}), ISIC 2018 {isic_2018:.4f}, failures {failures} = {rate:.4f}'
+    default = summary['metrics']['jaccard']
+    won = ', '.join(f'{k} {n}' for k, n in best['borders'].items())
+    return [line('The default border', default['mean'], default['bootstrap_ci'], summary['isic_2018'],
+                 summary['failures'], summary['failure_rate']),
+            line(BEST_OF_THREE.capitalize(), best['jaccard']['mean'], best['jaccard']['ci'],
+                 best['isic_2018']['mean'], best['failures'], best['failure_rate']) + f'; best were {won}']
+
 def text_report(
     summary: dict[str, Any], # as `summarise` returns it
 ) -> str: # lines `name: mean +/- std (95% CI: [lo, hi])`, then the scores of the challenges, failures and empty masks
@@ -459,6 +487,7 @@ def text_report(
               f'({interval_text(s["failure_rate_ci"], level, "Wilson CI")})']
     if s['empty_truths'] is not None:
         lines.append(f'Empty masks: {s["empty_truths"]} true, {s["empty_predictions"]} predicted')
+    if 'best_of_three' in s: lines += ['', *best_lines(s)]
     lines += part_lines(s)
     lines += [f'Note: {text}' for text in s.get('warnings', [])]
     return '\n'.join(lines) + '\n'
@@ -488,7 +517,7 @@ def load_table(
     rows = list(read_rows(path))
     if not rows: raise InputError(path, 'holds no images', 'score at least one')
     columns = {name: [str(r[name]) for r in rows] for name in rows[0]}
-    text = ('id', 'group', 'unit')
+    text = ('id', 'group', 'unit', 'best_border')
     table = pd.DataFrame({name: cells if name in text else numbers(cells) for name, cells in columns.items()})
     try: check_table(table, 'jaccard', *[m for m in METRICS if m in table.columns])
     except InputError as e: raise InputError(path, f'{e.about}: {e.problem}', e.remedy) from None

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from scipy.ndimage import binary_erosion
 from torch import Tensor, nn
 from .bundle import Bundle, default_channel
-from .core import InputError, Source
+from .core import InputError, Source, printable
 from .data import draw_contour, read_image, read_mask, resize_image, resize_mask
 from .mc_dropout import evaluating, figure_png, overlay_heat
 from .unet import LesionUNet, UNet
@@ -219,9 +219,10 @@ class GradCAM:
         import matplotlib.pyplot as plt
         h, w = self.heat.shape
         small = self.resized((max(1, h * 320 // max(h, w)), max(1, w * 320 // max(h, w))))
-        panels = {f'what spoke for it in {self.layer}': small.heat if small.photograph is None else small.overlay()}
+        heat = small.heat if small.photograph is None else small.overlay()
+        panels = {f'what spoke for it in {printable(self.layer)[:60]}': heat}
         if small.photograph is not None:
-            what = 'nothing to explain' if self.empty else f'what is explained: {self.kind}'
+            what = 'nothing to explain' if self.empty else f'what is explained: {printable(self.kind)[:60]}'
             panels = {what: draw_contour(small.photograph, resize_mask(self.pixels, small.heat.shape))} | panels
         size = (width * len(panels) / 2, width / 2 * min(h / w, 2) + .7)
         fig, axes = plt.subplots(1, len(panels), figsize=size, layout='constrained', squeeze=False)

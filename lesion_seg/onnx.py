@@ -13,7 +13,9 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as Late
+from contextlib import suppress
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -31,11 +33,11 @@ if TYPE_CHECKING:
     from torch import nn
 
 # %% auto #0
-__all__ = ['OPSETS', 'Axes', 'RUN_SECONDS', 'SIZES', 'TOLERANCE', 'exported_network', 'trace_module', 'trace_today',
-           'trace_before', 'fold_shapes', 'name_axes', 'absorb_padding', 'prune_graph', 'pack_weights', 'keep_outputs',
-           'metadata_of', 'opset_of', 'write_graph', 'checked_file', 'session_error', 'open_session', 'run_session',
-           'border_maps', 'parity', 'exported_decoder', 'export_decoder', 'export_onnx', 'metadata_list',
-           'encoder_graph', 'OnnxSampler']
+__all__ = ['OPSETS', 'Axes', 'NETWORK_BYTES', 'RUN_SECONDS', 'SIZES', 'TOLERANCE', 'exported_network', 'trace_module',
+           'trace_today', 'trace_before', 'fold_shapes', 'name_axes', 'absorb_padding', 'prune_graph', 'pack_weights',
+           'keep_outputs', 'metadata_of', 'opset_of', 'write_graph', 'checked_file', 'session_error', 'limit_memory',
+           'open_session', 'run_session', 'border_maps', 'parity', 'exported_decoder', 'export_decoder', 'export_onnx',
+           'metadata_list', 'encoder_graph', 'OnnxSampler']
 
 # %% ../nbs/23_onnx.ipynb #1b689689
 OPSETS = range(13, 19) # 18 by PyTorch's exporter of today, 13 to 17 by the one before it
@@ -260,6 +262,7 @@ def write_graph(
 
 # %% ../nbs/23_onnx.ipynb #5ca9bdf2
 os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')
+NETWORK_BYTES = 4 << 30 # of memory for all networks of a process together
 
 def checked_file(
     path: str | Path, # an ONNX file
@@ -279,8 +282,20 @@ def session_error(
     e: Exception, # of onnxruntime, which has a class of its own for each way to fail
 ) -> InputError: # to be raised
     "The sentence for a file that onnxruntime refuses."
+    if 'Available memory' in str(e): # of the limit in `limit_memory`
+        problem = f'needs more than {NETWORK_BYTES / 2**30:g} GB of memory'
+        return InputError(name, problem, 'predict fewer photographs at a time, or use another bundle')
     reason = (str(e).splitlines() or [type(e).__name__])[0][:200]
     return InputError(name, f'cannot be {verb} by onnxruntime ({reason})', 'export it again')
+
+@lru_cache(1)
+def limit_memory() -> None:
+    "Give all networks of this process one memory, which has a limit: `NETWORK_BYTES`."
+    import onnxruntime as ort
+    memory = ort.OrtMemoryInfo('Cpu', ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    settings = ort.OrtArenaCfg({'max_mem': NETWORK_BYTES, 'arena_extend_strategy': 1}) # 1: no more than was asked for
+    with suppress(Exception): # a program round this package has set a memory of its own
+        ort.create_and_register_allocator(memory, settings)
 
 def open_session(
     model: str | Path | bytes, # an ONNX file, or the bytes of one that was checked
@@ -293,6 +308,8 @@ def open_session(
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or cores()
     options.log_severity_level = 4
+    limit_memory()
+    options.add_session_config_entry('session.use_env_allocators', '1')
     if not isinstance(model, bytes): name, model = model, checked_file(model)
     try: return ort.InferenceSession(model, options, providers=['CPUExecutionProvider'])
     except Exception as e: raise session_error(name, 'opened', e) from None

@@ -736,7 +736,7 @@ def usual_artefacts(
         if usual != otherwise: mixture[name] = severity
     return mixture
 
-# %% ../nbs/03_phantom.ipynb #bc6de633
+# %% ../nbs/03_phantom.ipynb #c9bab117
 def depth_in_pixels(
     mask: np.ndarray, # bool (H, W), neither empty nor full
 ) -> np.ndarray: # float64 (H, W)
@@ -757,7 +757,7 @@ def equivalent_radius(
     "Radius of a disc with the area of a mask."
     return math.sqrt(np.count_nonzero(mask) / math.pi)
 
-# %% ../nbs/03_phantom.ipynb #8df6b142
+# %% ../nbs/03_phantom.ipynb #d5236adf
 def draw_polygon(
     mask: np.ndarray, # bool (H, W), the exact one
     rng: np.random.Generator, # draws distance and corners
@@ -773,7 +773,7 @@ def draw_polygon(
     at = (np.arange(n) + rng.uniform(-.3, .3, n)) / n % 1
     canvas = Image.new('1', mask.shape[::-1])
     ImageDraw.Draw(canvas).polygon(border[(at * len(border)).astype(int)].ravel().tolist(), fill=1)
-    return np.array(canvas)
+    return main_region(np.array(canvas))
 
 def draw_grown(
     mask: np.ndarray, # bool (H, W), the exact one

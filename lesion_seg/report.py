@@ -16,14 +16,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from PIL import Image
-from .bundle import Bundle, Calibration, default_channel, revise
+from .bundle import DEFAULT_BORDER, Bundle, Calibration, default_channel, revise
 from .calibrate import calibrated, fit_borders, fit_calibration, mean_jaccard
 from .reliability import fit_review
 from .core import InputError, atomic_path, counted, encode_jpeg, printable, writing
 from .data import contact_sheet, draw_contour, read_image, read_mask, resize_image, resize_mask
 from .manifest import Manifest
+from .metrics import BIAS, jaccard
+from .styles import describe_styles
 from .masks import FoundMask, MaskFolder
-from .evaluate import (evaluate_predictions, metric_label, plot_distribution, save_report,
+from .evaluate import (BEST_OF_THREE, evaluate_predictions, metric_label, plot_distribution, save_report,
                                  save_summary, save_table, summarise, worst)
 from .metrics import score_pair
 from .onnx import export_onnx
@@ -34,10 +36,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # %% auto #0
-__all__ = ['TRUTH', 'PREDICTION', 'STYLE', 'NOTICE', 'DEMO_MODEL', 'true_mask', 'evaluate_manifest', 'exported_again',
-           'small_maps', 'calibrate_bundle', 'fitted_on', 'fit_review_rule', 'fit_bundle_borders', 'compare_borders',
-           'case_picture', 'plot_history', 'data_uri', 'html_figure', 'html_table', 'html_report', 'origin_section',
-           'score_section', 'case_section', 'save_evaluation', 'demo_section', 'run_demo']
+__all__ = ['TRUTH', 'PREDICTION', 'STYLE', 'NOTICE', 'DEMO_MODEL', 'true_mask', 'evaluate_manifest', 'check_columns',
+           'subgroup_columns', 'with_styles', 'exported_again', 'small_maps', 'calibrate_bundle', 'fitted_on',
+           'fit_review_rule', 'fit_bundle_borders', 'compare_borders', 'case_picture', 'plot_history', 'data_uri',
+           'html_figure', 'html_table', 'html_report', 'origin_section', 'score_section', 'part_section',
+           'border_section', 'case_section', 'save_evaluation', 'demo_section', 'run_demo']
 
 # %% ../nbs/28_report.ipynb #e29e4615
 def true_mask(
@@ -62,9 +65,12 @@ def evaluate_manifest(
     distances: bool = False, # boundary metrics as well (slower)
     report: Callable[[int], None] | None = None, # called with the number of images done
     precision: str = 'float32', # or 'int8', see `Segmenter`
+    by: Sequence[str] = (), # columns of the manifest that say which sub-group an image belongs to
     **options: Any, # of `Segmenter.predict`: threshold, tta, largest, fill_holes
-) -> pd.DataFrame: # one row an image: id, group, counts of pixels, metrics
+) -> pd.DataFrame: # one row an image: id, group, counts of pixels, metrics, bias, `by`, and the best of three borders
     "Predict and score each image of a manifest at its own resolution."
+    best: list[str] = []
+    best_jaccard: list[float] = []
     def answers() -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
         pairs = list(manifest)
         predictions = Segmenter(Bundle.open(bundle), precision=precision).predict_many(
@@ -73,9 +79,47 @@ def evaluate_manifest(
         for i, (pair, result) in enumerate(zip(pairs, predictions, strict=True)):
             if isinstance(result, InputError): raise result
             truth = true_mask(pair, result.mask.shape)
+            borders = {name: jaccard(border.mask, truth) for name, border in result.borders.items()}
+            best.append(max((DEFAULT_BORDER, *borders), key=lambda name: borders[name])) # the default one, if it is as good
+            best_jaccard.append(borders[best[-1]])
             if report: report(i + 1)
             yield pair.id, pair.group, result.mask, truth
-    return evaluate_predictions(answers(), distances=distances)
+    check_columns(manifest, by)
+    table = evaluate_predictions(answers(), distances=distances or BIAS)
+    return subgroup_columns(table.assign(best_jaccard=best_jaccard, best_border=best), manifest, by)
+
+def check_columns(
+    manifest: Manifest, # images
+    by: Sequence[str], # columns that are wanted
+) -> None: # raises `InputError`
+    "Sub-groups need a column that somebody has."
+    for column in by:
+        if not any(column in p.meta for p in manifest):
+            have = ', '.join(dict.fromkeys(k for p in manifest for k in p.meta)) or 'none beside its own'
+            raise InputError('the table', f'has no column {column} (it has {have})', 'join one that has it')
+
+def subgroup_columns(
+    table: pd.DataFrame, # scores of images of the manifest
+    manifest: Manifest, # which knows the sub-groups
+    by: Sequence[str], # its columns
+) -> pd.DataFrame: # with these columns as text
+    "Write down beside each score which sub-groups its image belongs to."
+    check_columns(manifest, by)
+    if taken := set(by) & set(table.columns):
+        raise InputError(f'the column {taken.pop()}', 'is one of the scores', 'give the sub-groups another name')
+    known = {p.id: p.meta for p in manifest}
+    return table.assign(**{column: [str(known[i].get(column, '')) for i in table.id] for column in by})
+
+def with_styles(
+    manifest: Manifest, # images with masks
+    by: Sequence[str], # columns of sub-groups
+    say: Callable[[str], None] = print, # told what the masks gave away
+) -> Manifest: # with the column `style`, where that is wanted and nobody has it
+    "Read the style off the masks, when sub-groups by style are asked for."
+    if 'style' not in by or any('style' in p.meta for p in manifest): return manifest
+    styles = describe_styles(manifest)
+    say(f'how the masks were drawn:\n{styles}')
+    return styles.merge(manifest)
 
 # %% ../nbs/28_report.ipynb #fc774f24
 def exported_again(
@@ -354,6 +398,40 @@ def score_section(
             + warnings + html_table(head, rows))
 
 # %% ../nbs/28_report.ipynb #5b7d20ea
+def part_section(
+    summary: dict[str, Any], # from `summarise`
+    column: str, # of sub-groups
+) -> str: # HTML
+    "Each sub-group: Jaccard index, failures, and on which side of the true border it errs."
+    def score(part: dict[str, Any], name: str) -> str:
+        found = part.get(name) or dict(mean=None)
+        if found['mean'] is None: return 'n/a'
+        return f'{found["mean"]:.3f}' + ('' if None in found['ci'] else ' ({:.3f} to {:.3f})'.format(*found['ci']))
+    names = ('jaccard', 'isic_2018', 'area_ratio', *BIAS)
+    rows = []
+    for value, part in summary['subgroups'][column].items():
+        low, high = part['failure_rate_ci']
+        failures = f'{part["failures"]}, {part["failure_rate"]:.1%} ({low:.1%} to {high:.1%})'
+        rows.append([value, part['n'], failures, *(score(part, name) for name in names)])
+    head = [column, 'images', 'failures', *(metric_label(name, summary).replace('_', ' ') for name in names)]
+    note = f'<p>Means with {summary["level"]:.0%} bootstrap intervals by group; failures with Wilson intervals.</p>'
+    return note + html_table(head, rows)
+
+def border_section(
+    summary: dict[str, Any], # from `summarise`, with `best_of_three`
+) -> str: # HTML
+    "The default border beside the best of three."
+    best, default = summary['best_of_three'], summary['metrics']['jaccard']
+    def row(name: str, jaccard: float, ci: list, isic_2018: float, failures: int, rate: float) -> list[str]:
+        interval = '' if None in ci else f' ({ci[0]:.3f} to {ci[1]:.3f})'
+        return [name, f'{jaccard:.3f}{interval}', f'{isic_2018:.3f}', f'{failures}, {rate:.1%}']
+    rows = [row('the default border', default['mean'], default['bootstrap_ci'], summary['isic_2018'], summary['failures'],
+                summary['failure_rate']),
+            row(BEST_OF_THREE, best['jaccard']['mean'], best['jaccard']['ci'], best['isic_2018']['mean'],
+                best['failures'], best['failure_rate'])]
+    won = ', '.join(f'{k} {n}' for k, n in best['borders'].items())
+    return html_table(['', 'Jaccard', 'ISIC 2018 score', 'failures'], rows) + f'<p>{html.escape(f"Best were: {won}.")}</p>'
+
 def case_section(
     segmenter: Segmenter | MaskFolder, # the model, or the masks, that were scored
     manifest: Manifest, # with the images
@@ -380,6 +458,7 @@ def save_evaluation(
     title: str = 'Evaluation', # heading of the page
     extra: list[tuple[str, str]] | None = None, # further sections, before the cases
     precision: str = 'float32', # as for `evaluate_manifest`
+    by: Sequence[str] = (), # columns of sub-groups, as for `evaluate_manifest`
     **options: Any, # those of the prediction, for the pictures
 ) -> dict[str, Any]: # the summary
     "Write what an evaluation found, for programs and for people."
@@ -388,7 +467,7 @@ def save_evaluation(
     if isinstance(bundle, MaskFolder): segmenter = bundle
     else: segmenter = Segmenter(Bundle.open(bundle), precision=precision)
     with writing(folder): folder.mkdir(parents=True, exist_ok=True)
-    summary = summarise(table, level=level)
+    summary = summarise(table, level=level, by=by)
     if isinstance(segmenter, Segmenter): summary['warnings'] += fitted_on(segmenter.bundle, manifest)
     save_table(table, folder/'scores.csv')
     save_summary(summary, folder/'summary.json')
@@ -396,6 +475,8 @@ def save_evaluation(
     best = table.sort_values(['jaccard', 'id'], ascending=[False, True]).head(8)
     sections = [
         ('Scores', score_section(summary)),
+        *([('Three borders', border_section(summary))] if 'best_of_three' in summary else []),
+        *((f'By {column}', part_section(summary, column)) for column in by),
         ('Distribution', html_figure(plot_distribution(table), 'Each tick is an image.')),
         *(extra or []),
         ('Worst cases', case_section(segmenter, manifest, worst(table, 8), options)),

@@ -1,11 +1,13 @@
 """The command line as a process: exit codes, streams, and what is left on the disk."""
 
+import csv
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -931,3 +933,29 @@ def test_a_strangers_masks_in_one_command(trained, tmp_path, capfd):
 def test_options_without_effect_on_masks(args, words, capfd):
     code, _, err = here(capfd, "evaluate", *args)
     assert code == 2 and words in err
+
+
+def test_styles_and_evaluation_by_style(tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert here(capfd, "phantom", "drawn", "-n", "4", "--size", "512", "--seed", "4", "--style", "mixed")[0] == 0
+    code, out, err = here(capfd, "styles", "drawn", "-o", "styles.csv", "--picture", "styles.png", "--json")
+    found = json.loads(out)
+    assert (code, found["masks"], found["table"], found["picture"]) == (0, 4, "styles.csv", "styles.png")
+    with open("styles.csv") as f, open("drawn/manifest.csv") as g: rows, made = list(csv.DictReader(f)), list(csv.DictReader(g))
+    assert [r["style"] for r in rows] == [r["style"] for r in made] and {"density", "compactness", "solidity"} <= set(rows[0])
+    assert sum(r["masks"] for r in found["styles"]) == 4
+    code, out, err = here(capfd, "evaluate", "shipped", "styles.csv", "--split", "all", "--by", "style", "--by", "family", "-o", "report")
+    assert code == 0 and "By style" in out and "By family" in out and "relative_bias" in out
+    parts = json.loads(Path("report/summary.json").read_text())["subgroups"]
+    assert {k: p["n"] for k, p in parts["style"].items()} == dict(Counter(r["style"] for r in rows))
+    assert "<h2>By style</h2>" in Path("report/report.html").read_text()
+    Path("bare.csv").write_text("image,mask\n" + "".join(f"{r['image']},{r['mask']}\n" for r in rows))
+    code, out, err = here(capfd, "evaluate", "bare.csv", "--masks", "drawn/masks", "--split", "all", "--by", "style", "-o", "own", "--json")
+    assert code == 0 and "how the masks were drawn" in err
+    assert {k: p["jaccard"]["mean"] for k, p in json.loads(out)["subgroups"]["style"].items()} == {r["style"]: 1 for r in rows}
+    for words, args in (("--out styles.txt: is no name of a table", ["styles", "drawn", "-o", "styles.txt"]),
+                        ("--picture a.jpg: is no name of a picture", ["styles", "drawn", "--picture", "a.jpg"]),
+                        ("--style round: does not exist", ["phantom", "x", "--style", "round"]),
+                        ("has no column tone", ["evaluate", "shipped", "bare.csv", "--split", "all", "--by", "tone"])):
+        code, out, err = here(capfd, *args)
+        assert (code, out) == (2, "") and words in err, (words, err)
