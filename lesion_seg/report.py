@@ -27,7 +27,6 @@ from .styles import describe_styles
 from .masks import FoundMask, MaskFolder
 from .evaluate import (BEST_OF_THREE, evaluate_predictions, metric_label, plot_distribution, save_report,
                                  save_summary, save_table, summarise, worst)
-from .metrics import score_pair
 from .onnx import export_onnx
 from .contours import clean_map
 from .predict import REVIEW_SCORE, Segmentation, Segmenter
@@ -38,9 +37,9 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['TRUTH', 'PREDICTION', 'STYLE', 'NOTICE', 'DEMO_MODEL', 'true_mask', 'evaluate_manifest', 'check_columns',
            'subgroup_columns', 'with_styles', 'exported_again', 'small_maps', 'calibrate_bundle', 'fitted_on',
-           'fit_review_rule', 'fit_bundle_borders', 'compare_borders', 'case_picture', 'plot_history', 'data_uri',
-           'html_figure', 'html_table', 'html_report', 'origin_section', 'score_section', 'part_section',
-           'border_section', 'case_section', 'save_evaluation', 'demo_section', 'run_demo']
+           'fit_review_rule', 'fit_bundle_borders', 'case_picture', 'plot_history', 'data_uri', 'html_figure',
+           'html_table', 'html_report', 'origin_section', 'score_section', 'part_section', 'border_section',
+           'case_section', 'save_evaluation', 'demo_section', 'run_demo']
 
 # %% ../nbs/28_report.ipynb #e29e4615
 def true_mask(
@@ -163,7 +162,7 @@ def calibrate_bundle(
     if not len(manifest):
         raise InputError(bundle.path, 'there is no image to calibrate it with', "give a table with a 'valid' split")
     plain = replace(bundle, info=bundle.info | dict(temperature=1.0, calibration={}))
-    stacks, masks = small_maps(Segmenter(plain, runtime='torch'), manifest) # exported files have their temperature inside
+    stacks, masks = small_maps(Segmenter(plain, runtime='torch'), manifest) # not from exported files
     maps = [default_channel(s[None])[0, 0] for s in stacks]
     fit = fit_calibration(maps, masks, [(s[0], s[2]) for s in stacks] if bundle.channels == 3 else None)
     for warning in fit['warnings']: say(warning)
@@ -219,23 +218,6 @@ def fit_bundle_borders(
     default = float(mean_jaccard(middle, masks, [bundle.threshold])[0])
     gain = dict(n=len(masks), source=source, default=default, best_of_three=best)
     return revise(bundle, borders={name: asdict(b) for name, b in borders.items()}, metrics=dict(borders=gain))
-
-# %% ../nbs/28_report.ipynb #61844c94
-def compare_borders(
-    bundle: str | Path | Bundle, # a trained model
-    manifest: Manifest, # images with masks
-    precision: str = 'float32', # or 'int8', see `Segmenter`
-    **options: Any, # of `Segmenter.predict`: tta, largest, fill_holes
-) -> pd.DataFrame: # one row an image: id, group, the Jaccard index of tight, middle and wide, and the best of them
-    "The scores of all three borders, image by image."
-    rows = []
-    predictions = Segmenter(Bundle.open(bundle), precision=precision).predict_many((p.image for p in manifest), **options)
-    for pair, result in zip(manifest, predictions, strict=True):
-        if isinstance(result, InputError): raise result
-        truth = true_mask(pair, result.size)
-        scores = {name: score_pair(one.mask, truth)['jaccard'] for name, one in result.borders.items()}
-        rows.append(dict(id=pair.id, group=pair.group) | scores | dict(best=max(scores.values())))
-    return pd.DataFrame(rows)
 
 # %% ../nbs/28_report.ipynb #6e0ce806
 TRUTH, PREDICTION = (0, 200, 120), (255, 140, 0)
