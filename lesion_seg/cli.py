@@ -1251,7 +1251,7 @@ def border_options(
         raise InputError(f'--border {border}', 'is not known', f'choose from {", ".join(BORDERS)} and {ALL_BORDERS}')
     if border != ALL_BORDERS: return dict(border=border)
     other = '--seg' if seg else '--batch' if batch else ''
-    if other: raise InputError(f'--border {border}', f'does not go with {other}, which takes one border', 'name that one')
+    if other: raise InputError(f'--border {border}', f'does not go with {other}', 'name one border')
     return {}
 
 # %% ../nbs/32_cli.ipynb #52794b6b

@@ -164,7 +164,7 @@ def calibrate_bundle(
     if not len(manifest):
         raise InputError(bundle.path, 'there is no image to calibrate it with', "give a table with a 'valid' split")
     plain = replace(bundle, info=bundle.info | dict(temperature=1.0, calibration={}))
-    stacks, masks = small_maps(Segmenter(plain, runtime='torch'), manifest) # exported files have their temperature inside
+    stacks, masks = small_maps(Segmenter(plain, runtime='torch'), manifest) # not from exported files
     maps = [default_channel(s[None])[0, 0] for s in stacks]
     fit = fit_calibration(maps, masks, [(s[0], s[2]) for s in stacks] if bundle.channels == 3 else None)
     for warning in fit['warnings']: say(warning)
