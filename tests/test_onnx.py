@@ -86,9 +86,9 @@ def test_the_curve_is_in_both_files(exported, tmp_path):
     x = (torch.from_numpy(image).permute(2, 0, 1) / 127.5 - 1)[None]
     with torch.inference_mode(): plain = torch.sigmoid(bent.model()(x)[0, 0] / 1.3).numpy()
     wanted = calibrated(torch.sigmoid(bent.model()(x)[0, 0]).detach().numpy(), Calibration(1.3, **curve))  # NumPy, from the probability
-    got = Segmenter(bent, runtime='onnxruntime').backend.probabilities(image[None])[0]
+    got = Segmenter(bent, runtime='onnxruntime').backend.probabilities(image[None])[0, 0]
     np.testing.assert_allclose(got, wanted, atol=2e-5)
-    np.testing.assert_allclose(Segmenter(bent, runtime='torch').backend.probabilities(image[None])[0], wanted, atol=2e-5)
+    np.testing.assert_allclose(Segmenter(bent, runtime='torch').backend.probabilities(image[None])[0, 0], wanted, atol=2e-5)
     assert abs(got - plain).max() > .01
     np.testing.assert_allclose(OnnxSampler(bent)(image, 5, seed=3), mc_samples(bent.model(), x, 5, seed=3, calibration=bent.calibration), atol=2e-5)
 
@@ -150,11 +150,11 @@ def test_open_axes_have_their_names(exported, opset, tmp_path):
     "Opset 13 gave batch and height one name, as if they had to be equal; opset 18 called them s40 and s62."
     if opset == 18: file, decoder = exported.file(ONNX), exported.path / ONNX_DECODER
     else: file, decoder = export_onnx(exported, tmp_path / 'm.onnx', opset=opset), None
-    assert shapes(file) == [['batch', 'height', 'width', 3], ['batch', 'height', 'width']]
+    assert shapes(file) == [['batch', 'height', 'width', 3], ['batch', 1, 'height', 'width']]
     if decoder and decoder.exists():
         keep, *features, probability = shapes(decoder)
         assert keep[0] == 'samples' and all(isinstance(d, int) for f in features for d in f)
-        assert probability == ['samples', 96, 96]
+        assert probability == ['samples', 1, 96, 96]
 
 
 def test_an_export_says_what_it_does(exported, tmp_path):
