@@ -402,7 +402,7 @@ def test_a_server_that_wastes_time_is_given_up(tmp_path, kind):
     with Waste(*WASTE[kind], pause=.01) as s:
         began = time.monotonic()
         item = dl.Item('a', (f'{s.url}/a',), 99_999)
-        says = refuses(dl.download_files, [item], tmp_path, dl.Patience(pause=.01, attempts=2, timeout=(5, 5), window=.4, slowest=10_000))
+        says = refuses(dl.download_files, [item], tmp_path, dl.Patience(pause=.01, attempts=2, timeout=(5, 5), window=.4, slowest=10_000, deadline=30))
         assert time.monotonic() - began < 3
     assert 'a: the server sends less than 10000 bytes a second (2 attempts in a row); try again later' in says
     assert not (tmp_path / 'a').exists()
