@@ -15,7 +15,7 @@ import traitlets
 from .core import InputError, printable
 
 # %% auto #0
-__all__ = ['PART', 'log', 'OPEN', 'FileCallback', 'DropCallback', 'Arriving', 'DropTraits', 'DropZone', 'megabytes', 'plain_path']
+__all__ = ['PART', 'log', 'OPEN', 'FileCallback', 'DropCallback', 'Arriving', 'DropTraits', 'megabytes', 'plain_path', 'DropZone']
 
 # %% ../nbs/29b_dropzone.ipynb #a294e691
 PART = 4 * 2 ** 20  # bytes of a file that travel in one message
@@ -45,6 +45,22 @@ class DropTraits(anywidget.AnyWidget):
     whole_page = traitlets.Bool(False).tag(sync=True)  # files may be dropped anywhere, for a page that is only this
     disabled = traitlets.Bool(False).tag(sync=True)  # what comes meanwhile waits
 
+# %% ../nbs/29b_dropzone.ipynb #cd420b81
+def megabytes(
+    size: int, # bytes
+) -> str: # such as '12.3 MB'
+    "A size for a reader."
+    return f'{size / 2 ** 20:.1f} MB' if size < 10 * 2 ** 20 else f'{size / 2 ** 20:.0f} MB'
+
+def plain_path(
+    name: Any, # as the browser gave it
+) -> str: # with folders, as `sub/mole.jpg`, at most 200 characters; never absolute or upwards
+    "A file's name without control characters and marks that turn the direction of text."
+    marks = r'[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]'
+    parts = [part.strip() for part in re.split(r'[/\\]', re.sub(marks, '', str(name))[-200:])]
+    return '/'.join(part for part in parts if part not in ('', '.', '..')) or 'file'
+
+# %% ../nbs/29b_dropzone.ipynb #baa53208
 class DropZone(DropTraits):
     "A field for files; each one is given to a callback as soon as it is complete."
     _esm, _css = (Path(str(files('lesion_seg'))) / 'webapp' / name for name in ('dropzone.js', 'dropzone.css'))
@@ -154,17 +170,3 @@ class DropZone(DropTraits):
         del self.arriving[number]
         for callback in self.file_callbacks: callback(name, bytes(data))
         self.send(dict(kind='done', id=number))
-
-def megabytes(
-    size: int, # bytes
-) -> str: # such as '12.3 MB'
-    "A size for a reader."
-    return f'{size / 2 ** 20:.1f} MB' if size < 10 * 2 ** 20 else f'{size / 2 ** 20:.0f} MB'
-
-def plain_path(
-    name: Any, # as the browser gave it
-) -> str: # with folders, as `sub/mole.jpg`, at most 200 characters; never absolute or upwards
-    "A file's name without control characters and marks that turn the direction of text."
-    marks = r'[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]'
-    parts = [part.strip() for part in re.split(r'[/\\]', re.sub(marks, '', str(name))[-200:])]
-    return '/'.join(part for part in parts if part not in ('', '.', '..')) or 'file'
