@@ -36,7 +36,7 @@ class DropTraits(anywidget.AnyWidget):
     "What Python and the browser share."
     label = traitlets.Unicode('Choose files').tag(sync=True)  # of the button
     hint = traitlets.Unicode('or drop files or folders here').tag(sync=True)
-    suffixes = traitlets.List(traitlets.Unicode()).tag(sync=True)  # of the files that a folder is searched for; empty: all
+    suffixes = traitlets.List(traitlets.Unicode()).tag(sync=True)  # taken from a folder; empty: all
     max_file_bytes = traitlets.Int(200 * 2 ** 20, min=1).tag(sync=True)  # of one file
     max_files = traitlets.Int(200, min=1).tag(sync=True)  # of one drop
     part_bytes = traitlets.Int(PART, min=1).tag(sync=True)  # in one message
@@ -72,8 +72,10 @@ class DropZone(DropTraits):
         super().__init__(**traits)
         self.on_msg(lambda _, content, buffers: self.receive(content, buffers))
 
+    def __repr__(self) -> str: return f'DropZone({megabytes(self.max_file_bytes)} a file, {self.max_files} files)'
+
     def on_file(self,
-        callback: FileCallback, # called with a name (with folders, as `sub/mole.jpg`) and the bytes; an `InputError` is shown beside the name
+        callback: FileCallback, # called with the name, as `sub/mole.jpg`, and the bytes; may raise `InputError`
     ) -> None:
         "Take each file as it is complete."
         self.file_callbacks.append(callback)

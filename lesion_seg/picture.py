@@ -27,7 +27,8 @@ TOOLS = ['pan', 'brush', 'erase', 'lasso', 'cut', 'vertex', 'pick', 'measure']
 MODES = ['single', 'side', 'swipe', 'blink']
 KEYS = {'+': 'zoom_in', '=': 'zoom_in', '-': 'zoom_out', 'f': 'fit', 'z': 'real_pixels',
         'v': 'pan', 'b': 'brush', 'e': 'erase', 'l': 'lasso', 'c': 'cut', 'd': 'vertex', 'g': 'pick', 'm': 'measure',
-        '[': 'smaller', ']': 'larger', 'h': 'fill_holes', 'x': 'flip', 'Ctrl+z': 'undo', 'u': 'undo', 'Ctrl+y': 'redo', 'Ctrl+Z': 'redo',
+        '[': 'smaller', ']': 'larger', 'h': 'fill_holes', 'x': 'flip',
+        'Ctrl+z': 'undo', 'u': 'undo', 'Ctrl+y': 'redo', 'Ctrl+Z': 'redo',
         'n': 'next', 'p': 'previous', 'a': 'accept', 's': 'skip', '1': 'tight', '2': 'middle', '3': 'wide', '?': 'help'}
 log = logging.getLogger('lesion_seg.picture')
 
@@ -41,7 +42,7 @@ class PictureTraits(anywidget.AnyWidget):
     height = traitlets.Int().tag(sync=True)  # of the photograph, pixels
     width = traitlets.Int().tag(sync=True)  # of the photograph, pixels
     name = traitlets.Unicode('Photograph').tag(sync=True)  # what a screen reader says
-    layers = traitlets.List(traitlets.Dict()).tag(sync=True)  # lines: name, label, colour, dash, width, polygons, shown, pane
+    layers = traitlets.List(traitlets.Dict()).tag(sync=True)  # from `line`; `shown=False` leaves one out altogether
     overlay = traitlets.Bytes().tag(sync=True)  # a PNG laid over the photograph; empty: none
     overlay_opacity = traitlets.Float(.6).tag(sync=True)  # 0 to 1
     overlay_label = traitlets.Unicode('Overlay').tag(sync=True)  # in the legend
@@ -53,15 +54,15 @@ class PictureTraits(anywidget.AnyWidget):
     millimetres = traitlets.Float(0.0).tag(sync=True)  # a pixel; 0: unknown
     tool = traitlets.Enum(TOOLS, 'pan').tag(sync=True)
     radius = traitlets.Int(20, min=1, max=1000).tag(sync=True)  # of the brush, pixels of the photograph
-    view = traitlets.Dict().tag(sync=True)  # scale (CSS pixels a pixel), x, y (the pixel in the middle); scale may be 'fit' or '1:1'
+    view = traitlets.Dict().tag(sync=True)  # scale (CSS pixels a pixel, 'fit' or '1:1'), and the middle: x, y
     mask_colour = traitlets.Unicode('#ffd400').tag(sync=True)
     mask_label = traitlets.Unicode('Your border').tag(sync=True)  # in the legend
     mask_fill = traitlets.Float(.2).tag(sync=True)  # how opaque its inside is, 0 to 1
     mask_shown = traitlets.Bool(True).tag(sync=True)  # False: left out, of the legend too
-    hidden = traitlets.List(traitlets.Unicode()).tag(sync=True)  # what the reader has switched off in the legend: names of layers, 'mask', 'overlay'
+    hidden = traitlets.List(traitlets.Unicode()).tag(sync=True)  # switched off in the legend: layers, 'mask', 'overlay'
     hotkeys = traitlets.Bool(True).tag(sync=True)  # keys act while the picture has the focus
     key_map = traitlets.Dict(KEYS).tag(sync=True)  # key -> action; what the picture does not know goes to `on_event`
-    wheel = traitlets.Enum(['focus', 'always'], 'focus').tag(sync=True)  # when the wheel zooms instead of scrolling the page
+    wheel = traitlets.Enum(['focus', 'always'], 'focus').tag(sync=True)  # when the wheel zooms
 
 # %% ../nbs/29a_picture.ipynb #074c57ce
 def line(
@@ -75,14 +76,16 @@ def line(
 ) -> dict[str, Any]: # for `layers`
     "A border as a line on the picture."
     rings = [np.round(ring, 2).tolist() for polygon in polygons for ring in polygon]
-    return dict(name=name, label=label, polygons=rings, colour=colour, dash=list(dash), width=width, pane=pane, shown=True)
+    look = dict(colour=colour, dash=list(dash), width=width, pane=pane, shown=True)
+    return dict(name=name, label=label, polygons=rings, **look)
 
 # %% ../nbs/29a_picture.ipynb #69c28793
 def is_plain(
     picture: Image.Image, # opened, not decoded
 ) -> bool: # True for a file that a browser shows as `read_image` reads it
     "Can this file go to a browser as it is?"
-    if picture.format not in ('JPEG', 'PNG', 'WEBP') or picture.mode not in ('L', 'RGB') or is_deep_png(picture): return False
+    if picture.format not in ('JPEG', 'PNG', 'WEBP') or picture.mode not in ('L', 'RGB'): return False
+    if is_deep_png(picture): return False
     return picture.format == 'JPEG' or picture.getexif().get(274, 1) == 1
 
 def screen_file(
@@ -186,7 +189,8 @@ class PictureEvents(PictureMask):
     ) -> tuple[float, float]: # x, y in pixels; raises `InputError` for what is no point of the photograph
         "A point from a message."
         numbers = value if isinstance(value, list) and len(value) == 2 else [None]
-        if not all(type(v) in (int, float) for v in numbers): raise InputError('the point', 'has no place', 'click again')
+        if not all(type(v) in (int, float) for v in numbers):
+            raise InputError('the point', 'has no place', 'click again')
         x, y = map(float, numbers)
         if not (0 <= x <= self.width and 0 <= y <= self.height):
             raise InputError('the point', 'is not inside the photograph', 'click inside it')
@@ -194,7 +198,7 @@ class PictureEvents(PictureMask):
 
     def check_measure(self,
         content: dict[str, Any], # with the points `a` and `b`
-    ) -> dict[str, Any]: # a, b: (x, y); pixels: their distance; millimetres: the same, None where a pixel's size is unknown
+    ) -> dict[str, Any]: # a, b: (x, y); pixels: their distance; millimetres: the same, None where unknown
         "Two points that the reader clicked."
         a, b = self.point(content.get('a')), self.point(content.get('b'))
         pixels = math.dist(a, b)
@@ -233,7 +237,7 @@ class Picture(PictureEvents):
     def __repr__(self) -> str: return f'Picture({self.width} x {self.height} pixels, tool {self.tool})'
 
     def show(self,
-        image: Source, # a photograph; a JPEG, PNG or WebP file goes to the browser as it is, where a browser shows it as we read it
+        image: Source, # a photograph
     ) -> None:
         "Show another photograph; the mask and the lines of the last one go."
         data, size = screen_file(image)
