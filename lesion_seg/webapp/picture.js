@@ -403,9 +403,9 @@ export function bend(ring, index, reach, by) {
   const n = ring.length;
   const most = Math.max(1, Math.min(Math.round(reach), (n >> 1) - 1));
   const [old, moved] = [/** @type {Point[]} */ ([]), /** @type {Point[]} */ ([])];
-  for (let k = -most; k <= most; k++) {
+  for (let k = -most - 1; k <= most + 1; k++) { // from the first point that stays to the last
     const p = ring[(((index + k) % n) + n) % n];
-    const weight = Math.cos((Math.PI / 2) * (k / (most + 1))) ** 2;
+    const weight = Math.abs(k) > most ? 0 : Math.cos((Math.PI / 2) * (k / (most + 1))) ** 2;
     old.push(p);
     moved.push({ x: p.x + by.x * weight, y: p.y + by.y * weight });
   }
