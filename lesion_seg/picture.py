@@ -27,7 +27,7 @@ TOOLS = ['pan', 'brush', 'erase', 'lasso', 'cut', 'vertex', 'pick', 'measure']
 MODES = ['single', 'side', 'swipe', 'blink']
 KEYS = {'+': 'zoom_in', '=': 'zoom_in', '-': 'zoom_out', 'f': 'fit', 'z': 'real_pixels',
         'v': 'pan', 'b': 'brush', 'e': 'erase', 'l': 'lasso', 'c': 'cut', 'd': 'vertex', 'g': 'pick', 'm': 'measure',
-        '[': 'smaller', ']': 'larger', 'h': 'fill_holes', 'Ctrl+z': 'undo', 'u': 'undo', 'Ctrl+y': 'redo', 'Ctrl+Z': 'redo',
+        '[': 'smaller', ']': 'larger', 'h': 'fill_holes', 'x': 'flip', 'Ctrl+z': 'undo', 'u': 'undo', 'Ctrl+y': 'redo', 'Ctrl+Z': 'redo',
         'n': 'next', 'p': 'previous', 'a': 'accept', 's': 'skip', '1': 'tight', '2': 'middle', '3': 'wide', '?': 'help'}
 log = logging.getLogger('lesion_seg.picture')
 
@@ -44,8 +44,10 @@ class PictureTraits(anywidget.AnyWidget):
     layers = traitlets.List(traitlets.Dict()).tag(sync=True)  # lines: name, label, colour, dash, width, polygons, shown, pane
     overlay = traitlets.Bytes().tag(sync=True)  # a PNG laid over the photograph; empty: none
     overlay_opacity = traitlets.Float(.6).tag(sync=True)  # 0 to 1
+    overlay_label = traitlets.Unicode('Overlay').tag(sync=True)  # in the legend
     compare_image = traitlets.Bytes().tag(sync=True)  # a second picture; empty: the photograph under its overlay
     mode = traitlets.Enum(MODES, 'single').tag(sync=True)
+    pane_labels = traitlets.List(traitlets.Unicode()).tag(sync=True)  # of the two pictures, where there are two
     brightness = traitlets.Float(1.0).tag(sync=True)  # 1: as it is
     contrast = traitlets.Float(1.0).tag(sync=True)  # 1: as it is
     millimetres = traitlets.Float(0.0).tag(sync=True)  # a pixel; 0: unknown
@@ -54,7 +56,9 @@ class PictureTraits(anywidget.AnyWidget):
     view = traitlets.Dict().tag(sync=True)  # scale (CSS pixels a pixel), x, y (the pixel in the middle); scale may be 'fit' or '1:1'
     mask_colour = traitlets.Unicode('#ffd400').tag(sync=True)
     mask_label = traitlets.Unicode('Your border').tag(sync=True)  # in the legend
-    mask_shown = traitlets.Bool(True).tag(sync=True)
+    mask_fill = traitlets.Float(.2).tag(sync=True)  # how opaque its inside is, 0 to 1
+    mask_shown = traitlets.Bool(True).tag(sync=True)  # False: left out, of the legend too
+    hidden = traitlets.List(traitlets.Unicode()).tag(sync=True)  # what the reader has switched off in the legend: names of layers, 'mask', 'overlay'
     hotkeys = traitlets.Bool(True).tag(sync=True)  # keys act while the picture has the focus
     key_map = traitlets.Dict(KEYS).tag(sync=True)  # key -> action; what the picture does not know goes to `on_event`
     wheel = traitlets.Enum(['focus', 'always'], 'focus').tag(sync=True)  # when the wheel zooms instead of scrolling the page
@@ -111,8 +115,9 @@ class Picture(PictureTraits):
         to: str = '', # one page that asked; empty: all of them
     ) -> None:
         "Send the whole mask to the browser."
-        content = dict(kind='mask', epoch=self.epoch, to=to, empty=self.editor is None)
-        self.send(content, [] if self.editor is None else [np.packbits(self.editor.mask, axis=1).tobytes()])
+        h, w = (0, 0) if self.editor is None else self.editor.shape
+        bits = [] if self.editor is None else [np.packbits(self.editor.mask, axis=1).tobytes()]
+        self.send(dict(kind='mask', epoch=self.epoch, to=to, h=h, w=w), bits)
 
     def send_patch(self,
         patch: Patch, # that was made in Python
