@@ -33,7 +33,7 @@ from .mask_editor import MaskEditor
 from .mc_dropout import Uncertainty, confidence_mask, lesion_scores, lowered_mean
 from .metrics import dice, jaccard
 from .phantom import Phantom, make_phantom
-from .predict import KINDS, Segmentation, Segmenter, json_bytes
+from .predict import KINDS, Segmentation, Segmenter, StoredMap, json_bytes
 
 # %% auto #0
 __all__ = ['INFERNO', 'BORDERS', 'STATES', 'FLAGS', 'FLAG_HELP', 'KEPT', 'ORDERS', 'FILTERS', 'MAPS', 'STD_TOP', 'MIME', 'TABLE',
@@ -43,7 +43,7 @@ __all__ = ['INFERNO', 'BORDERS', 'STATES', 'FLAGS', 'FLAG_HELP', 'KEPT', 'ORDERS
            'SessionQueue', 'Job', 'SessionJobs', 'Layer', 'SessionMaps', 'Comparison', 'SessionComparisons',
            'memory_folder', 'Session', 'example_files', 'phantom_dicom']
 
-# %% ../nbs/29_session.ipynb #0dba1f59
+# %% ../nbs/29_session.ipynb #705185f6
 def three_digits(
     x: float, # at least 0
 ) -> str: # with commas between thousands, never an exponent
@@ -115,7 +115,7 @@ def looks_like_mask(
     grey = (image[..., 0] > 16) & (image[..., 0] < 239)
     return bool(coloured.mean() < .001 and grey.mean() < .02)
 
-# %% ../nbs/29_session.ipynb #478fe892
+# %% ../nbs/29_session.ipynb #3426cf5e
 BORDERS = ('tight', 'middle', 'wide')
 
 def border_level(
@@ -135,7 +135,7 @@ def at_border(
     "A prediction with one of the three borders."
     return replace(prediction, threshold=border_level(bundle, border))
 
-# %% ../nbs/29_session.ipynb #23d940b3
+# %% ../nbs/29_session.ipynb #d63bcd8a
 def mask_polygons(
     mask: np.ndarray, # bool (H, W)
 ) -> list[list[np.ndarray]]: # as `find_polygons` gives them
@@ -232,7 +232,7 @@ class StoredPhotograph:
         self.revision += 1
         if self.state in ('accepted', 'corrected'): self.state = 'changed'
 
-# %% ../nbs/29_session.ipynb #c1278ba3
+# %% ../nbs/29_session.ipynb #80eca1af
 class EditedPhotograph(StoredPhotograph):
     "A photograph whose mask can be corrected."
     @property
@@ -552,6 +552,14 @@ class SessionAnswers(SessionFiles):
         bundle = self.segmenter(photograph.model).bundle
         return {border: at_border(own, bundle, border) for border in BORDERS}
 
+    def regions(self,
+        key: str, # of a photograph in the session
+    ) -> np.ndarray: # bool (H, W)
+        "All that the model took for lesion at the chosen border, and not the largest region only."
+        chosen = self.segment(key)
+        everything = {name: getattr(chosen, name) for name in StoredMap.__dataclass_fields__} | dict(largest=False)
+        return Segmentation(**everything).mask
+
     def verdict(self,
         key: str, # of a photograph in the session
     ) -> dict[str, Any]: # flag, flag_text, reason, doubt, review_above
@@ -600,7 +608,7 @@ class SessionAnswers(SessionFiles):
             measures |= dict(area_mm2=mm['area'], major_diameter_mm=mm['major_diameter'])
         return self.described(key, measures) | self.verdict(key)
 
-# %% ../nbs/29_session.ipynb #596f4673
+# %% ../nbs/29_session.ipynb #c16ab38a
 class SessionChoices(SessionAnswers):
     "Borders that a reader chooses, draws, and gives a scale."
     def choose(self,
@@ -686,7 +694,7 @@ class SessionChoices(SessionAnswers):
             self.changed(photograph)
         return scale
 
-# %% ../nbs/29_session.ipynb #2a163168
+# %% ../nbs/29_session.ipynb #c0ba3c29
 ORDERS = dict(uncertain='most uncertain first', name='by name', area='largest lesion first', given='as given')
 FILTERS = dict(all='all', waiting='not reviewed', look='look again', accepted='accepted', corrected='corrected', skipped='skipped')
 
@@ -765,7 +773,7 @@ class SessionQueue(SessionChoices):
         states = [p.state for p in self.photographs.values()]
         return dict(all=len(states)) | {state or 'waiting': states.count(state) for state in STATES}
 
-# %% ../nbs/29_session.ipynb #0ee635d8
+# %% ../nbs/29_session.ipynb #ac5b03d1
 @dataclass
 class Job:
     "Something that takes a while."
@@ -882,7 +890,7 @@ class SessionMaps(SessionJobs):
         text = f'Bright places of the layer {cam.layer} ({rows} x {columns} cells) spoke most for the {target}.'
         return Layer(target, heat_png(cam.heat, 1), text, 1)
 
-# %% ../nbs/29_session.ipynb #71bb658f
+# %% ../nbs/29_session.ipynb #6e37be85
 @dataclass(frozen=True, eq=False)
 class Comparison:
     "Another border of the same photograph."
