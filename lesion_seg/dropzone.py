@@ -4,26 +4,34 @@
 
 # %% ../nbs/29b_dropzone.ipynb #a2b11ecb
 from __future__ import annotations
+import logging
 import re
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 import anywidget
 import traitlets
 from .core import InputError, printable
 
 # %% auto #0
-__all__ = ['PART', 'OPEN', 'FileCallback', 'DropCallback', 'DropTraits', 'DropZone', 'megabytes', 'plain_path']
+__all__ = ['PART', 'log', 'OPEN', 'FileCallback', 'DropCallback', 'Arriving', 'DropTraits', 'DropZone', 'megabytes', 'plain_path']
 
 # %% ../nbs/29b_dropzone.ipynb #a294e691
 PART = 4 * 2 ** 20  # bytes of a file that travel in one message
+log = logging.getLogger('lesion_seg.dropzone')
 OPEN = 4  # files on their way at the same time; an older one belongs to a page that was closed half-way
 
 FileCallback = Callable[[str, bytes], object]
 DropCallback = Callable[[str, dict[str, Any]], object]
 
 # %% ../nbs/29b_dropzone.ipynb #999fc6bc
+class Arriving(NamedTuple):
+    "A file on its way."
+    name: str # with folders
+    size: int # bytes
+    data: bytearray # what has arrived
+
 class DropTraits(anywidget.AnyWidget):
     "What Python and the browser share."
     label = traitlets.Unicode('Choose files').tag(sync=True)  # of the button
@@ -34,6 +42,7 @@ class DropTraits(anywidget.AnyWidget):
     part_bytes = traitlets.Int(PART, min=1).tag(sync=True)  # in one message
     folders = traitlets.Bool(True).tag(sync=True)  # a second button, which chooses a folder
     compact = traitlets.Bool(False).tag(sync=True)  # a bar of buttons instead of a large field
+    whole_page = traitlets.Bool(False).tag(sync=True)  # files may be dropped anywhere, for a page that is only this
     disabled = traitlets.Bool(False).tag(sync=True)  # what comes meanwhile waits
 
 class DropZone(DropTraits):
@@ -41,7 +50,7 @@ class DropZone(DropTraits):
     _esm, _css = (Path(str(files('lesion_seg'))) / 'webapp' / name for name in ('dropzone.js', 'dropzone.css'))
 
     def __init__(self, **traits: Any): # of `DropTraits`
-        self.arriving: dict[str, tuple[str, int, bytearray]] = {}
+        self.arriving: dict[str, Arriving] = {}
         self.file_callbacks: list[FileCallback] = []
         self.event_callbacks: list[DropCallback] = []
         super().__init__(**traits)
@@ -67,19 +76,53 @@ class DropZone(DropTraits):
         content: Any, # a message from the browser, which may hold anything
         buffers: list[Any], # its bytes
     ) -> None:
-        "Act on a message; one that cannot be right is answered with its sentence."
-        number = content.get('id') if isinstance(content, dict) else None
-        number = number if isinstance(number, str) and len(number) <= 64 else ''
-        try:
-            kind = content.get('kind') if isinstance(content, dict) else None
-            if kind == 'file': self.begin(number, content)
-            elif kind == 'part': self.take(number, content, buffers)
-            elif kind == 'stop': self.arriving.pop(number, None)
-            elif kind in ('begun', 'left_out', 'finished'): self.tell(kind, content)
-            else: raise InputError('the message', 'is of no known kind', 'reload the page')
-        except InputError as e:
-            self.arriving.pop(number, None)
-            self.send(dict(kind='refused', id=number, why=str(e)))
+        "Act on a message; a file that cannot be taken is left out, with the reason."
+        message = content if isinstance(content, dict) else {}
+        number = str(message.get('id', ''))[:64]
+        name = self.arriving[number].name if number in self.arriving else plain_path(message.get('name'))
+        try: self.act(number, message, buffers)
+        except InputError as e: self.refuse(number, name, str(e))
+        except Exception as e:
+            log.error('%s while %s was taken', type(e).__name__, message.get('kind'), exc_info=e)
+            self.refuse(number, name, f'{name}: something went wrong in the program; the log says where')
+
+    def act(self,
+        number: str, # of the file, as the page counts
+        message: dict[str, Any], # from the browser
+        buffers: list[Any], # its bytes
+    ) -> None:
+        "Act on a message; raises `InputError` for one that cannot be right."
+        kind = message.get('kind')
+        if kind == 'file': self.begin(number, message)
+        elif kind == 'part': self.take(number, message, buffers)
+        elif kind == 'stop': self.arriving.pop(number, None)
+        elif kind == 'begun':
+            files = message.get('files')
+            self.tell('begun', files=files if type(files) is int and files >= 0 else 0)
+        elif kind == 'left_out':
+            files = message.get('files')
+            for left in files[:1000] if isinstance(files, list) else []:
+                if isinstance(left, dict):
+                    self.tell('left_out', name=plain_path(left.get('name')), why=printable(str(left.get('why'))[:300]))
+        elif kind == 'finished': self.tell('finished')
+        else: raise InputError('the message', 'is of no known kind', 'reload the page')
+
+    def refuse(self,
+        number: str, # of the file
+        name: str, # of it
+        why: str, # a sentence
+    ) -> None:
+        "Leave a file out."
+        self.arriving.pop(number, None)
+        self.send(dict(kind='refused', id=number, why=why))
+        self.tell('left_out', name=name, why=why)
+
+    def tell(self,
+        event: str, # 'begun', 'left_out' or 'finished'
+        **payload: Any, # what belongs to it
+    ) -> None:
+        "Tell the callbacks."
+        for callback in self.event_callbacks: callback(event, payload)
 
     def begin(self,
         number: str, # of the file, as the page counts
@@ -92,7 +135,7 @@ class DropZone(DropTraits):
         if size > self.max_file_bytes:
             raise InputError(name, f'has {megabytes(size)}', f'the limit is {megabytes(self.max_file_bytes)} a file')
         while len(self.arriving) >= OPEN: del self.arriving[next(iter(self.arriving))]
-        self.arriving[number] = name, size, bytearray()
+        self.arriving[number] = Arriving(name, size, bytearray())
         self.send(dict(kind='go_on', id=number, at=0))
 
     def take(self,
@@ -111,19 +154,6 @@ class DropZone(DropTraits):
         del self.arriving[number]
         for callback in self.file_callbacks: callback(name, bytes(data))
         self.send(dict(kind='done', id=number))
-
-    def tell(self,
-        kind: str, # 'begun', 'left_out' or 'finished'
-        content: dict[str, Any], # what the page says about it
-    ) -> None:
-        "Pass on what happens to a drop."
-        payload: dict[str, Any] = {}
-        if kind == 'begun':
-            files = content.get('files')
-            payload = dict(files=files if type(files) is int and files >= 0 else 0)
-        if kind == 'left_out':
-            payload = dict(name=plain_path(content.get('name')), why=printable(str(content.get('why')), most=300))
-        for callback in self.event_callbacks: callback(kind, payload)
 
 def megabytes(
     size: int, # bytes

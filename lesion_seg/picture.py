@@ -6,7 +6,7 @@
 from __future__ import annotations
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from .data import header_size, is_deep_png, open_picture, read_image
 from .mask_editor import MaskEditor, Patch, rectangle, row_bytes
 
 # %% auto #0
-__all__ = ['TOOLS', 'MODES', 'KEYS', 'log', 'PatchCallback', 'EventCallback', 'PictureTraits', 'Picture', 'is_plain',
+__all__ = ['TOOLS', 'MODES', 'KEYS', 'log', 'PatchCallback', 'EventCallback', 'PictureTraits', 'line', 'Picture', 'is_plain',
            'screen_file']
 
 # %% ../nbs/29a_picture.ipynb #aa270d29
@@ -62,6 +62,19 @@ class PictureTraits(anywidget.AnyWidget):
     hotkeys = traitlets.Bool(True).tag(sync=True)  # keys act while the picture has the focus
     key_map = traitlets.Dict(KEYS).tag(sync=True)  # key -> action; what the picture does not know goes to `on_event`
     wheel = traitlets.Enum(['focus', 'always'], 'focus').tag(sync=True)  # when the wheel zooms instead of scrolling the page
+
+def line(
+    name: str, # by which the reader's choice in the legend is kept
+    label: str, # in the legend
+    polygons: Iterable[Iterable[np.ndarray]], # from `find_polygons`, rings (N, 2) of x and y
+    colour: str, # such as '#00e6ff'
+    dash: Sequence[float] = (), # CSS pixels drawn and left out; empty: a whole line
+    width: float = 2, # CSS pixels
+    pane: int | None = None, # 0 or 1: only in this one of two pictures
+) -> dict[str, Any]: # for `layers`
+    "A border as a line on the picture."
+    rings = [np.round(ring, 2).tolist() for polygon in polygons for ring in polygon]
+    return dict(name=name, label=label, polygons=rings, colour=colour, dash=list(dash), width=width, pane=pane, shown=True)
 
 class Picture(PictureTraits):
     "A photograph that can be looked at closely, and a mask on it that can be corrected."
