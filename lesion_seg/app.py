@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from html import unescape
@@ -15,6 +16,7 @@ from typing import Any
 
 import ipywidgets as widgets
 import numpy as np
+import traitlets
 
 from .bundle import Bundle
 from .core import encode_jpeg, safe_html, suffixes
@@ -27,7 +29,7 @@ from .session import Photograph, Session, counted, mask_polygons, three_digits
 
 # %% auto #0
 __all__ = ['WEB', 'NOTICE', 'COLOURS', 'DASHES', 'DRAWING', 'TOOL_TIPS', 'SAVED', 'HELP', 'THEMES', 'TABS', 'words', 'show_if',
-           'button', 'Part', 'page_style', 'in_cell', 'StartPart', 'NewsPart', 'border_line', 'PicturePart',
+           'button', 'Part', 'page_style', 'in_cell', 'StartPart', 'Door', 'NewsPart', 'border_line', 'PicturePart',
            'ChoosePart', 'fact_list', 'number_texts', 'NumbersPart', 'CorrectPart', 'ReviewPart', 'queue_label',
            'QueuePart', 'ScalePart', 'MapsPart', 'ComparePart', 'TakePart', 'model_card', 'KnowPart', 'HeaderPart',
            'TabsPart', 'LesionApp']
@@ -35,7 +37,7 @@ __all__ = ['WEB', 'NOTICE', 'COLOURS', 'DASHES', 'DRAWING', 'TOOL_TIPS', 'SAVED'
 # %% ../nbs/30_app.ipynb #fae414d2
 WEB = Path(str(files('lesion_seg'))) / 'webapp'  # the page's style, its notebook and its Voilà template
 
-# %% ../nbs/30_app.ipynb #fd6cd0c7
+# %% ../nbs/30_app.ipynb #cd262db2
 def words(
     widget: Any, # of ipywidgets
 ) -> str: # parts are separated by ' | '
@@ -103,7 +105,7 @@ class Part(widgets.VBox):
 
     def __repr__(self) -> str: return words(self)
 
-# %% ../nbs/30_app.ipynb #b2b6e2ab
+# %% ../nbs/30_app.ipynb #4439f8b1
 def page_style() -> widgets.HTML:
     "The style of the page, for what is below the class `lesion`."
     made = widgets.HTML(f'<style>{(WEB / "app.css").read_text(encoding="utf-8")}</style>')
@@ -118,7 +120,7 @@ def in_cell(
     box.add_class('lesion')
     return box
 
-# %% ../nbs/30_app.ipynb #06104d1a
+# %% ../nbs/30_app.ipynb #499add0d
 NOTICE = 'A tool for research and for a second look, not a medical device.'
 
 class StartPart(Part):
@@ -146,7 +148,24 @@ class StartPart(Part):
         "Only while there is nothing else to see."
         show_if(self, not self.reader.session.photographs)
 
-# %% ../nbs/30_app.ipynb #3bb08961
+# %% ../nbs/30_app.ipynb #794859e2
+class Door(DropZone):
+    "A drop zone that also gives files to the reader, and asks before work is lost."
+    unsaved = traitlets.Bool(False).tag(sync=True)  # ask before the page is left
+
+    def give(self,
+        name: str, # of the file
+        data: bytes, # its content
+        mime: str = 'application/octet-stream', # what it is
+    ) -> None:
+        "Let the reader's browser save a file."
+        number = secrets.token_hex(8)
+        starts = range(0, max(1, len(data)), self.part_bytes)
+        for part, at in enumerate(starts):
+            content = dict(kind='give', id=number, name=name, mime=mime, part=part, parts=len(starts))
+            self.send(content, [data[at:at + self.part_bytes]])
+
+# %% ../nbs/30_app.ipynb #5458fe61
 class NewsPart(Part):
     "What has just happened, what is being done, and which files were left out."
     def __init__(self,
@@ -184,7 +203,7 @@ class NewsPart(Part):
         self.left_out.value = f'<details class="lesion-lost">{summary}<ul>{items}</ul></details>' if lost else ''
         show_if(self.left_out, bool(lost))
 
-# %% ../nbs/30_app.ipynb #4355f7e1
+# %% ../nbs/30_app.ipynb #ad51ebe3
 COLOURS = dict(chosen='#00e6ff', tight='#7dff8a', middle='#ffffff', wide='#ff9cf0', truth='#ffb000', other='#ff6a5e', sure='#ffffff')
 DASHES: dict[str, list[int]] = dict(tight=[2, 4], middle=[7, 5], wide=[2, 4], truth=[1, 5], other=[9, 4], sure=[7, 5])
 
@@ -272,7 +291,7 @@ class PicturePart(Part):
 
     truth_of: tuple = ((), [])
 
-# %% ../nbs/30_app.ipynb #f78c371d
+# %% ../nbs/30_app.ipynb #a259c5ef
 class ChoosePart(Part):
     "The border of this photograph."
     def __init__(self,
@@ -322,7 +341,7 @@ class ChoosePart(Part):
         self.hint.value = f'<p class="lesion-muted">{hint}</p>' if hint else ''
         show_if(self.for_all, len(self.reader.session.photographs) > 1 and not corrected)
 
-# %% ../nbs/30_app.ipynb #9952597f
+# %% ../nbs/30_app.ipynb #fef7e965
 def fact_list(
     facts: Mapping[str, str], # plain text by plain text
 ) -> str: # HTML
@@ -374,7 +393,7 @@ class NumbersPart(Part):
                if facts['touches_frame'] else '')
         self.list.value = fact_list(number_texts(facts)) + cut
 
-# %% ../nbs/30_app.ipynb #51041f80
+# %% ../nbs/30_app.ipynb #28c65eb9
 DRAWING = {'Move': 'pan', 'Brush': 'brush', 'Eraser': 'erase', 'Lasso +': 'lasso', 'Lasso −': 'cut', 'Points': 'vertex', 'Region': 'pick',
            'Ruler': 'measure'}
 TOOL_TIPS = dict(pan='Move and zoom (key v)', brush='Add to the lesion (key b)', erase='Take away from it (key e)', lasso='Add an outline (key l)',
@@ -429,7 +448,7 @@ class CorrectPart(Part):
         self.discarding.disabled = photograph is None or not photograph.is_corrected
         show_if(self.radius, self.tool.value in ('brush', 'erase'))
 
-# %% ../nbs/30_app.ipynb #ed4e92e6
+# %% ../nbs/30_app.ipynb #fcac5a67
 class ReviewPart(Part):
     "What the model thinks of its own border, and what the reader decides."
     def __init__(self,
@@ -463,7 +482,7 @@ class ReviewPart(Part):
                            f'<p>{safe_html(facts["reason"])}</p>{help_text}</div>')
         self.note.value = photograph.note
 
-# %% ../nbs/30_app.ipynb #76c39886
+# %% ../nbs/30_app.ipynb #f6a245fb
 def queue_label(
     photograph: Photograph, # of the session
 ) -> str: # one line
@@ -490,14 +509,14 @@ class QueuePart(Part):
         self.list = widgets.Select(options=[], rows=14, description='Photographs')
         self.filter.observe(lambda change: self.wish(setattr, reader.session, 'shown', change.new), 'value')
         self.order.observe(lambda change: self.wish(setattr, reader.session, 'order', change.new), 'value')
-        self.list.observe(lambda change: self.open(change.new), 'value')
+        self.list.observe(lambda change: self.choose(change.new), 'value')
         steps = widgets.Box([button('Previous', lambda: self.wish(reader.go, -1), 'The one before (key p)'),
                              button('Next', lambda: self.wish(reader.go, 1), 'The next one (key n)'),
                              button('Remove', lambda: self.wish(reader.remove), 'Take this photograph out of the list')])
         steps.add_class('lesion-row')
         super().__init__(reader, [self.head, self.filter, self.order, self.list, steps], 'queue')
 
-    def open(self,
+    def choose(self,
         key: str | None, # of a photograph in the session; None where the list has another filter
     ) -> None:
         "Look at the one that was chosen."
@@ -518,7 +537,7 @@ class QueuePart(Part):
         if self.list.value != value: self.list.value = value
         self.filter.value, self.order.value = session.shown, session.order
 
-# %% ../nbs/30_app.ipynb #4d53d45d
+# %% ../nbs/30_app.ipynb #e4697171
 class ScalePart(Part):
     "A ruler in the photograph."
     def __init__(self,
@@ -556,7 +575,7 @@ class ScalePart(Part):
         for widget in (self.millimetres, self.one, self.all): show_if(widget, bool(reader.ruler) and not known)
         if len(reader.session.photographs) < 2: show_if(self.all, False)
 
-# %% ../nbs/30_app.ipynb #90314921
+# %% ../nbs/30_app.ipynb #d2bda3b4
 class MapsPart(Part):
     "How sure the network is, over the photograph."
     def __init__(self,
@@ -606,7 +625,7 @@ class ComparePart(Part):
         else: self.text.value = ('<p class="lesion-muted">Add a mask of the same name to compare with the truth.</p>'
                                  if len(options) == 1 else '')
 
-# %% ../nbs/30_app.ipynb #450d8bcd
+# %% ../nbs/30_app.ipynb #f2cc2d8b
 SAVED = dict(mask='Mask (PNG)', overlay='Overlay (JPEG)', json='Measures (JSON)', geojson='Border (GeoJSON)', coco='Border (COCO)',
              probability='Probability (PNG)', seg='DICOM SEG')
 
@@ -682,7 +701,7 @@ class KnowPart(Part):
         facts = {name: str(value) for name, value in session.header(key, self.identifying.value).items()} if key else {}
         self.header.value = f'<h3>DICOM header</h3>{fact_list(facts)}' if facts else ''
 
-# %% ../nbs/30_app.ipynb #0124d6fa
+# %% ../nbs/30_app.ipynb #6caebfc1
 HELP = {'n / p': 'next, previous', 'a / s': 'accept, skip', '1 / 2 / 3': 'tight, middle, wide', 'b / e': 'brush, eraser', '[ / ]': 'smaller, larger brush',
         'l / c': 'lasso adds, lasso cuts', 'd': 'drag points', 'g': 'take a region', 'h': 'fill holes', 'u / Ctrl+y': 'undo, redo', 'm': 'measure',
         '+ / −': 'zoom', 'f / z': 'fit, real pixels', 'v': 'move'}
@@ -692,20 +711,20 @@ class HeaderPart(Part):
     "The name, files, colours and keys."
     def __init__(self,
         reader: Reader, # whose page it is
-        zone: DropZone, # for files
+        zone: Door, # for files
     ):
         self.zone = zone
         self.title = widgets.HTML('<h1>lesion_seg</h1>')
         self.theme = widgets.Dropdown(options=[*THEMES.items()], description='Colours')
-        self.keys = widgets.ToggleButton(description='Keys', tooltip='Which keys do what (key ?)')
+        self.help_button = widgets.ToggleButton(description='Keys', tooltip='Which keys do what (key ?)')
         self.over = button('Start over', self.ask, 'Forget all photographs')
         self.sure = widgets.Box([widgets.HTML('Forget all photographs and decisions?'), button('Forget them', self.forget, '', 'danger'),
                                  button('Keep them', lambda: self.wish(self.calm))])
         self.sure.add_class('lesion-row')
         self.help = widgets.HTML(fact_list(HELP) + '<p class="lesion-muted">They act while the picture has the focus: click it, or tab to it.</p>')
         self.asking = False
-        self.keys.observe(lambda _: self.wish(lambda: None), 'value')
-        bar = widgets.Box([self.title, zone, self.over, self.keys, self.theme])
+        self.help_button.observe(lambda _: self.wish(lambda: None), 'value')
+        bar = widgets.Box([self.title, zone, self.over, self.help_button, self.theme])
         bar.add_class('lesion-bar')
         super().__init__(reader, [bar, self.sure, self.help], 'header')
 
@@ -729,10 +748,10 @@ class HeaderPart(Part):
         self.zone.compact = bool(self.reader.session.photographs)
         show_if(self.over, some)
         show_if(self.sure, self.asking)
-        show_if(self.help, self.keys.value)
+        show_if(self.help, self.help_button.value)
         self.zone.unsaved = self.reader.unsaved and not self.reader.desk
 
-# %% ../nbs/30_app.ipynb #c8fccc4e
+# %% ../nbs/30_app.ipynb #d51b4684
 TABS = ('Measure', 'Maps', 'Compare', 'Take away', 'About')
 
 class TabsPart(Part):
@@ -759,7 +778,7 @@ class LesionApp(Part):
         reader: Reader | None = None, # in the place of a session
     ):
         reader = reader or Reader(session, wait)
-        self.zone = DropZone(suffixes=[*suffixes(), '.zip'], max_files=reader.session.limits.files,
+        self.zone = Door(suffixes=[*suffixes(), '.zip'], max_files=reader.session.limits.files,
                              max_file_bytes=int(reader.session.limits.file_mb * 1e6))
         self.zone.on_file(self.take_file)
         self.zone.on_event(self.heard)
@@ -801,7 +820,7 @@ class LesionApp(Part):
         payload: Mapping[str, Any], # what belongs to it
     ) -> None:
         "The key ? shows the keys."
-        if event == 'key' and payload.get('key') == 'help': self.header.keys.value = not self.header.keys.value
+        if event == 'key' and payload.get('key') == 'help': self.header.help_button.value = not self.header.help_button.value
 
     def recolour(self,
         change: Any, # of the menu

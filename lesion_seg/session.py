@@ -43,7 +43,7 @@ __all__ = ['INFERNO', 'BORDERS', 'STATES', 'FLAGS', 'FLAG_HELP', 'KEPT', 'ORDERS
            'SessionQueue', 'Job', 'SessionJobs', 'Layer', 'SessionMaps', 'Comparison', 'SessionComparisons',
            'memory_folder', 'Session', 'example_files', 'phantom_dicom']
 
-# %% ../nbs/29_session.ipynb #705185f6
+# %% ../nbs/29_session.ipynb #2bb1ad25
 def three_digits(
     x: float, # at least 0
 ) -> str: # with commas between thousands, never an exponent
@@ -115,7 +115,7 @@ def looks_like_mask(
     grey = (image[..., 0] > 16) & (image[..., 0] < 239)
     return bool(coloured.mean() < .001 and grey.mean() < .02)
 
-# %% ../nbs/29_session.ipynb #3426cf5e
+# %% ../nbs/29_session.ipynb #5ef6efff
 BORDERS = ('tight', 'middle', 'wide')
 
 def border_level(
@@ -135,7 +135,7 @@ def at_border(
     "A prediction with one of the three borders."
     return replace(prediction, threshold=border_level(bundle, border))
 
-# %% ../nbs/29_session.ipynb #d63bcd8a
+# %% ../nbs/29_session.ipynb #91f974c0
 def mask_polygons(
     mask: np.ndarray, # bool (H, W)
 ) -> list[list[np.ndarray]]: # as `find_polygons` gives them
@@ -232,7 +232,7 @@ class StoredPhotograph:
         self.revision += 1
         if self.state in ('accepted', 'corrected'): self.state = 'changed'
 
-# %% ../nbs/29_session.ipynb #80eca1af
+# %% ../nbs/29_session.ipynb #7ce432d1
 class EditedPhotograph(StoredPhotograph):
     "A photograph whose mask can be corrected."
     @property
@@ -608,7 +608,7 @@ class SessionAnswers(SessionFiles):
             measures |= dict(area_mm2=mm['area'], major_diameter_mm=mm['major_diameter'])
         return self.described(key, measures) | self.verdict(key)
 
-# %% ../nbs/29_session.ipynb #c16ab38a
+# %% ../nbs/29_session.ipynb #21ead102
 class SessionChoices(SessionAnswers):
     "Borders that a reader chooses, draws, and gives a scale."
     def choose(self,
@@ -694,7 +694,7 @@ class SessionChoices(SessionAnswers):
             self.changed(photograph)
         return scale
 
-# %% ../nbs/29_session.ipynb #c0ba3c29
+# %% ../nbs/29_session.ipynb #3c5d9f45
 ORDERS = dict(uncertain='most uncertain first', name='by name', area='largest lesion first', given='as given')
 FILTERS = dict(all='all', waiting='not reviewed', look='look again', accepted='accepted', corrected='corrected', skipped='skipped')
 
@@ -773,7 +773,7 @@ class SessionQueue(SessionChoices):
         states = [p.state for p in self.photographs.values()]
         return dict(all=len(states)) | {state or 'waiting': states.count(state) for state in STATES}
 
-# %% ../nbs/29_session.ipynb #ac5b03d1
+# %% ../nbs/29_session.ipynb #79df7e31
 @dataclass
 class Job:
     "Something that takes a while."
@@ -861,7 +861,7 @@ class SessionMaps(SessionJobs):
         samples, level = self.samples(key), self.level(key)
         scores = lesion_scores(samples, level)
         if kind == 'std':
-            text = (f'Over 20 variants of the network, lesions agree with each other to a Dice of '
+            text = (f"At the model's own border, 20 variants of the network agree with each other to a Dice of "
                     f'{1 - scores["disagreement"]:.3f}; their area varies by {scores["area_variation"]:.1%}.')
             return Layer(kind, heat_png(samples.std, STD_TOP), text, STD_TOP)
         if kind == 'entropy':
@@ -890,7 +890,7 @@ class SessionMaps(SessionJobs):
         text = f'Bright places of the layer {cam.layer} ({rows} x {columns} cells) spoke most for the {target}.'
         return Layer(target, heat_png(cam.heat, 1), text, 1)
 
-# %% ../nbs/29_session.ipynb #6e37be85
+# %% ../nbs/29_session.ipynb #2a15f95a
 @dataclass(frozen=True, eq=False)
 class Comparison:
     "Another border of the same photograph."

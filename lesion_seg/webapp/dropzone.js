@@ -343,10 +343,104 @@ class Zone {
   }
 }
 
+/**
+ * What a page needs beside files that come in: files that go out, a question before work is lost, and names for a screen reader.
+ * It touches the page that it is on (the nearest `.lesion`) and nothing else.
+ */
+export class Door {
+  /** @param {Model} model @param {HTMLElement} el */
+  constructor(model, el) {
+    this.model = model;
+    this.el = el;
+    /** @type {Map<string, BlobPart[]>} parts of files that are on their way out */
+    this.parts = new Map();
+    this.onMessage = (/** @type {any} */ content, /** @type {DataView[]} */ buffers) => this.receive(content, buffers);
+    this.beforeLeaving = (/** @type {BeforeUnloadEvent} */ event) => this.ask(event);
+    this.observer = new MutationObserver(() => this.nameAll());
+    model.on('msg:custom', this.onMessage);
+    window.addEventListener('beforeunload', this.beforeLeaving);
+    this.settle();
+  }
+
+  /** The box of the page, once it is there: keys stay in it, and everything in it has a name. */
+  settle(tries = 60) {
+    const root = /** @type {HTMLElement | null} */ (this.el.closest('.lesion'));
+    if (!root) {
+      if (tries > 0) requestAnimationFrame(() => this.settle(tries - 1));
+      return;
+    }
+    root.dataset.lmSuppressShortcuts = 'true'; // a notebook's shortcuts (d d deletes a cell) end at this box
+    this.root = root;
+    this.observer.observe(root, { childList: true, subtree: true });
+    this.nameAll();
+    root.dataset.ready = 'true';
+  }
+
+  /** What ipywidgets leaves without a name or a state gets one. */
+  nameAll() {
+    for (const row of this.root?.querySelectorAll('.widget-inline-hbox, .jupyter-widget-inline-hbox') ?? []) {
+      const label = row.querySelector('.widget-label')?.textContent?.trim();
+      if (!label) continue;
+      for (const part of row.querySelectorAll('[role="slider"], .widget-readout')) {
+        if (part.getAttribute('aria-label') !== label) part.setAttribute('aria-label', label);
+      }
+    }
+    for (const button of this.root?.querySelectorAll('.widget-toggle-button') ?? []) {
+      const pressed = String(button.classList.contains('mod-active'));
+      if (button.getAttribute('aria-pressed') !== pressed) button.setAttribute('aria-pressed', pressed);
+    }
+    for (const image of this.root?.querySelectorAll('img:not([alt])') ?? []) image.setAttribute('alt', '');
+    const live = this.root?.querySelector('.lesion-live');
+    if (live && !live.hasAttribute('aria-live')) live.setAttribute('aria-live', 'polite');
+  }
+
+  /** @param {any} content @param {DataView[]} buffers */
+  receive(content, buffers) {
+    if (content?.kind !== 'give') return;
+    const parts = content.part === 0 ? [] : this.parts.get(content.id) ?? [];
+    parts.push(/** @type {BlobPart} */ (/** @type {unknown} */ (buffers[0])));
+    this.parts.set(content.id, parts);
+    if (content.part < content.parts - 1) return;
+    this.parts.delete(content.id);
+    if (this.isShown()) this.save(content.name, new Blob(parts, { type: content.mime }));
+  }
+
+  /** Of several views of one page, the one that a reader can see saves a file. */
+  isShown() {
+    return document.visibilityState === 'visible' && this.el.isConnected;
+  }
+
+  /** @param {string} name @param {Blob} blob */
+  save(name, blob) {
+    const link = document.createElement('a');
+    link.href = URL.createObjectURL(blob);
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+  }
+
+  /** @param {BeforeUnloadEvent} event */
+  ask(event) {
+    if (!this.model.get('unsaved') || document.body.dataset.voila !== 'voila') return;
+    event.preventDefault();
+    event.returnValue = true;
+  }
+
+  end() {
+    this.model.off('msg:custom', this.onMessage);
+    window.removeEventListener('beforeunload', this.beforeLeaving);
+    this.observer.disconnect();
+  }
+}
+
 export default {
   /** @param {{model: Model, el: HTMLElement}} context */
   render({ model, el }) {
     const zone = new Zone(model, el);
-    return () => zone.end();
+    const door = new Door(model, el);
+    return () => {
+      zone.end();
+      door.end();
+    };
   },
 };
