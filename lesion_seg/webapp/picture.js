@@ -19,6 +19,7 @@
 // ---------------------------------------------------------------- where the reader looks
 
 const LARGEST = 64; // CSS pixels a photograph pixel
+const SMALLEST = 0.25; // where the whole photograph needs no smaller scale
 
 /**
  * The view in which the whole photograph is seen.
@@ -29,12 +30,13 @@ export function fitView(stage, photo) {
 }
 
 /**
- * A view that shows something: not smaller than half the fit, not larger than 64 to 1, its middle in the photograph.
+ * A view that shows something: not much smaller than the fit, not larger than 64 to 1, its middle
+ * in the photograph.
  * @param {View} view @param {Size} stage @param {Size} photo @returns {View}
  */
 export function clampView(view, stage, photo) {
   const fit = fitView(stage, photo).scale;
-  const scale = Math.min(Math.max(view.scale, fit / 2), Math.max(LARGEST, fit));
+  const scale = Math.min(Math.max(view.scale, Math.min(fit / 2, SMALLEST)), Math.max(LARGEST, fit));
   return { scale, x: Math.min(Math.max(view.x, 0), photo.w), y: Math.min(Math.max(view.y, 0), photo.h) };
 }
 

@@ -56,6 +56,7 @@ test('zooming keeps the point under the pointer', () => {
 test('a view never shows nothing, and never less than a pixel', () => {
   assert.equal(clampView({ scale: 1e-9, x: -5, y: 9e9 }, stage, photo).scale, 800 / 6000 / 2);
   assert.deepEqual(clampView({ scale: 1e9, x: -5, y: 9e9 }, stage, photo), { scale: 64, x: 0, y: 4000 });
+  assert.equal(clampView({ scale: 1, x: 1, y: 1 }, stage, { w: 300, h: 200 }).scale, 1); // real pixels of a small one
   assert.equal(clampView({ scale: 500, x: 1, y: 1 }, stage, { w: 4, h: 4 }).scale, 150); // tiny: it may still fit
 });
 
