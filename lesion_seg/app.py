@@ -37,7 +37,7 @@ __all__ = ['WEB', 'NOTICE', 'COLOURS', 'DASHES', 'DRAWING', 'TOOL_TIPS', 'SAVED'
 # %% ../nbs/30_app.ipynb #fae414d2
 WEB = Path(str(files('lesion_seg'))) / 'webapp'  # the page's style, its notebook and its Voilà template
 
-# %% ../nbs/30_app.ipynb #cd262db2
+# %% ../nbs/30_app.ipynb #8b44eadf
 def words(
     widget: Any, # of ipywidgets
 ) -> str: # parts are separated by ' | '
@@ -105,7 +105,7 @@ class Part(widgets.VBox):
 
     def __repr__(self) -> str: return words(self)
 
-# %% ../nbs/30_app.ipynb #4439f8b1
+# %% ../nbs/30_app.ipynb #c8482e6d
 def page_style() -> widgets.HTML:
     "The style of the page, for what is below the class `lesion`."
     made = widgets.HTML(f'<style>{(WEB / "app.css").read_text(encoding="utf-8")}</style>')
@@ -120,7 +120,7 @@ def in_cell(
     box.add_class('lesion')
     return box
 
-# %% ../nbs/30_app.ipynb #499add0d
+# %% ../nbs/30_app.ipynb #5be509e2
 NOTICE = 'A tool for research and for a second look, not a medical device.'
 
 class StartPart(Part):
@@ -148,7 +148,7 @@ class StartPart(Part):
         "Only while there is nothing else to see."
         show_if(self, not self.reader.session.photographs)
 
-# %% ../nbs/30_app.ipynb #794859e2
+# %% ../nbs/30_app.ipynb #368ff569
 class Door(DropZone):
     "A drop zone that also gives files to the reader, and asks before work is lost."
     unsaved = traitlets.Bool(False).tag(sync=True)  # ask before the page is left
@@ -164,8 +164,14 @@ class Door(DropZone):
         for part, at in enumerate(starts):
             content = dict(kind='give', id=number, name=name, mime=mime, part=part, parts=len(starts))
             self.send(content, [data[at:at + self.part_bytes]])
+    def receive(self,
+        content: Any, # a message from the browser, which may hold anything
+        buffers: list[Any], # its bytes
+    ) -> None:
+        "That somebody is here needs no answer; it keeps the server from ending the session."
+        if not (isinstance(content, dict) and content.get('kind') == 'here'): super().receive(content, buffers)
 
-# %% ../nbs/30_app.ipynb #5458fe61
+# %% ../nbs/30_app.ipynb #77964936
 class NewsPart(Part):
     "What has just happened, what is being done, and which files were left out."
     def __init__(self,
@@ -203,7 +209,7 @@ class NewsPart(Part):
         self.left_out.value = f'<details class="lesion-lost">{summary}<ul>{items}</ul></details>' if lost else ''
         show_if(self.left_out, bool(lost))
 
-# %% ../nbs/30_app.ipynb #ad51ebe3
+# %% ../nbs/30_app.ipynb #357441d8
 COLOURS = dict(chosen='#00e6ff', tight='#7dff8a', middle='#ffffff', wide='#ff9cf0', truth='#ffb000', other='#ff6a5e', sure='#ffffff')
 DASHES: dict[str, list[int]] = dict(tight=[2, 4], middle=[7, 5], wide=[2, 4], truth=[1, 5], other=[9, 4], sure=[7, 5])
 
@@ -291,7 +297,7 @@ class PicturePart(Part):
 
     truth_of: tuple = ((), [])
 
-# %% ../nbs/30_app.ipynb #a259c5ef
+# %% ../nbs/30_app.ipynb #11d9ac09
 class ChoosePart(Part):
     "The border of this photograph."
     def __init__(self,
@@ -341,7 +347,7 @@ class ChoosePart(Part):
         self.hint.value = f'<p class="lesion-muted">{hint}</p>' if hint else ''
         show_if(self.for_all, len(self.reader.session.photographs) > 1 and not corrected)
 
-# %% ../nbs/30_app.ipynb #fef7e965
+# %% ../nbs/30_app.ipynb #375edf4f
 def fact_list(
     facts: Mapping[str, str], # plain text by plain text
 ) -> str: # HTML
@@ -393,7 +399,7 @@ class NumbersPart(Part):
                if facts['touches_frame'] else '')
         self.list.value = fact_list(number_texts(facts)) + cut
 
-# %% ../nbs/30_app.ipynb #28c65eb9
+# %% ../nbs/30_app.ipynb #01e94e42
 DRAWING = {'Move': 'pan', 'Brush': 'brush', 'Eraser': 'erase', 'Lasso +': 'lasso', 'Lasso −': 'cut', 'Points': 'vertex', 'Region': 'pick',
            'Ruler': 'measure'}
 TOOL_TIPS = dict(pan='Move and zoom (key v)', brush='Add to the lesion (key b)', erase='Take away from it (key e)', lasso='Add an outline (key l)',
@@ -448,7 +454,7 @@ class CorrectPart(Part):
         self.discarding.disabled = photograph is None or not photograph.is_corrected
         show_if(self.radius, self.tool.value in ('brush', 'erase'))
 
-# %% ../nbs/30_app.ipynb #fcac5a67
+# %% ../nbs/30_app.ipynb #327205f9
 class ReviewPart(Part):
     "What the model thinks of its own border, and what the reader decides."
     def __init__(self,
@@ -482,7 +488,7 @@ class ReviewPart(Part):
                            f'<p>{safe_html(facts["reason"])}</p>{help_text}</div>')
         self.note.value = photograph.note
 
-# %% ../nbs/30_app.ipynb #f6a245fb
+# %% ../nbs/30_app.ipynb #b51eaa2a
 def queue_label(
     photograph: Photograph, # of the session
 ) -> str: # one line
@@ -537,7 +543,7 @@ class QueuePart(Part):
         if self.list.value != value: self.list.value = value
         self.filter.value, self.order.value = session.shown, session.order
 
-# %% ../nbs/30_app.ipynb #e4697171
+# %% ../nbs/30_app.ipynb #af4c27a9
 class ScalePart(Part):
     "A ruler in the photograph."
     def __init__(self,
@@ -575,7 +581,7 @@ class ScalePart(Part):
         for widget in (self.millimetres, self.one, self.all): show_if(widget, bool(reader.ruler) and not known)
         if len(reader.session.photographs) < 2: show_if(self.all, False)
 
-# %% ../nbs/30_app.ipynb #d2bda3b4
+# %% ../nbs/30_app.ipynb #8524d777
 class MapsPart(Part):
     "How sure the network is, over the photograph."
     def __init__(self,
@@ -625,7 +631,7 @@ class ComparePart(Part):
         else: self.text.value = ('<p class="lesion-muted">Add a mask of the same name to compare with the truth.</p>'
                                  if len(options) == 1 else '')
 
-# %% ../nbs/30_app.ipynb #f2cc2d8b
+# %% ../nbs/30_app.ipynb #1c88584d
 SAVED = dict(mask='Mask (PNG)', overlay='Overlay (JPEG)', json='Measures (JSON)', geojson='Border (GeoJSON)', coco='Border (COCO)',
              probability='Probability (PNG)', seg='DICOM SEG')
 
@@ -701,7 +707,7 @@ class KnowPart(Part):
         facts = {name: str(value) for name, value in session.header(key, self.identifying.value).items()} if key else {}
         self.header.value = f'<h3>DICOM header</h3>{fact_list(facts)}' if facts else ''
 
-# %% ../nbs/30_app.ipynb #6caebfc1
+# %% ../nbs/30_app.ipynb #fc662d85
 HELP = {'n / p': 'next, previous', 'a / s': 'accept, skip', '1 / 2 / 3': 'tight, middle, wide', 'b / e': 'brush, eraser', '[ / ]': 'smaller, larger brush',
         'l / c': 'lasso adds, lasso cuts', 'd': 'drag points', 'g': 'take a region', 'h': 'fill holes', 'u / Ctrl+y': 'undo, redo', 'm': 'measure',
         '+ / −': 'zoom', 'f / z': 'fit, real pixels', 'v': 'move'}
@@ -751,7 +757,7 @@ class HeaderPart(Part):
         show_if(self.help, self.help_button.value)
         self.zone.unsaved = self.reader.unsaved and not self.reader.desk
 
-# %% ../nbs/30_app.ipynb #d51b4684
+# %% ../nbs/30_app.ipynb #17ac112d
 TABS = ('Measure', 'Maps', 'Compare', 'Take away', 'About')
 
 class TabsPart(Part):

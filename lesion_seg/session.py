@@ -43,7 +43,7 @@ __all__ = ['INFERNO', 'BORDERS', 'STATES', 'FLAGS', 'FLAG_HELP', 'KEPT', 'ORDERS
            'SessionQueue', 'Job', 'SessionJobs', 'Layer', 'SessionMaps', 'Comparison', 'SessionComparisons',
            'memory_folder', 'Session', 'example_files', 'phantom_dicom']
 
-# %% ../nbs/29_session.ipynb #2bb1ad25
+# %% ../nbs/29_session.ipynb #751da00e
 def three_digits(
     x: float, # at least 0
 ) -> str: # with commas between thousands, never an exponent
@@ -115,7 +115,7 @@ def looks_like_mask(
     grey = (image[..., 0] > 16) & (image[..., 0] < 239)
     return bool(coloured.mean() < .001 and grey.mean() < .02)
 
-# %% ../nbs/29_session.ipynb #5ef6efff
+# %% ../nbs/29_session.ipynb #0007eae8
 BORDERS = ('tight', 'middle', 'wide')
 
 def border_level(
@@ -135,7 +135,7 @@ def at_border(
     "A prediction with one of the three borders."
     return replace(prediction, threshold=border_level(bundle, border))
 
-# %% ../nbs/29_session.ipynb #91f974c0
+# %% ../nbs/29_session.ipynb #566ab100
 def mask_polygons(
     mask: np.ndarray, # bool (H, W)
 ) -> list[list[np.ndarray]]: # as `find_polygons` gives them
@@ -232,7 +232,7 @@ class StoredPhotograph:
         self.revision += 1
         if self.state in ('accepted', 'corrected'): self.state = 'changed'
 
-# %% ../nbs/29_session.ipynb #7ce432d1
+# %% ../nbs/29_session.ipynb #eb8ac172
 class EditedPhotograph(StoredPhotograph):
     "A photograph whose mask can be corrected."
     @property
@@ -517,7 +517,7 @@ class SessionAnswers(SessionFiles):
         "Keep what a network has said."
         photograph.prediction, photograph.doubt = replace(prediction, source=None), prediction.disagreement
         asked = [p for p in self.photographs.values() if p.prediction is not None and p is not photograph]
-        for old in asked[:max(0, len(asked) - KEPT)]: old.prediction = None
+        for old in asked[:max(0, len(asked) + 1 - KEPT)]: old.prediction = None
 
     def own(self,
         key: str, # of a photograph in the session
@@ -608,7 +608,7 @@ class SessionAnswers(SessionFiles):
             measures |= dict(area_mm2=mm['area'], major_diameter_mm=mm['major_diameter'])
         return self.described(key, measures) | self.verdict(key)
 
-# %% ../nbs/29_session.ipynb #21ead102
+# %% ../nbs/29_session.ipynb #4f845dda
 class SessionChoices(SessionAnswers):
     "Borders that a reader chooses, draws, and gives a scale."
     def choose(self,
@@ -694,7 +694,7 @@ class SessionChoices(SessionAnswers):
             self.changed(photograph)
         return scale
 
-# %% ../nbs/29_session.ipynb #3c5d9f45
+# %% ../nbs/29_session.ipynb #9c83f35c
 ORDERS = dict(uncertain='most uncertain first', name='by name', area='largest lesion first', given='as given')
 FILTERS = dict(all='all', waiting='not reviewed', look='look again', accepted='accepted', corrected='corrected', skipped='skipped')
 
@@ -773,7 +773,7 @@ class SessionQueue(SessionChoices):
         states = [p.state for p in self.photographs.values()]
         return dict(all=len(states)) | {state or 'waiting': states.count(state) for state in STATES}
 
-# %% ../nbs/29_session.ipynb #79df7e31
+# %% ../nbs/29_session.ipynb #34f2d07a
 @dataclass
 class Job:
     "Something that takes a while."
@@ -890,7 +890,7 @@ class SessionMaps(SessionJobs):
         text = f'Bright places of the layer {cam.layer} ({rows} x {columns} cells) spoke most for the {target}.'
         return Layer(target, heat_png(cam.heat, 1), text, 1)
 
-# %% ../nbs/29_session.ipynb #2a15f95a
+# %% ../nbs/29_session.ipynb #1bff567b
 @dataclass(frozen=True, eq=False)
 class Comparison:
     "Another border of the same photograph."

@@ -7,7 +7,7 @@
 /** @typedef {{max_file_bytes: number, max_files: number, suffixes: string[]}} Limits */
 /** @typedef {{get(name: string): any, on(name: string, f: (...args: any[]) => void): void,
  *             off(name: string, f: (...args: any[]) => void): void,
- *             send(content: any, callbacks?: any, buffers?: any[]): void}} Model */
+ *             send(content: any, callbacks?: any, buffers?: any[]): void, widget_manager?: any}} Model */
 
 /**
  * A number of bytes in words.
@@ -359,7 +359,62 @@ export class Door {
     this.observer = new MutationObserver(() => this.nameAll());
     model.on('msg:custom', this.onMessage);
     window.addEventListener('beforeunload', this.beforeLeaving);
+    if (this.isAlone()) this.watchKernel();
     this.settle();
+  }
+
+  /** Is this the page of a server, and not a cell among others? */
+  isAlone() {
+    return document.body.dataset.voila === 'voila';
+  }
+
+  /** A program that has ended cannot say so, so the page does. */
+  watchKernel() {
+    const kernel = this.model.widget_manager?.kernel;
+    if (!kernel) return;
+    const dead = ['restarting', 'autorestarting', 'dead', 'terminating'];
+    kernel.statusChanged?.connect((/** @type {any} */ _, /** @type {string} */ status) => {
+      if (dead.includes(status)) this.lose('The program behind this page has stopped.');
+    });
+    kernel.connectionStatusChanged?.connect((/** @type {any} */ _, /** @type {string} */ status) => {
+      if (status === 'disconnected') this.lose('The connection to the server is gone.');
+    });
+    kernel.disposed?.connect(() => this.lose('The program behind this page has stopped.'));
+    const address = `${kernel.serverSettings.baseUrl}api/kernels/${kernel.id}`;
+    this.look = async () => {
+      const reply = await fetch(address, { cache: 'no-store' }).catch(() => null);
+      if (reply?.status === 404) this.lose('This session has ended, since it was not used for a long time.');
+    };
+    this.looking = setInterval(() => this.look?.(), 15_000);
+    this.moved = Date.now();
+    this.onMove = () => {
+      this.moved = Date.now();
+    };
+    for (const kind of ['pointermove', 'keydown']) document.addEventListener(kind, this.onMove, { passive: true });
+    this.greeting = setInterval(() => {
+      if (Date.now() - (this.moved ?? 0) < 240_000) this.model.send({ kind: 'here' }); // somebody is looking: do not end the session
+    }, 240_000);
+  }
+
+  /** @param {string} why */
+  lose(why) {
+    if (this.lost || !this.root) return;
+    this.lost = true;
+    clearInterval(this.looking);
+    clearInterval(this.greeting);
+    for (const child of this.root.children) child.setAttribute('inert', '');
+    const box = document.createElement('div');
+    box.className = 'lesion-ended';
+    box.setAttribute('role', 'alert');
+    const text = document.createElement('p');
+    text.textContent = `${why} What you have not saved is gone. Reload the page to begin again.`;
+    const button = document.createElement('button');
+    button.textContent = 'Reload the page';
+    button.className = 'jupyter-button';
+    button.addEventListener('click', () => location.reload());
+    box.append(text, button);
+    this.root.prepend(box);
+    button.focus();
   }
 
   /** The box of the page, once it is there: keys stay in it, and everything in it has a name. */
@@ -421,7 +476,7 @@ export class Door {
 
   /** @param {BeforeUnloadEvent} event */
   ask(event) {
-    if (!this.model.get('unsaved') || document.body.dataset.voila !== 'voila') return;
+    if (!this.model.get('unsaved') || !this.isAlone() || this.lost) return;
     event.preventDefault();
     event.returnValue = true;
   }
@@ -430,6 +485,9 @@ export class Door {
     this.model.off('msg:custom', this.onMessage);
     window.removeEventListener('beforeunload', this.beforeLeaving);
     this.observer.disconnect();
+    clearInterval(this.looking);
+    clearInterval(this.greeting);
+    for (const kind of ['pointermove', 'keydown']) if (this.onMove) document.removeEventListener(kind, this.onMove);
   }
 }
 
