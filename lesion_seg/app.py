@@ -37,7 +37,7 @@ __all__ = ['WEB', 'NOTICE', 'COLOURS', 'DASHES', 'DRAWING', 'TOOL_TIPS', 'SAVED'
 # %% ../nbs/30_app.ipynb #fae414d2
 WEB = Path(str(files('lesion_seg'))) / 'webapp'  # the page's style, its notebook and its Voilà template
 
-# %% ../nbs/30_app.ipynb #8b44eadf
+# %% ../nbs/30_app.ipynb #d35ad1d1
 def words(
     widget: Any, # of ipywidgets
 ) -> str: # parts are separated by ' | '
@@ -105,7 +105,7 @@ class Part(widgets.VBox):
 
     def __repr__(self) -> str: return words(self)
 
-# %% ../nbs/30_app.ipynb #c8482e6d
+# %% ../nbs/30_app.ipynb #87e4a33f
 def page_style() -> widgets.HTML:
     "The style of the page, for what is below the class `lesion`."
     made = widgets.HTML(f'<style>{(WEB / "app.css").read_text(encoding="utf-8")}</style>')
@@ -120,7 +120,7 @@ def in_cell(
     box.add_class('lesion')
     return box
 
-# %% ../nbs/30_app.ipynb #5be509e2
+# %% ../nbs/30_app.ipynb #cdbf4fc6
 NOTICE = 'A tool for research and for a second look, not a medical device.'
 
 class StartPart(Part):
@@ -148,7 +148,7 @@ class StartPart(Part):
         "Only while there is nothing else to see."
         show_if(self, not self.reader.session.photographs)
 
-# %% ../nbs/30_app.ipynb #368ff569
+# %% ../nbs/30_app.ipynb #fa1b58c6
 class Door(DropZone):
     "A drop zone that also gives files to the reader, and asks before work is lost."
     unsaved = traitlets.Bool(False).tag(sync=True)  # ask before the page is left
@@ -171,7 +171,7 @@ class Door(DropZone):
         "That somebody is here needs no answer; it keeps the server from ending the session."
         if not (isinstance(content, dict) and content.get('kind') == 'here'): super().receive(content, buffers)
 
-# %% ../nbs/30_app.ipynb #77964936
+# %% ../nbs/30_app.ipynb #78752879
 class NewsPart(Part):
     "What has just happened, what is being done, and which files were left out."
     def __init__(self,
@@ -209,7 +209,7 @@ class NewsPart(Part):
         self.left_out.value = f'<details class="lesion-lost">{summary}<ul>{items}</ul></details>' if lost else ''
         show_if(self.left_out, bool(lost))
 
-# %% ../nbs/30_app.ipynb #357441d8
+# %% ../nbs/30_app.ipynb #e5619264
 COLOURS = dict(chosen='#00e6ff', tight='#7dff8a', middle='#ffffff', wide='#ff9cf0', truth='#ffb000', other='#ff6a5e', sure='#ffffff')
 DASHES: dict[str, list[int]] = dict(tight=[2, 4], middle=[7, 5], wide=[2, 4], truth=[1, 5], other=[9, 4], sure=[7, 5])
 
@@ -234,6 +234,7 @@ class PicturePart(Part):
         self.brightness = widgets.FloatSlider(1, min=.3, max=2.5, step=.05, description='Brightness', readout=False)
         self.contrast = widgets.FloatSlider(1, min=.3, max=2.5, step=.05, description='Contrast', readout=False)
         widgets.link((self.view, 'value'), (self.picture, 'mode'))
+        self.view.observe(lambda _: self.draw(), 'value')
         for name in ('brightness', 'contrast'): widgets.jslink((getattr(self, name), 'value'), (self.picture, name))
         bar = widgets.Box([self.view, self.brightness, self.contrast])
         bar.add_class('lesion-look')
@@ -262,7 +263,7 @@ class PicturePart(Part):
         spacing = photograph.spacing
         self.picture.millimetres = float(spacing[1]) if spacing else 0.
         if self.picture.editor is not photograph.editor: self.picture.edit(photograph.editor)
-        now = photograph.key, photograph.revision, id(reader.layer), id(reader.comparison), photograph.truth is None
+        now = photograph.key, photograph.revision, id(reader.layer), id(reader.comparison), photograph.truth is None, self.view.value
         if now == self.shown: return
         self.shown = now
         self.picture.layers = self.lines(photograph)
@@ -283,7 +284,15 @@ class PicturePart(Part):
         if reader.comparison and reader.comparison.name != 'truth':
             found.append(border_line('other', f'Model {reader.comparison.name}', reader.comparison.polygons))
         if reader.layer and reader.layer.polygons: found.append(border_line('sure', 'Confident part', reader.layer.polygons))
-        return found
+        return found if self.view.value == 'single' else self.in_panes(found)
+
+    def in_panes(self,
+        lines: list[dict[str, Any]], # layers of `Picture`
+    ) -> list[dict[str, Any]]: # the same ones, each in one of the two pictures
+        "What is compared stands to the right; with nothing to compare, the photograph without lines to the left."
+        others = {'truth', 'other'} if self.reader.comparison else {layer['name'] for layer in lines}
+        self.picture.pane_labels = ['Border', 'Compared with'] if self.reader.comparison else ['Photograph', 'Border']
+        return [layer | dict(pane=int(layer['name'] in others)) for layer in lines]
 
     def truth(self,
         photograph: Photograph, # that is open
@@ -297,7 +306,7 @@ class PicturePart(Part):
 
     truth_of: tuple = ((), [])
 
-# %% ../nbs/30_app.ipynb #11d9ac09
+# %% ../nbs/30_app.ipynb #53e9ab9f
 class ChoosePart(Part):
     "The border of this photograph."
     def __init__(self,
@@ -347,7 +356,7 @@ class ChoosePart(Part):
         self.hint.value = f'<p class="lesion-muted">{hint}</p>' if hint else ''
         show_if(self.for_all, len(self.reader.session.photographs) > 1 and not corrected)
 
-# %% ../nbs/30_app.ipynb #375edf4f
+# %% ../nbs/30_app.ipynb #1b84de3e
 def fact_list(
     facts: Mapping[str, str], # plain text by plain text
 ) -> str: # HTML
@@ -399,7 +408,7 @@ class NumbersPart(Part):
                if facts['touches_frame'] else '')
         self.list.value = fact_list(number_texts(facts)) + cut
 
-# %% ../nbs/30_app.ipynb #01e94e42
+# %% ../nbs/30_app.ipynb #609c8c38
 DRAWING = {'Move': 'pan', 'Brush': 'brush', 'Eraser': 'erase', 'Lasso +': 'lasso', 'Lasso −': 'cut', 'Points': 'vertex', 'Region': 'pick',
            'Ruler': 'measure'}
 TOOL_TIPS = dict(pan='Move and zoom (key v)', brush='Add to the lesion (key b)', erase='Take away from it (key e)', lasso='Add an outline (key l)',
@@ -454,7 +463,7 @@ class CorrectPart(Part):
         self.discarding.disabled = photograph is None or not photograph.is_corrected
         show_if(self.radius, self.tool.value in ('brush', 'erase'))
 
-# %% ../nbs/30_app.ipynb #327205f9
+# %% ../nbs/30_app.ipynb #87966f38
 class ReviewPart(Part):
     "What the model thinks of its own border, and what the reader decides."
     def __init__(self,
@@ -488,7 +497,7 @@ class ReviewPart(Part):
                            f'<p>{safe_html(facts["reason"])}</p>{help_text}</div>')
         self.note.value = photograph.note
 
-# %% ../nbs/30_app.ipynb #b51eaa2a
+# %% ../nbs/30_app.ipynb #ad50a2e8
 def queue_label(
     photograph: Photograph, # of the session
 ) -> str: # one line
@@ -543,7 +552,7 @@ class QueuePart(Part):
         if self.list.value != value: self.list.value = value
         self.filter.value, self.order.value = session.shown, session.order
 
-# %% ../nbs/30_app.ipynb #af4c27a9
+# %% ../nbs/30_app.ipynb #ef8eca2c
 class ScalePart(Part):
     "A ruler in the photograph."
     def __init__(self,
@@ -581,7 +590,7 @@ class ScalePart(Part):
         for widget in (self.millimetres, self.one, self.all): show_if(widget, bool(reader.ruler) and not known)
         if len(reader.session.photographs) < 2: show_if(self.all, False)
 
-# %% ../nbs/30_app.ipynb #8524d777
+# %% ../nbs/30_app.ipynb #0f81607f
 class MapsPart(Part):
     "How sure the network is, over the photograph."
     def __init__(self,
@@ -631,7 +640,7 @@ class ComparePart(Part):
         else: self.text.value = ('<p class="lesion-muted">Add a mask of the same name to compare with the truth.</p>'
                                  if len(options) == 1 else '')
 
-# %% ../nbs/30_app.ipynb #1c88584d
+# %% ../nbs/30_app.ipynb #715ed293
 SAVED = dict(mask='Mask (PNG)', overlay='Overlay (JPEG)', json='Measures (JSON)', geojson='Border (GeoJSON)', coco='Border (COCO)',
              probability='Probability (PNG)', seg='DICOM SEG')
 
@@ -707,7 +716,7 @@ class KnowPart(Part):
         facts = {name: str(value) for name, value in session.header(key, self.identifying.value).items()} if key else {}
         self.header.value = f'<h3>DICOM header</h3>{fact_list(facts)}' if facts else ''
 
-# %% ../nbs/30_app.ipynb #fc662d85
+# %% ../nbs/30_app.ipynb #cfc21a21
 HELP = {'n / p': 'next, previous', 'a / s': 'accept, skip', '1 / 2 / 3': 'tight, middle, wide', 'b / e': 'brush, eraser', '[ / ]': 'smaller, larger brush',
         'l / c': 'lasso adds, lasso cuts', 'd': 'drag points', 'g': 'take a region', 'h': 'fill holes', 'u / Ctrl+y': 'undo, redo', 'm': 'measure',
         '+ / −': 'zoom', 'f / z': 'fit, real pixels', 'v': 'move'}
@@ -757,7 +766,7 @@ class HeaderPart(Part):
         show_if(self.help, self.help_button.value)
         self.zone.unsaved = self.reader.unsaved and not self.reader.desk
 
-# %% ../nbs/30_app.ipynb #17ac112d
+# %% ../nbs/30_app.ipynb #0aa3abf7
 TABS = ('Measure', 'Maps', 'Compare', 'Take away', 'About')
 
 class TabsPart(Part):
@@ -785,7 +794,7 @@ class LesionApp(Part):
     ):
         reader = reader or Reader(session, wait)
         self.zone = Door(suffixes=[*suffixes(), '.zip'], max_files=reader.session.limits.files,
-                             max_file_bytes=int(reader.session.limits.file_mb * 1e6))
+                             max_file_bytes=reader.session.limits.file_mb * 2 ** 20)
         self.zone.on_file(self.take_file)
         self.zone.on_event(self.heard)
         reader.save = self.zone.give

@@ -43,7 +43,7 @@ __all__ = ['INFERNO', 'BORDERS', 'STATES', 'FLAGS', 'FLAG_HELP', 'KEPT', 'ORDERS
            'SessionQueue', 'Job', 'SessionJobs', 'Layer', 'SessionMaps', 'Comparison', 'SessionComparisons',
            'memory_folder', 'Session', 'example_files', 'phantom_dicom']
 
-# %% ../nbs/29_session.ipynb #751da00e
+# %% ../nbs/29_session.ipynb #a15569ba
 def three_digits(
     x: float, # at least 0
 ) -> str: # with commas between thousands, never an exponent
@@ -115,7 +115,7 @@ def looks_like_mask(
     grey = (image[..., 0] > 16) & (image[..., 0] < 239)
     return bool(coloured.mean() < .001 and grey.mean() < .02)
 
-# %% ../nbs/29_session.ipynb #0007eae8
+# %% ../nbs/29_session.ipynb #a8024774
 BORDERS = ('tight', 'middle', 'wide')
 
 def border_level(
@@ -135,7 +135,7 @@ def at_border(
     "A prediction with one of the three borders."
     return replace(prediction, threshold=border_level(bundle, border))
 
-# %% ../nbs/29_session.ipynb #566ab100
+# %% ../nbs/29_session.ipynb #374edf13
 def mask_polygons(
     mask: np.ndarray, # bool (H, W)
 ) -> list[list[np.ndarray]]: # as `find_polygons` gives them
@@ -232,7 +232,7 @@ class StoredPhotograph:
         self.revision += 1
         if self.state in ('accepted', 'corrected'): self.state = 'changed'
 
-# %% ../nbs/29_session.ipynb #eb8ac172
+# %% ../nbs/29_session.ipynb #c749e0c9
 class EditedPhotograph(StoredPhotograph):
     "A photograph whose mask can be corrected."
     @property
@@ -409,10 +409,10 @@ class SessionFiles:
     ) -> None: # raises `InputError`
         "Refuse a file that does not fit into the session."
         limits = self.limits
-        if size > limits.file_mb * 1e6:
-            raise InputError(name, f'has {size / 1e6:.0f} MB, more than the limit of {limits.file_mb} MB',
+        if size > limits.file_mb * 2 ** 20:
+            raise InputError(name, f'has {size / 2 ** 20:.0f} MB, more than the limit of {limits.file_mb} MB',
                              'make it smaller')
-        if self.held + coming + size > limits.total_mb * 1e6:
+        if self.held + coming + size > limits.total_mb * 2 ** 20:
             raise InputError(name, f'does not fit, since a session holds {limits.total_mb} MB',
                              'save what you need and start over')
         if len(self.photographs) >= limits.files:
@@ -492,10 +492,10 @@ def review_reason(
         return 'The model finds no lesion. Choose a wider border, or draw it yourself.'
     if prediction.disagreement is None or not rule:
         return 'This model has no rule for review; `lesion_seg calibrate` fits one.'
-    others = f'the most uncertain {rule["share"]:.0%} of the {rule["n"]} photographs that fixed the rule'
-    turned = 'Turned and mirrored, the photograph gets borders that'
-    if prediction.needs_review: return f'{turned} differ by {prediction.disagreement:.3f}, as for {others}.'
-    return f'{turned} agree; it is not among {others}.'
+    turned = 'Turned and mirrored, the photograph gets'
+    if not prediction.needs_review: return f'{turned} nearly the same border.'
+    others = f'more than {1 - rule["share"]:.0%} of the {rule["n"]} photographs that the rule was made from'
+    return f'{turned} borders that differ by {prediction.disagreement:.3f}, {others}.'
 
 # %% ../nbs/29_session.ipynb #5aa359f6
 KEPT = 300  # predictions that stay in memory; older ones are asked for again
@@ -608,7 +608,7 @@ class SessionAnswers(SessionFiles):
             measures |= dict(area_mm2=mm['area'], major_diameter_mm=mm['major_diameter'])
         return self.described(key, measures) | self.verdict(key)
 
-# %% ../nbs/29_session.ipynb #4f845dda
+# %% ../nbs/29_session.ipynb #cb4c893b
 class SessionChoices(SessionAnswers):
     "Borders that a reader chooses, draws, and gives a scale."
     def choose(self,
@@ -694,7 +694,7 @@ class SessionChoices(SessionAnswers):
             self.changed(photograph)
         return scale
 
-# %% ../nbs/29_session.ipynb #9c83f35c
+# %% ../nbs/29_session.ipynb #8b7454bc
 ORDERS = dict(uncertain='most uncertain first', name='by name', area='largest lesion first', given='as given')
 FILTERS = dict(all='all', waiting='not reviewed', look='look again', accepted='accepted', corrected='corrected', skipped='skipped')
 
@@ -773,7 +773,7 @@ class SessionQueue(SessionChoices):
         states = [p.state for p in self.photographs.values()]
         return dict(all=len(states)) | {state or 'waiting': states.count(state) for state in STATES}
 
-# %% ../nbs/29_session.ipynb #34f2d07a
+# %% ../nbs/29_session.ipynb #bfcc5fab
 @dataclass
 class Job:
     "Something that takes a while."
@@ -890,7 +890,7 @@ class SessionMaps(SessionJobs):
         text = f'Bright places of the layer {cam.layer} ({rows} x {columns} cells) spoke most for the {target}.'
         return Layer(target, heat_png(cam.heat, 1), text, 1)
 
-# %% ../nbs/29_session.ipynb #1bff567b
+# %% ../nbs/29_session.ipynb #bd7392b3
 @dataclass(frozen=True, eq=False)
 class Comparison:
     "Another border of the same photograph."

@@ -202,7 +202,7 @@ def test_limits_are_said(phantom):
     app = LesionApp(Session(limits=Limits(file_mb=1, files=1), threads=1), wait=True)
     app.take_file("a.jpg", encoded(phantom.image))
     with pytest.raises(InputError, match="holds 1 photograph;"): app.take_file("b.jpg", encoded(phantom.image))
-    assert "1 file left out" in words(app.news) and (app.zone.max_files, app.zone.max_file_bytes) == (1, 1_000_000)
+    assert "1 file left out" in words(app.news) and (app.zone.max_files, app.zone.max_file_bytes) == (1, 2 ** 20)
 
 
 def test_a_session_is_opened_from_the_page(three):

@@ -83,7 +83,7 @@ def test_a_picture_that_claims_too_many_pixels_is_not_decoded(session):
 
 
 def test_the_session_as_a_whole_is_limited(phantom):
-    data = encoded(phantom.image, "PNG") + bytes(600_000)  # trailing bytes do not disturb a PNG
+    data = encoded(phantom.image, "PNG") + bytes(700_000)  # trailing bytes do not disturb a PNG
     session = Session(limits=Limits(file_mb=1, total_mb=1))
     session.add("a.png", data)
     with pytest.raises(InputError, match=r"b\.png: does not fit, since a session holds 1 MB"): session.add("b.png", data)
