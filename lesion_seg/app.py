@@ -28,16 +28,16 @@ from .session import BORDERS, EXAMPLES, FILTERS, FLAG_HELP, MAPS, ORDERS, STATES
 from .session import Photograph, Session, counted, mask_polygons, three_digits
 
 # %% auto #0
-__all__ = ['WEB', 'NOTICE', 'COLOURS', 'DASHES', 'DRAWING', 'TOOL_TIPS', 'SAVED', 'HELP', 'THEMES', 'TABS', 'words', 'show_if',
-           'button', 'Part', 'page_style', 'in_cell', 'StartPart', 'Door', 'NewsPart', 'border_line', 'PicturePart',
-           'ChoosePart', 'fact_list', 'number_texts', 'NumbersPart', 'CorrectPart', 'ReviewPart', 'queue_label',
-           'QueuePart', 'ScalePart', 'MapsPart', 'ComparePart', 'TakePart', 'model_card', 'KnowPart', 'HeaderPart',
-           'TabsPart', 'LesionApp']
+__all__ = ['WEB', 'NOTICE', 'LEAD', 'COLOURS', 'DASHES', 'DRAWING', 'TOOL_TIPS', 'SAVED', 'HELP', 'THEMES', 'TABS', 'words',
+           'show_if', 'button', 'Part', 'page_style', 'in_cell', 'StartPart', 'Door', 'NewsPart', 'border_line',
+           'PicturePart', 'ChoosePart', 'fact_list', 'number_texts', 'NumbersPart', 'CorrectPart', 'ReviewPart',
+           'queue_label', 'QueuePart', 'ScalePart', 'MapsPart', 'ComparePart', 'TakePart', 'model_card', 'KnowPart',
+           'HeaderPart', 'TabsPart', 'LesionApp']
 
 # %% ../nbs/30_app.ipynb #fae414d2
 WEB = Path(str(files('lesion_seg'))) / 'webapp'  # the page's style, its notebook and its Voilà template
 
-# %% ../nbs/30_app.ipynb #d35ad1d1
+# %% ../nbs/30_app.ipynb #ee62319d
 def words(
     widget: Any, # of ipywidgets
 ) -> str: # parts are separated by ' | '
@@ -45,9 +45,12 @@ def words(
     if getattr(getattr(widget, 'layout', None), 'display', None) == 'none': return ''
     if isinstance(widget, widgets.Box): texts = [words(child) for child in widget.children]
     elif isinstance(widget, widgets.HTML):
-        breaks = re.sub(r'</(dd|p|li|h\d|summary|option)>', ' | ', re.sub(r'<style>.*?</style>', '', widget.value, flags=re.S))
-        texts = [unescape(re.sub(r'<[^>]*>', ' ', breaks))]
-    elif isinstance(widget, widgets.ToggleButtons): texts = [f'[{label}]' if label == widget.label else label for label in widget._options_labels]
+        visible = re.sub(r'<style>.*?</style>', '', widget.value, flags=re.S)
+        broken = re.sub(r'</(dd|p|li|h\d|summary|option)>', ' | ', visible)
+        texts = [unescape(re.sub(r'<[^>]*>', ' ', broken))]
+    elif isinstance(widget, widgets.ToggleButtons):
+        labels = [option[0] if isinstance(option, tuple) else option for option in widget.options]
+        texts = [f'[{label}]' if label == widget.label else label for label in labels]
     elif isinstance(widget, (widgets.Dropdown, widgets.Select)): texts = [widget.description, widget.label or '']
     elif isinstance(widget, (widgets.Button, widgets.ToggleButton, widgets.Checkbox)): texts = [widget.description]
     elif hasattr(widget, 'value') and hasattr(widget, 'description'): texts = [f'{widget.description} {widget.value}']
@@ -105,7 +108,7 @@ class Part(widgets.VBox):
 
     def __repr__(self) -> str: return words(self)
 
-# %% ../nbs/30_app.ipynb #87e4a33f
+# %% ../nbs/30_app.ipynb #239d4e80
 def page_style() -> widgets.HTML:
     "The style of the page, for what is below the class `lesion`."
     made = widgets.HTML(f'<style>{(WEB / "app.css").read_text(encoding="utf-8")}</style>')
@@ -120,18 +123,19 @@ def in_cell(
     box.add_class('lesion')
     return box
 
-# %% ../nbs/30_app.ipynb #cdbf4fc6
+# %% ../nbs/30_app.ipynb #5ff4348a
 NOTICE = 'A tool for research and for a second look, not a medical device.'
+
+LEAD = ('Drop photographs of skin lesions. You see the border that a network draws and how sure it is, and can '
+        'correct it. A mask of the same name is taken as the truth to compare with; a saved session is opened again.')
 
 class StartPart(Part):
     "What a new reader sees."
     def __init__(self,
         reader: Reader, # whose page it is
     ):
-        lead = widgets.HTML('<p class="lesion-lead">Drop photographs of skin lesions. You see the border that a network draws, '
-                            'how sure it is, and can correct it. A mask of the same name is taken as the truth to compare with; '
-                            'a saved session is opened again. '
-                            f'{"Results are written into a folder as you go." if reader.desk else "Nothing is kept on the server."}</p>')
+        kept = 'Results are written into a folder as you go.' if reader.desk else 'Nothing is kept on the server.'
+        lead = widgets.HTML(f'<p class="lesion-lead">{LEAD} {kept}</p>')
         tiles = []
         for name, (title, text, seeds) in EXAMPLES.items():
             thumb = encode_jpeg(make_phantom(seeds[-1], (180, 240)).image)
@@ -148,7 +152,7 @@ class StartPart(Part):
         "Only while there is nothing else to see."
         show_if(self, not self.reader.session.photographs)
 
-# %% ../nbs/30_app.ipynb #fa1b58c6
+# %% ../nbs/30_app.ipynb #0f811577
 class Door(DropZone):
     "A drop zone that also gives files to the reader, and asks before work is lost."
     unsaved = traitlets.Bool(False).tag(sync=True)  # ask before the page is left
@@ -171,7 +175,7 @@ class Door(DropZone):
         "That somebody is here needs no answer; it keeps the server from ending the session."
         if not (isinstance(content, dict) and content.get('kind') == 'here'): super().receive(content, buffers)
 
-# %% ../nbs/30_app.ipynb #78752879
+# %% ../nbs/30_app.ipynb #8de5456e
 class NewsPart(Part):
     "What has just happened, what is being done, and which files were left out."
     def __init__(self,
@@ -204,13 +208,15 @@ class NewsPart(Part):
         elif unread: self.bar.value = f'{counted(unread, "photograph")} not read yet'
         alone = [(name, 'a mask whose photograph has not come') for name, _ in session.masks.values()]
         lost = [*session.broken, *alone]
-        items = ''.join(f'<li>{safe_html(why if why.startswith(name) else f"{name}: {why}")}</li>' for name, why in lost)
+        items = ''.join(f'<li>{safe_html(why if why.startswith(name) else f"{name}: {why}")}</li>' for name,
+                        why in lost)
         summary = f'<summary>{counted(len(lost), "file")} left out</summary>'
         self.left_out.value = f'<details class="lesion-lost">{summary}<ul>{items}</ul></details>' if lost else ''
         show_if(self.left_out, bool(lost))
 
-# %% ../nbs/30_app.ipynb #e5619264
-COLOURS = dict(chosen='#00e6ff', tight='#7dff8a', middle='#ffffff', wide='#ff9cf0', truth='#ffb000', other='#ff6a5e', sure='#ffffff')
+# %% ../nbs/30_app.ipynb #cd18fa06
+COLOURS = dict(chosen='#00e6ff', tight='#7dff8a', middle='#ffffff', wide='#ff9cf0', truth='#ffb000', other='#ff6a5e',
+               sure='#ffffff')
 DASHES: dict[str, list[int]] = dict(tight=[2, 4], middle=[7, 5], wide=[2, 4], truth=[1, 5], other=[9, 4], sure=[7, 5])
 
 def border_line(
@@ -229,8 +235,10 @@ class PicturePart(Part):
     ):
         self.picture = Picture(wheel=wheel, hidden=['tight', 'middle', 'wide'])
         self.shown: tuple = ()
-        self.view = widgets.ToggleButtons(options=[('One', 'single'), ('Side by side', 'side'), ('Swipe', 'swipe'), ('Blink', 'blink')],
-                                          tooltips=['One picture', 'The photograph without lines beside it', 'Drag a line across', 'One after the other'])
+        self.view = widgets.ToggleButtons(options=[('One', 'single'), ('Side by side', 'side'), ('Swipe', 'swipe'),
+                                          ('Blink', 'blink')],
+                                          tooltips=['One picture', 'The photograph without lines beside it',
+                                                    'Drag a line across', 'One after the other'])
         self.brightness = widgets.FloatSlider(1, min=.3, max=2.5, step=.05, description='Brightness', readout=False)
         self.contrast = widgets.FloatSlider(1, min=.3, max=2.5, step=.05, description='Contrast', readout=False)
         widgets.link((self.view, 'value'), (self.picture, 'mode'))
@@ -263,7 +271,8 @@ class PicturePart(Part):
         spacing = photograph.spacing
         self.picture.millimetres = float(spacing[1]) if spacing else 0.
         if self.picture.editor is not photograph.editor: self.picture.edit(photograph.editor)
-        now = photograph.key, photograph.revision, id(reader.layer), id(reader.comparison), photograph.truth is None, self.view.value
+        now = (photograph.key, photograph.revision, id(reader.layer), id(reader.comparison),
+               photograph.truth is None, self.view.value)
         if now == self.shown: return
         self.shown = now
         self.picture.layers = self.lines(photograph)
@@ -276,14 +285,16 @@ class PicturePart(Part):
         "Every line that can be seen."
         reader, session = self.reader, self.reader.session
         found: list[dict[str, Any]] = []
-        if not photograph.is_corrected: found.append(border_line('chosen', 'Border', session.segment(photograph.key).polygons))
+        if not photograph.is_corrected: found.append(border_line('chosen', 'Border',
+                                                     session.segment(photograph.key).polygons))
         for name, border in session.borders(photograph.key).items():
             found.append(border_line(name, name.capitalize(), border.polygons))
         truth = self.truth(photograph)
         if truth: found.append(border_line('truth', 'Truth', truth))
         if reader.comparison and reader.comparison.name != 'truth':
             found.append(border_line('other', f'Model {reader.comparison.name}', reader.comparison.polygons))
-        if reader.layer and reader.layer.polygons: found.append(border_line('sure', 'Confident part', reader.layer.polygons))
+        if reader.layer and reader.layer.polygons: found.append(border_line('sure', 'Confident part',
+                                                                reader.layer.polygons))
         return found if self.view.value == 'single' else self.in_panes(found)
 
     def in_panes(self,
@@ -306,20 +317,23 @@ class PicturePart(Part):
 
     truth_of: tuple = ((), [])
 
-# %% ../nbs/30_app.ipynb #53e9ab9f
+# %% ../nbs/30_app.ipynb #7339f814
 class ChoosePart(Part):
     "The border of this photograph."
     def __init__(self,
         reader: Reader, # whose page it is
     ):
         self.border = widgets.ToggleButtons(options=[(name.capitalize(), name) for name in BORDERS], value=None,
-                                            tooltips=[f'{name.capitalize()} border (key {i})' for i, name in enumerate(BORDERS, 1)])
+                                            tooltips=[f'{name.capitalize()} border (key {i})' for i,
+                                                      name in enumerate(BORDERS, 1)])
         self.level = widgets.FloatSlider(.5, min=.02, max=.98, step=.005, description='Threshold', readout_format='.3f')
-        self.for_all = button('Use for all', self.use_for_all, 'For every photograph that was neither corrected nor reviewed')
+        self.for_all = button('Use for all', self.use_for_all,
+                              'For every photograph that was neither corrected nor reviewed')
         self.hint = widgets.HTML()
         self.border.observe(lambda change: self.choose(change.new), 'value')
         self.level.observe(lambda change: self.move(change.new), 'value')
-        super().__init__(reader, [widgets.HTML('<h3>Border</h3>'), self.border, self.level, self.hint, self.for_all], 'choose')
+        super().__init__(reader, [widgets.HTML('<h3>Border</h3>'), self.border, self.level, self.hint, self.for_all],
+                         'choose')
 
     def choose(self,
         border: str | None, # one of `BORDERS`; None where another one is in force
@@ -356,7 +370,7 @@ class ChoosePart(Part):
         self.hint.value = f'<p class="lesion-muted">{hint}</p>' if hint else ''
         show_if(self.for_all, len(self.reader.session.photographs) > 1 and not corrected)
 
-# %% ../nbs/30_app.ipynb #1b84de3e
+# %% ../nbs/30_app.ipynb #0f0ffac2
 def fact_list(
     facts: Mapping[str, str], # plain text by plain text
 ) -> str: # HTML
@@ -408,11 +422,14 @@ class NumbersPart(Part):
                if facts['touches_frame'] else '')
         self.list.value = fact_list(number_texts(facts)) + cut
 
-# %% ../nbs/30_app.ipynb #609c8c38
-DRAWING = {'Move': 'pan', 'Brush': 'brush', 'Eraser': 'erase', 'Lasso +': 'lasso', 'Lasso −': 'cut', 'Points': 'vertex', 'Region': 'pick',
+# %% ../nbs/30_app.ipynb #949ad10f
+DRAWING = {'Move': 'pan', 'Brush': 'brush', 'Eraser': 'erase', 'Lasso +': 'lasso', 'Lasso −': 'cut',
+           'Points': 'vertex', 'Region': 'pick',
            'Ruler': 'measure'}
-TOOL_TIPS = dict(pan='Move and zoom (key v)', brush='Add to the lesion (key b)', erase='Take away from it (key e)', lasso='Add an outline (key l)',
-                 cut='Cut an outline away (key c)', vertex='Drag points of the border (key d)', pick='Take another region (key g)',
+TOOL_TIPS = dict(pan='Move and zoom (key v)', brush='Add to the lesion (key b)', erase='Take away from it (key e)',
+                 lasso='Add an outline (key l)',
+                 cut='Cut an outline away (key c)', vertex='Drag points of the border (key d)',
+                 pick='Take another region (key g)',
                  measure='Measure between two clicks (key m)')
 
 class CorrectPart(Part):
@@ -422,14 +439,16 @@ class CorrectPart(Part):
         picture: Picture, # on which is drawn
     ):
         self.picture = picture
-        self.tool = widgets.ToggleButtons(options=[*DRAWING.items()], tooltips=[TOOL_TIPS[tool] for tool in DRAWING.values()])
+        self.tool = widgets.ToggleButtons(options=[*DRAWING.items()],
+                                          tooltips=[TOOL_TIPS[tool] for tool in DRAWING.values()])
         self.radius = widgets.IntSlider(20, min=1, max=200, description='Brush size')
         widgets.link((self.tool, 'value'), (picture, 'tool'))
         widgets.link((self.radius, 'value'), (picture, 'radius'))
         picture.observe(lambda change: self.begin(change.new), 'tool')
         steps = [button('Undo', lambda: self.wish(reader.undo), 'Take back the last change (key u)'),
                  button('Redo', lambda: self.wish(reader.redo), 'Make it again (Ctrl+y)'),
-                 button('Fill holes', lambda: self.wish(reader.key_pressed, 'fill_holes'), 'Fill what is enclosed (key h)'),
+                 button('Fill holes', lambda: self.wish(reader.key_pressed, 'fill_holes'),
+                        'Fill what is enclosed (key h)'),
                  button('Clear', lambda: self.wish(self.clear), 'Draw from nothing'),
                  button('Discard drawing', lambda: self.wish(self.discard), 'Back to the border of the model')]
         self.undo, self.redo, self.fill, _, self.discarding = steps
@@ -463,14 +482,15 @@ class CorrectPart(Part):
         self.discarding.disabled = photograph is None or not photograph.is_corrected
         show_if(self.radius, self.tool.value in ('brush', 'erase'))
 
-# %% ../nbs/30_app.ipynb #87966f38
+# %% ../nbs/30_app.ipynb #2394b0b2
 class ReviewPart(Part):
     "What the model thinks of its own border, and what the reader decides."
     def __init__(self,
         reader: Reader, # whose page it is
     ):
         self.head, self.flag = widgets.HTML(), widgets.HTML()
-        self.accept = button('Accept', lambda: self.wish(reader.decide, 'accepted'), 'This border is right (key a)', 'primary')
+        self.accept = button('Accept', lambda: self.wish(reader.decide, 'accepted'), 'This border is right (key a)',
+                             'primary')
         self.skip = button('Skip', lambda: self.wish(reader.decide, 'skipped'), 'Leave this one out (key s)')
         self.note = widgets.Text(description='Note', placeholder='for yourself and the table', continuous_update=False)
         self.note.observe(lambda change: self.write(change.new), 'value')
@@ -483,7 +503,8 @@ class ReviewPart(Part):
     ) -> None:
         "Keep a note."
         photograph = self.reader.photograph
-        if photograph: self.wish(self.reader.session.decide, photograph.key, dict(corrected='accepted', changed='').get(photograph.state, photograph.state), note)
+        if photograph: self.wish(self.reader.session.decide, photograph.key,
+                                 dict(corrected='accepted', changed='').get(photograph.state, photograph.state), note)
 
     def show(self) -> None:
         "The open photograph's name, flag, state and note."
@@ -493,11 +514,12 @@ class ReviewPart(Part):
         self.head.value = f'<h2>{safe_html(photograph.name)}</h2>{state}'
         css = dict(look='look', none='look', agree='plain').get(facts['flag'], 'plain')
         help_text = f'<details><summary>What does this mean?</summary><p>{safe_html(FLAG_HELP)}</p></details>'
-        self.flag.value = (f'<div class="lesion-verdict"><span class="lesion-chip lesion-{css}">{facts["flag_text"]}</span>'
+        chip = f'<span class="lesion-chip lesion-{css}">{facts["flag_text"]}</span>'
+        self.flag.value = (f'<div class="lesion-verdict">{chip}'
                            f'<p>{safe_html(facts["reason"])}</p>{help_text}</div>')
         self.note.value = photograph.note
 
-# %% ../nbs/30_app.ipynb #ad50a2e8
+# %% ../nbs/30_app.ipynb #9b548b96
 def queue_label(
     photograph: Photograph, # of the session
 ) -> str: # one line
@@ -527,7 +549,8 @@ class QueuePart(Part):
         self.list.observe(lambda change: self.choose(change.new), 'value')
         steps = widgets.Box([button('Previous', lambda: self.wish(reader.go, -1), 'The one before (key p)'),
                              button('Next', lambda: self.wish(reader.go, 1), 'The next one (key n)'),
-                             button('Remove', lambda: self.wish(reader.remove), 'Take this photograph out of the list')])
+                             button('Remove', lambda: self.wish(reader.remove),
+                                    'Take this photograph out of the list')])
         steps.add_class('lesion-row')
         super().__init__(reader, [self.head, self.filter, self.order, self.list, steps], 'queue')
 
@@ -543,7 +566,8 @@ class QueuePart(Part):
         show_if(self, len(session.photographs) > 1 or session.shown != 'all')
         counts = session.progress()
         done = counts['all'] - counts['waiting'] - counts['changed']
-        self.head.value = f'<h2>{counted(counts["all"], "photograph")}</h2><p class="lesion-muted">{done} of {counts["all"]} reviewed</p>'
+        reviewed = f'<p class="lesion-muted">{done} of {counts["all"]} reviewed</p>'
+        self.head.value = f'<h2>{counted(counts["all"], "photograph")}</h2>{reviewed}'
         keys = session.queue()
         options = [(queue_label(session.photographs[key]), key) for key in keys]
         if self.reader.key in keys: value = self.reader.key
@@ -552,7 +576,7 @@ class QueuePart(Part):
         if self.list.value != value: self.list.value = value
         self.filter.value, self.order.value = session.shown, session.order
 
-# %% ../nbs/30_app.ipynb #ef8eca2c
+# %% ../nbs/30_app.ipynb #b787f050
 class ScalePart(Part):
     "A ruler in the photograph."
     def __init__(self,
@@ -560,10 +584,12 @@ class ScalePart(Part):
         picture: Picture, # in which is measured
     ):
         self.text = widgets.HTML()
-        self.ruler = button('Measure a distance', lambda: setattr(picture, 'tool', 'measure'), 'Then click two places in the picture (key m)')
+        self.ruler = button('Measure a distance', lambda: setattr(picture, 'tool', 'measure'),
+                            'Then click two places in the picture (key m)')
         self.millimetres = widgets.BoundedFloatText(10, min=.01, max=999, step=.5, description='is, in mm')
         self.one = button('Set the scale', lambda: self.set_scale(False), 'Of this photograph')
-        self.all = button('Set it for all', lambda: self.set_scale(True), 'Of every photograph that was taken the same way')
+        self.all = button('Set it for all', lambda: self.set_scale(True),
+                          'Of every photograph that was taken the same way')
         row = widgets.Box([self.one, self.all])
         row.add_class('lesion-row')
         super().__init__(reader, [self.ruler, self.text, self.millimetres, row], 'scale')
@@ -583,24 +609,27 @@ class ScalePart(Part):
         reader, photograph = self.reader, self.reader.photograph
         if photograph is None: return
         known = bool(photograph.header and photograph.header.get('pixel_spacing'))
-        distance = f'Distance: {three_digits(reader.ruler)} px' if reader.ruler else 'Click two marks of a ruler in the picture.'
+        distance = 'Click two marks of a ruler in the picture.'
+        if reader.ruler: distance = f'Distance: {three_digits(reader.ruler)} px'
         if reader.ruler and photograph.spacing: distance += f', {three_digits(reader.ruler * photograph.spacing[1])} mm'
         source = ' The file itself says how large its pixels are.' if known else ''
         self.text.value = f'<p>{distance}{source}</p>'
         for widget in (self.millimetres, self.one, self.all): show_if(widget, bool(reader.ruler) and not known)
         if len(reader.session.photographs) < 2: show_if(self.all, False)
 
-# %% ../nbs/30_app.ipynb #0f81607f
+# %% ../nbs/30_app.ipynb #6a2d4450
 class MapsPart(Part):
     "How sure the network is, over the photograph."
     def __init__(self,
         reader: Reader, # whose page it is
         picture: Picture, # over which the map lies
     ):
-        self.kind = widgets.Dropdown(options=[('None', ''), *((label, kind) for kind, label in MAPS.items())], description='Map')
+        self.kind = widgets.Dropdown(options=[('None', ''), *((label, kind) for kind, label in MAPS.items())],
+                                     description='Map')
         self.opacity = widgets.FloatSlider(.6, min=0, max=1, step=.05, description='Opacity', readout=False)
         self.text = widgets.HTML()
-        self.take = button('Save the map', lambda: self.wish(reader.download, self.kind.value), 'As a PNG with transparency')
+        self.take = button('Save the map', lambda: self.wish(reader.download, self.kind.value),
+                           'As a PNG with transparency')
         widgets.jslink((self.opacity, 'value'), (picture, 'overlay_opacity'))
         self.kind.observe(lambda change: self.wish(reader.show_map, change.new), 'value')
         super().__init__(reader, [self.kind, self.text, self.opacity, self.take], 'maps')
@@ -610,10 +639,12 @@ class MapsPart(Part):
         reader, layer = self.reader, self.reader.layer
         self.kind.value = reader.map_kind
         self.kind.disabled = reader.session.job is not None
-        ramp = (f'<div class="lesion-scale"><span>0</span><span class="lesion-ramp"></span><span>{layer.top:g} and more</span></div>'
-                if layer and layer.picture else '')
-        words_ = '<p class="lesion-muted">Grad-CAM loads PyTorch first, which takes some seconds.</p>' if not layer else f'<p>{safe_html(layer.text)}</p>'
-        self.text.value = ramp + words_
+        if layer is None:
+            self.text.value = '<p class="lesion-muted">Grad-CAM loads PyTorch first, which takes some seconds.</p>'
+        else:
+            scale = f'<span>0</span><span class="lesion-ramp"></span><span>{layer.top:g} and more</span>'
+            ramp = f'<div class="lesion-scale">{scale}</div>' if layer.picture else ''
+            self.text.value = f'{ramp}<p>{safe_html(layer.text)}</p>'
         for widget in (self.opacity, self.take): show_if(widget, bool(layer and layer.picture))
 
 class ComparePart(Part):
@@ -633,15 +664,17 @@ class ComparePart(Part):
         options = [('Nothing', '')] + [('The true mask', 'truth')] * (photograph.truth is not None)
         options += [(f'Model {name}', name) for name in reader.session.bundles if name != photograph.model]
         if [*self.other.options] != options: self.other.options = options
-        self.other.value = reader.other if reader.other in dict(map(reversed, options)) else ''  # type: ignore[arg-type]
+        # Type: ignore[arg-type]
+        self.other.value = reader.other if reader.other in [name for _, name in options] else ''
         found = reader.comparison
         if found: self.text.value = fact_list({'Dice': f'{found.dice:.3f}', 'Jaccard': f'{found.jaccard:.3f}'})
         elif reader.other: self.text.value = '<p class="lesion-muted">as soon as the border rests</p>'
         else: self.text.value = ('<p class="lesion-muted">Add a mask of the same name to compare with the truth.</p>'
                                  if len(options) == 1 else '')
 
-# %% ../nbs/30_app.ipynb #715ed293
-SAVED = dict(mask='Mask (PNG)', overlay='Overlay (JPEG)', json='Measures (JSON)', geojson='Border (GeoJSON)', coco='Border (COCO)',
+# %% ../nbs/30_app.ipynb #7c6fc09b
+SAVED = dict(mask='Mask (PNG)', overlay='Overlay (JPEG)', json='Measures (JSON)', geojson='Border (GeoJSON)',
+             coco='Border (COCO)',
              probability='Probability (PNG)', seg='DICOM SEG')
 
 class TakePart(Part):
@@ -650,14 +683,19 @@ class TakePart(Part):
         reader: Reader, # whose page it is
     ):
         self.files = {kind: button(label, partial(self.wish, reader.download, kind)) for kind, label in SAVED.items()}
-        self.report = button('Report (one page)', lambda: self.wish(reader.report), 'Picture, border, numbers, model and date, to print')
+        self.report = button('Report (one page)', lambda: self.wish(reader.report),
+                             'Picture, border, numbers, model and date, to print')
         self.table = button('Table (CSV)', lambda: self.wish(self.give_table), 'One row for each file')
-        self.zip = button('All results (ZIP)', lambda: self.wish(reader.archive), 'Masks, overlays, measures and the table')
-        self.keep = button('Save the session', lambda: self.wish(reader.save_session), 'Photographs and all decisions in one file, to go on later')
+        self.zip = button('All results (ZIP)', lambda: self.wish(reader.archive),
+                          'Masks, overlays, measures and the table')
+        self.keep = button('Save the session', lambda: self.wish(reader.save_session),
+                           'Photographs and all decisions in one file, to go on later')
         rows = [widgets.Box([*self.files.values(), self.report]), widgets.Box([self.table, self.zip, self.keep])]
         for row in rows: row.add_class('lesion-row')
         self.saved = widgets.HTML()
-        super().__init__(reader, [widgets.HTML('<h3>This photograph</h3>'), rows[0], widgets.HTML('<h3>All of them</h3>'), rows[1], self.saved], 'take')
+        super().__init__(reader,
+                         [widgets.HTML('<h3>This photograph</h3>'), rows[0], widgets.HTML('<h3>All of them</h3>'),
+                          rows[1], self.saved], 'take')
 
     def give_table(self) -> None:
         "The table of the session."
@@ -668,7 +706,8 @@ class TakePart(Part):
         photograph = self.reader.photograph
         show_if(self.files['seg'], bool(photograph and photograph.header))
         for widget in (self.zip, self.keep, self.table): widget.disabled = self.reader.session.job is not None
-        self.saved.value = f'<p class="lesion-muted">{safe_html(self.reader.where_saved)}</p>' if self.reader.where_saved else ''
+        where = self.reader.where_saved
+        self.saved.value = f'<p class="lesion-muted">{safe_html(where)}</p>' if where else ''
 
 def model_card(
     bundle: Bundle, # the model
@@ -676,18 +715,22 @@ def model_card(
     "What a reader should know about a model."
     info = bundle.info
     training, metrics = info.get('training', {}), info.get('metrics', {})
-    facts = {'Network': f'{bundle.architecture["name"]}, {bundle.size} px', 'Trained on': str(training.get('data', 'unknown')),
-             'Photographs': f'{training.get("n_train", "unknown")}', 'Licence of the data': str(training.get('licence', 'unknown')),
+    facts = {'Network': f'{bundle.architecture["name"]}, {bundle.size} px',
+             'Trained on': str(training.get('data', 'unknown')),
+             'Photographs': str(training.get('n_train', 'unknown')),
+             'Licence of the data': str(training.get('licence', 'unknown')),
              'Weights': info['weights_sha256'][:16]}
     for name, value in metrics.items():
         score = value.get('original', value) if isinstance(value, dict) else {}
         if 'jaccard' in score and isinstance(score['jaccard'], float):
             failures = f'; below 0.65 in {score["failure_rate"]:.0%}' if 'failure_rate' in score else ''
-            facts[f'Jaccard, {name.replace("_", " ")}'] = f'{score["jaccard"]:.3f} over {score.get("n", "?")} photographs{failures}'
-    limits = ('It has seen dermoscopic photographs of one lesion each, mostly of light skin. It always draws something: on clinical photographs, '
+            measured = f'{score["jaccard"]:.3f} over {score.get("n", "?")} photographs'
+            facts[f'Jaccard, {name.replace("_", " ")}'] = measured + failures
+    limits = ('It has seen dermoscopic photographs of one lesion each, mostly of light skin. '
+              'It always draws something: on clinical photographs, '
               'on several lesions, under hair, ink or bandages, and on things that are not skin, look closely. '
               'It draws borders and says nothing about what a lesion is.')
-    return f'{fact_list(facts)}<h3>Limits</h3><p>{limits}</p><p>{NOTICE}</p>'
+    return f'{fact_list(facts)}<h3>Limits</h3><p>{limits}</p>'
 
 class KnowPart(Part):
     "The model, and what the file says about itself."
@@ -716,9 +759,11 @@ class KnowPart(Part):
         facts = {name: str(value) for name, value in session.header(key, self.identifying.value).items()} if key else {}
         self.header.value = f'<h3>DICOM header</h3>{fact_list(facts)}' if facts else ''
 
-# %% ../nbs/30_app.ipynb #cfc21a21
-HELP = {'n / p': 'next, previous', 'a / s': 'accept, skip', '1 / 2 / 3': 'tight, middle, wide', 'b / e': 'brush, eraser', '[ / ]': 'smaller, larger brush',
-        'l / c': 'lasso adds, lasso cuts', 'd': 'drag points', 'g': 'take a region', 'h': 'fill holes', 'u / Ctrl+y': 'undo, redo', 'm': 'measure',
+# %% ../nbs/30_app.ipynb #58d2827b
+HELP = {'n / p': 'next, previous', 'a / s': 'accept, skip', '1 / 2 / 3': 'tight, middle, wide',
+        'b / e': 'brush, eraser', '[ / ]': 'smaller, larger brush',
+        'l / c': 'lasso adds, lasso cuts',
+        'd': 'drag points', 'g': 'take a region', 'h': 'fill holes', 'u / Ctrl+y': 'undo, redo', 'm': 'measure',
         '+ / −': 'zoom', 'f / z': 'fit, real pixels', 'v': 'move'}
 THEMES = {'As the system': 'auto', 'Light': 'light', 'Dark': 'dark'}
 
@@ -733,10 +778,12 @@ class HeaderPart(Part):
         self.theme = widgets.Dropdown(options=[*THEMES.items()], description='Colours')
         self.help_button = widgets.ToggleButton(description='Keys', tooltip='Which keys do what (key ?)')
         self.over = button('Start over', self.ask, 'Forget all photographs')
-        self.sure = widgets.Box([widgets.HTML('Forget all photographs and decisions?'), button('Forget them', self.forget, '', 'danger'),
+        self.sure = widgets.Box([widgets.HTML('Forget all photographs and decisions?'), button('Forget them',
+                                self.forget, '', 'danger'),
                                  button('Keep them', lambda: self.wish(self.calm))])
         self.sure.add_class('lesion-row')
-        self.help = widgets.HTML(fact_list(HELP) + '<p class="lesion-muted">They act while the picture has the focus: click it, or tab to it.</p>')
+        when = 'They act while the picture has the focus: click it, or tab to it.'
+        self.help = widgets.HTML(f'{fact_list(HELP)}<p class="lesion-muted">{when}</p>')
         self.asking = False
         self.help_button.observe(lambda _: self.wish(lambda: None), 'value')
         bar = widgets.Box([self.title, zone, self.over, self.help_button, self.theme])
@@ -766,7 +813,7 @@ class HeaderPart(Part):
         show_if(self.help, self.help_button.value)
         self.zone.unsaved = self.reader.unsaved and not self.reader.desk
 
-# %% ../nbs/30_app.ipynb #0aa3abf7
+# %% ../nbs/30_app.ipynb #c9d204e3
 TABS = ('Measure', 'Maps', 'Compare', 'Take away', 'About')
 
 class TabsPart(Part):
@@ -802,9 +849,12 @@ class LesionApp(Part):
         self.stage, self.queue = PicturePart(reader, wheel), QueuePart(reader)
         self.correct = CorrectPart(reader, self.stage.picture)
         self.choose, self.review, self.numbers = ChoosePart(reader), ReviewPart(reader), NumbersPart(reader)
-        self.tabs = TabsPart(reader, dict(zip(TABS, (ScalePart(reader, self.stage.picture), MapsPart(reader, self.stage.picture), ComparePart(reader),
+        self.tabs = TabsPart(reader,
+                             dict(zip(TABS, (ScalePart(reader, self.stage.picture), MapsPart(reader,
+                                  self.stage.picture), ComparePart(reader),
                                                      TakePart(reader), KnowPart(reader)), strict=True)))
-        middle, side = widgets.VBox([self.correct, self.stage]), widgets.VBox([self.review, self.choose, self.numbers, self.tabs])
+        middle, side = widgets.VBox([self.correct, self.stage]), widgets.VBox([self.review, self.choose,
+            self.numbers, self.tabs])
         self.work = widgets.Box([self.queue, middle, side])
         for box, css in ((middle, 'middle'), (side, 'side'), (self.work, 'work')): box.add_class(f'lesion-{css}')
         self.stage.picture.on_event(self.on_help)
@@ -835,7 +885,8 @@ class LesionApp(Part):
         payload: Mapping[str, Any], # what belongs to it
     ) -> None:
         "The key ? shows the keys."
-        if event == 'key' and payload.get('key') == 'help': self.header.help_button.value = not self.header.help_button.value
+        shown = self.header.help_button
+        if event == 'key' and payload.get('key') == 'help': shown.value = not shown.value
 
     def recolour(self,
         change: Any, # of the menu

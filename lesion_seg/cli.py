@@ -1024,14 +1024,16 @@ def web_app(
 ) -> None:
     "Serve the web app: drop photographs or review a folder, choose and correct borders, take masks away."
     c = settings(ctx, config, set_).app
-    if out is not None and folder is None: raise InputError('--out', 'is for a review', 'name the folder to review, too')
+    if out is not None and folder is None:
+        raise InputError('--out', 'is for a review', 'name the folder to review, too')
     try: from lesion_seg.serve import Limits, serve
     except ModuleNotFoundError as e:
         raise InputError('the web app', f'needs {e.name}', "install it with `pip install 'lesion_seg[app]'`") from e
     host, port = host or c.host, port or c.port
     check_port(host, port)
     limits = Limits(file_mb=c.max_upload_mb, files=c.max_files)
-    serve(bundle or (), limits, hosts=allow_host or c.hosts, sessions=c.sessions, folder=folder, out=out, host=host, port=port,
+    serve(bundle or (), limits, hosts=allow_host or c.hosts, sessions=c.sessions, folder=folder, out=out, host=host,
+          port=port,
           kernels=c.kernels, idle_minutes=c.idle_minutes, browser=browser)
 
 # %% ../nbs/32_cli.ipynb #f5ea336b

@@ -35,7 +35,8 @@ def failure(
 ) -> str: # for the reader
     "What the page says about a failure."
     if isinstance(e, InputError): return as_sentence(e)
-    if isinstance(e, MemoryError): return 'There is not enough memory for this: use a smaller photograph, or start over.'
+    if isinstance(e, MemoryError):
+        return 'There is not enough memory for this: use a smaller photograph, or start over.'
     log.error('%s in the app\n%s', type(e).__name__, ''.join(traceback.format_tb(e.__traceback__)))
     return f'Something went wrong in the program ({type(e).__name__}); the log of the server says where.'
 
@@ -86,7 +87,9 @@ class Looking:
         "Look at the session again, and draw all parts of the page."
         photograph = self.photograph
         if photograph is None or photograph.prediction is None: self.facts = {}
-        else: self.facts = self.session.quick_summary(photograph.key) if moving else self.session.summary(photograph.key)
+        else:
+            look = self.session.quick_summary if moving else self.session.summary
+            self.facts = look(photograph.key)
         self.exact = not moving
         self.renew_layer()
         if not moving: self.renew_comparison()
@@ -241,7 +244,8 @@ class Working(Looking):
         "The job of `show_map`."
         asked = self.layer_of
         try:
-            with self.session.working('Looking at the uncertainty' if kind in ('std', 'entropy', 'sure') else 'Grad-CAM', key):
+            with self.session.working('Looking at the uncertainty' if kind in ('std', 'entropy',
+                                      'sure') else 'Grad-CAM', key):
                 self.refresh_job()
                 layer = await self.aside(self.session.layer, key, kind)
         except InputError:
@@ -322,11 +326,14 @@ class Reader(Working):
         "Take a file, and read it as soon as there is time; a saved session is opened."
         if is_session(data):
             missing = open_session(name, data, self.session)
-            if missing: self.say(f'The session was made with {", ".join(missing)}, which is not here; {self.session.model} is asked instead.')
+            if missing:
+                asked = f'{self.session.model} is asked instead'
+                self.say(f'The session was made with {", ".join(missing)}, which is not here; {asked}.')
             return self.read()
         given = self.session.add(name, data)
         self.unsaved = True
-        if given.get('same_as'): self.say(f'{given["name"]} is the same file as {given["same_as"]}; both are in the list.')
+        twin = given.get('same_as')
+        if twin: self.say(f'{given["name"]} is the same file as {twin}; both are in the list.')
         self.read()
 
     def example(self,
@@ -347,7 +354,7 @@ class Reader(Working):
         elif waiting:
             left = self.session.progress()
             todo = left['waiting'] + left['changed']
-            self.say(f'{counted(todo, "photograph")} before this one still waits.' if todo else 'Everything was reviewed.')
+            self.say(f'The end of the list; {todo} of it not reviewed yet.' if todo else 'Everything was reviewed.')
         else: self.say('This is the last one.' if by > 0 else 'This is the first one.')
 
     def decide(self,
@@ -378,13 +385,13 @@ class Reader(Working):
 
     def undo(self) -> None:
         "Take back the last change of the drawing."
-        photograph = self.photograph
-        if photograph is None or photograph.editor is None or photograph.editor.undo() is None: self.say('Nothing to take back.')
+        editor = self.photograph.editor if self.photograph else None
+        if editor is None or editor.undo() is None: self.say('Nothing to take back.')
 
     def redo(self) -> None:
         "Make it again."
-        photograph = self.photograph
-        if photograph is None or photograph.editor is None or photograph.editor.redo() is None: self.say('Nothing to make again.')
+        editor = self.photograph.editor if self.photograph else None
+        if editor is None or editor.redo() is None: self.say('Nothing to make again.')
 
     def take_region(self,
         y: int, # row of a pixel
@@ -402,8 +409,7 @@ class Reader(Working):
         if self.session.job is not None:
             raise InputError(f'"{self.session.job}"', 'is still at work', 'wait for it or cancel it')
         kept = self.session.use(model)
-        if kept: self.say(f'{counted(kept, "photograph")} keeps the border of another model, since it was reviewed or corrected.'
-                          if kept == 1 else f'{kept} photographs keep the border of another model, since they were reviewed or corrected.')
+        if kept: self.say(f'{counted(kept, "photograph")} reviewed or corrected before, with the border of another model.')
         if self.key and not self.session.photograph(self.key).prediction: self.session.own(self.key)
         self.read()
 

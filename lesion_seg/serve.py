@@ -51,10 +51,12 @@ def review_folders(
 ) -> tuple[str, str]: # both as absolute paths; raises `InputError` where there is nothing to review
     "Where a review reads and where it writes."
     source = Path(folder).resolve()
-    if not source.exists(): raise InputError(folder, 'does not exist', 'give a folder, a table, or the results of `lesion_seg batch`')
+    if not source.exists():
+        raise InputError(folder, 'does not exist', 'give a folder, a table, or the results of `lesion_seg batch`')
     reviewable(source)
     target = Path(out).resolve() if out is not None else source.with_name(f'{source.stem}_reviewed')
-    if target == source: raise InputError(target, 'holds the photographs', 'choose another folder for what is decided: `out=reviewed`')
+    if target == source:
+        raise InputError(target, 'holds the photographs', 'choose another folder for what is decided: `out=reviewed`')
     return str(source), str(target)
 
 def app_from_env() -> LesionApp: # for a kernel of the server

@@ -123,7 +123,8 @@ def border_level(
     border: str, # one of `BORDERS`
 ) -> float: # probability from which a pixel is lesion, in (0, 1)
     "The threshold of one of the three borders."
-    if border not in BORDERS: raise InputError(f'border {border!r}', 'does not exist', f'choose from {", ".join(BORDERS)}')
+    if border not in BORDERS:
+        raise InputError(f'border {border!r}', 'does not exist', f'choose from {", ".join(BORDERS)}')
     middle = bundle.threshold
     return dict(tight=max(.85, middle), middle=middle, wide=min(.25, middle))[border]
 
@@ -249,7 +250,8 @@ class EditedPhotograph(StoredPhotograph):
         if self.editor is not None: return self.editor
         if self.packed is not None:
             bits, done, undone = self.packed
-            mask = np.unpackbits(np.frombuffer(zlib.decompress(bits), np.uint8), count=mask.size).reshape(mask.shape) > 0
+            mask = np.unpackbits(np.frombuffer(zlib.decompress(bits), np.uint8),
+                                 count=mask.size).reshape(mask.shape) > 0
             self.editor, self.packed = MaskEditor(mask), None
             self.editor.done, self.editor.undone = done, undone
         else:
@@ -599,7 +601,8 @@ class SessionAnswers(SessionFiles):
         result, photograph = self.segment(key), self.photograph(key)
         pixels, (height, width) = measure_polygons(result.polygons), photograph.size
         inside = result.small[result.cleaned >= np.float32(result.threshold)]
-        touches = any(bool((ring <= 0).any() or (ring >= (width, height)).any()) for rings in result.polygons for ring in rings)
+        touches = any(bool((ring <= 0).any() or (ring >= (width,
+                      height)).any()) for rings in result.polygons for ring in rings)
         measures: dict[str, Any] = dict(
             area_px=round(pixels['area']), area_fraction=pixels['area'] / (height * width), touches_frame=touches,
             mean_probability=float(inside.mean()) if len(inside) else None, major_diameter_px=pixels['major_diameter'])
@@ -683,7 +686,8 @@ class SessionChoices(SessionAnswers):
         if not (math.isfinite(pixels) and pixels > 0):
             raise InputError('the distance', 'is nothing', 'choose two marks that are apart')
         if not (math.isfinite(millimetres) and 0 < millimetres < 1000):
-            raise InputError(f'{millimetres} mm', 'cannot be right', 'give the distance of the two marks in millimetres')
+            raise InputError(f'{millimetres} mm', 'cannot be right',
+                             'give the distance of the two marks in millimetres')
         known = self.photograph(key)
         if known.header and known.header.get('pixel_spacing'):
             raise InputError(known.name, 'says itself how large its pixels are', 'no ruler is needed')
@@ -696,7 +700,8 @@ class SessionChoices(SessionAnswers):
 
 # %% ../nbs/29_session.ipynb #8b7454bc
 ORDERS = dict(uncertain='most uncertain first', name='by name', area='largest lesion first', given='as given')
-FILTERS = dict(all='all', waiting='not reviewed', look='look again', accepted='accepted', corrected='corrected', skipped='skipped')
+FILTERS = dict(all='all', waiting='not reviewed', look='look again', accepted='accepted', corrected='corrected',
+               skipped='skipped')
 
 class SessionQueue(SessionChoices):
     "Photographs in the order in which they are reviewed."
@@ -748,7 +753,8 @@ class SessionQueue(SessionChoices):
     ) -> str | None: # the key there; None at the end
         "The next photograph of the queue, or the one before."
         keys = self.queue()
-        everything = sorted(self.photographs.values(), key=self.sort_key) if self.order != 'given' else self.photographs.values()
+        everything = sorted(self.photographs.values(),
+                            key=self.sort_key) if self.order != 'given' else self.photographs.values()
         order = [p.key for p in everything]
         at = order.index(key) if key in order else -1
         rest = order[at + 1:] if by > 0 else order[:max(at, 0)][::-1]
@@ -850,7 +856,8 @@ class SessionMaps(SessionJobs):
     ) -> Uncertainty: # asked for once
         "What twenty variants of the network say."
         photograph = self.photograph(key)
-        if photograph.samples is None: photograph.samples = self.segmenter(photograph.model).uncertainty(photograph.file)
+        if photograph.samples is None:
+            photograph.samples = self.segmenter(photograph.model).uncertainty(photograph.file)
         return photograph.samples
 
     def uncertainty(self,
@@ -940,7 +947,8 @@ class Session(SessionComparisons):
         if kind == 'json': return f'{stem}.json', json_bytes(self.record(key))
         if kind in MAPS and kind != 'sure':
             picture = self.layer(key, kind).picture
-            if not picture: raise InputError(photograph.name, 'has no lesion, so there is no map', 'choose a wider border')
+            if not picture:
+                raise InputError(photograph.name, 'has no lesion, so there is no map', 'choose a wider border')
             return f'{stem}_{kind}.png', picture
         if kind not in KINDS:
             raise InputError(f'file {kind!r}', 'is not a kind of result', f'choose from {", ".join([*KINDS, "seg"])}')

@@ -47,17 +47,24 @@ def report_page(
                                    ('Photograph', f'{facts["width"]} x {facts["height"]} px')]
     if facts['spacing']: rows.append(('Size of a pixel', f'{three_digits(facts["spacing"][1])} mm'))
     threshold = '' if facts['threshold'] is None else f', threshold {facts["threshold"]:.3f}'
-    rows += [('Border', dict(corrected='drawn by the reader', level='chosen by the reader').get(facts['border'], facts['border']) + threshold),
-             ('Area', f'{bound}{three_digits(100 * facts["area_fraction"])} % of the photograph, {facts["area_px"]:,} px')]
+    rows += [('Border', dict(corrected='drawn by the reader', level='chosen by the reader').get(facts['border'],
+             facts['border']) + threshold),
+             ('Area',
+              f'{bound}{three_digits(100 * facts["area_fraction"])} % of the photograph, {facts["area_px"]:,} px')]
     if 'area_mm2' in facts: rows.append(('Area on the skin', f'{bound}{three_digits(facts["area_mm2"])} mm²'))
     diameter = f'{three_digits(facts["major_diameter_px"])} px'
     if 'major_diameter_mm' in facts: diameter = f'{three_digits(facts["major_diameter_mm"])} mm ({diameter})'
-    rows += [('Largest diameter', bound + diameter), ('Reviewed', STATES[photograph.state]), ('Note', photograph.note or 'none')]
+    rows += [('Largest diameter', bound + diameter), ('Reviewed', STATES[photograph.state]),
+             ('Note', photograph.note or 'none')]
     model = session.segmenter(photograph.model).bundle
-    rows += [('Model', f'{photograph.model}, weights {model.info["weights_sha256"][:16]}'), ('Flag', f'{facts["flag_text"]}. {facts["reason"]}')]
-    caption = 'Border of the lesion' + (': cut by the frame, so it is larger than what is measured' if facts['touches_frame'] else '')
-    sections = [('Photograph', html_figure(picture, caption)), ('Measures', html_table(('', ''), rows)), ('About the flag', FLAG_HELP)]
-    with memory_folder() as folder: return html_report(Path(folder) / 'report.html', photograph.name, sections).read_bytes()
+    rows += [('Model', f'{photograph.model}, weights {model.info["weights_sha256"][:16]}'),
+             ('Flag', f'{facts["flag_text"]}. {facts["reason"]}')]
+    cut = ': cut by the frame, so it is larger than what is measured'
+    caption = 'Border of the lesion' + cut * facts['touches_frame']
+    sections = [('Photograph', html_figure(picture, caption)), ('Measures', html_table(('', ''), rows)),
+                ('About the flag', FLAG_HELP)]
+    with memory_folder() as folder:
+        return html_report(Path(folder) / 'report.html', photograph.name, sections).read_bytes()
 
 # %% ../nbs/29c_takeaway.ipynb #919215ed
 FORMAT = 'lesion_seg session 1'
@@ -71,7 +78,8 @@ def save_session(
     entries: list[dict[str, Any]] = []
     with zipfile.ZipFile(content, 'w', zipfile.ZIP_STORED) as archive:
         for i, photograph in enumerate(session.photographs.values()):
-            entry: dict[str, Any] = dict(name=photograph.name, model=photograph.model, border=photograph.border, level=photograph.level,
+            entry: dict[str, Any] = dict(name=photograph.name, model=photograph.model, border=photograph.border,
+                                         level=photograph.level,
                          millimetres=photograph.millimetres, state=photograph.state, note=photograph.note)
             files = dict(photograph=photograph.data, truth=photograph.truth)
             drawn = photograph.drawn
@@ -107,7 +115,8 @@ class SessionFile:
         except (zipfile.BadZipFile, ValueError, KeyError, RecursionError, OSError) as e:
             if isinstance(e, InputError): raise
             raise self.damaged('no whole session') from e
-        if not isinstance(index, dict) or index.get('format') != FORMAT or not isinstance(index.get('photographs'), list):
+        if not isinstance(index, dict) or index.get('format') != FORMAT or not isinstance(index.get('photographs'),
+            list):
             raise self.damaged('of another form')
         self.index = index
 
@@ -155,8 +164,10 @@ class SessionFile:
         most = limits.file_mb * 1e6
         text = {k: v for k in ('name', 'model', 'border', 'state', 'note') if isinstance(v := entry.get(k), str)}
         if len(text) < 5: raise self.damaged('a word is missing')
-        if text['state'] not in STATES or text['border'] not in (*BORDERS, 'level'): raise self.damaged('an unknown decision')
-        level, millimetres = self.number(entry.get('level'), 1e-6, 1 - 1e-6), self.number(entry.get('millimetres'), 1e-9, 1e3)
+        if text['state'] not in STATES or text['border'] not in (*BORDERS, 'level'):
+            raise self.damaged('an unknown decision')
+        level, millimetres = self.number(entry.get('level'), 1e-6, 1 - 1e-6), self.number(entry.get('millimetres'),
+            1e-9, 1e3)
         if (level is None) != (text['border'] != 'level'): raise self.damaged('a threshold is missing')
         truth = self.member(entry['truth'], most) if 'truth' in entry else None
         drawing = self.member(entry['drawing'], most) if 'drawing' in entry else None
@@ -214,9 +225,11 @@ def reviewable(
     elif (source / 'manifest.csv').is_file(): return list(Manifest.from_csv(source / 'manifest.csv'))
     else:
         listing = list_photographs(source)
-        masks = {photograph_stem(p.stem).casefold(): p for p in listing.passed_over if is_readable(p) and is_mask_name(p)}
+        others = [p for p in listing.passed_over if is_readable(p) and is_mask_name(p)]
+        masks = {photograph_stem(p.stem).casefold(): p for p in others}
         pairs = [LesionPair(p, masks.get(p.stem.casefold())) for p in listing.photographs]
-    if not pairs: raise InputError(source, 'holds no photographs', 'give a folder, a table, or the results of `lesion_seg batch`')
+    if not pairs:
+        raise InputError(source, 'holds no photographs', 'give a folder, a table, or the results of `lesion_seg batch`')
     return pairs
 
 def is_mask_name(
@@ -300,7 +313,8 @@ class Desk:
         pair = self.pairs.get(photograph.key)
         if pair is None: return
         if not self.is_ours:
-            raise InputError(self.out, 'was opened in another tab, so nothing is written from here', 'go on in the other one')
+            raise InputError(self.out, 'was opened in another tab, so nothing is written from here',
+                             'go on in the other one')
         mask = ''
         if photograph.is_corrected or photograph.state in ('accepted', 'corrected', 'changed'):
             mask = f'masks/{self.stems[photograph.key]}_mask.png'
@@ -327,8 +341,10 @@ class Desk:
         "Photographs whose border a reader stands for."
         for key, row in self.touched.items():
             if row['state'] in ('accepted', 'corrected') and row['mask']:
-                yield replace(self.pairs[key], image=self.pairs[key].image.resolve(), mask=(self.out / row['mask']).resolve())
+                yield replace(self.pairs[key], image=self.pairs[key].image.resolve(),
+                              mask=(self.out / row['mask']).resolve())
 
     def __str__(self) -> str:
         n = sum(row['state'] in ('accepted', 'corrected') for row in self.touched.values())
-        return f'{n} of {len(self.pairs)} masks in {self.out}; next: lesion_seg train {self.out / "corrected.csv"} --start shipped'
+        following = f'lesion_seg train {self.out / "corrected.csv"} --start shipped'
+        return f'{n} of {len(self.pairs)} masks in {self.out}; next: {following}'
