@@ -17,7 +17,7 @@ from IPython.display import display
 import numpy as np
 from lesion_seg.picture import *
 from lesion_seg.dropzone import *
-from lesion_seg.core import encode_jpeg, encode_png
+from lesion_seg.core import InputError, encode_jpeg, encode_png
 from lesion_seg.phantom import make_phantom
 
 log, scope = [], globals()
@@ -59,7 +59,7 @@ class Desk:
 
     def show(self, code: str) -> None:
         "Make what stands on the board."
-        self.do(f"{code}; board.children = [p] if not isinstance(p, list) else p")
+        self.do(f"{code.rstrip()}; board.children = [p] if not isinstance(p, list) else p")
 
 
 @contextmanager

@@ -86,7 +86,8 @@ export class Queue {
     /** @type {(Found & {id: string, at: number}) | null} */
     this.current = null;
     this.total = 0;
-    this.done = 0;
+    this.done = 0; // of them, arrived or not
+    this.arrived = 0;
     this.numbers = 0;
     this.paused = false;
     /** @type {Left[]} */
@@ -110,6 +111,7 @@ export class Queue {
     if (!this.busy) {
       this.total = 0;
       this.done = 0;
+      this.arrived = 0;
       this.left = [];
     }
     this.total += taken.length;
@@ -162,6 +164,7 @@ export class Queue {
       this.next();
     } else if (answer.kind === 'done') {
       this.done += 1;
+      this.arrived += 1;
       this.next();
     }
   }
@@ -331,7 +334,7 @@ class Zone {
       const line = (/** @type {Left} */ { name, why }) => (why.startsWith(name) ? why : `${name} ${why}`);
       this.list.replaceChildren(...queue.left.slice(0, 200).map((left) => make('li', { textContent: line(left) })));
     }
-    const ended = queue.total ? `${count(queue.total - 0, 'file')} sent` : '';
+    const ended = queue.total ? `${count(queue.arrived, 'file')} sent` : '';
     const words = queue.busy ? `Sending ${count(queue.total, 'file')}` : ended;
     const all = [words, queue.left.length ? told : ''].filter(Boolean).join(', ');
     if (this.live.textContent !== all) this.live.textContent = all;
@@ -424,7 +427,10 @@ export class Door {
       if (tries > 0) requestAnimationFrame(() => this.settle(tries - 1));
       return;
     }
-    root.dataset.lmSuppressShortcuts = 'true'; // a notebook's shortcuts (d d deletes a cell) end at this box
+    root.dataset.lmSuppressShortcuts = 'true'; // a notebook's shortcuts (d d deletes a cell) end at this box,
+    root.addEventListener('keydown', (event) => { // and so do the keys with which it moves from cell to cell
+      if (!event.ctrlKey && !event.altKey && !event.metaKey) event.stopPropagation();
+    });
     this.root = root;
     this.observer.observe(root, { childList: true, subtree: true });
     this.nameAll();

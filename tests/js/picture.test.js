@@ -264,10 +264,12 @@ test('the mask on the screen: fill, border, nothing outside; a part equals that 
   const bits = masked(6, 5, (x, y) => x >= 1 && x < 5 && y >= 1);
   const small = { w: 12, h: 10 };
   const view = { scale: 2, x: 3, y: 2.5 };
-  const paint = { fill: 1, edge: 2, line: 1 };
+  const paint = { fill: 1, edge: 2, line: 1, dark: 3, rim: 0 };
   const whole = paintMask(bits, view, small, 1, { x0: 0, y0: 0, x1: 12, y1: 10 }, paint);
   const rows = Array.from({ length: 10 }, (_, y) => [...whole.slice(y * 12, y * 12 + 12)].join(''));
   assert.deepEqual(rows, ['000000000000', '000000000000', '002222222200', ...Array(6).fill('002111111200'), '002222222200']);
+  const rimmed = paintMask(bits, view, small, 1, { x0: 0, y0: 0, x1: 12, y1: 10 }, { ...paint, rim: 1 });
+  assert.equal([...rimmed.slice(48, 60)].join(''), '002311113200');
   const part = paintMask(bits, view, small, 1, { x0: 2, y0: 3, x1: 7, y1: 6 }, paint);
   assert.deepEqual([...part], [3, 4, 5].flatMap((y) => [...whole.slice(y * 12 + 2, y * 12 + 7)]));
 });
@@ -279,7 +281,7 @@ test('the mask on the screen is sampled at the middle of each device pixel, at a
     const view = { scale: 0.2 + random(4), x: random(30), y: random(20) };
     const ratio = 1 + Math.floor(random(2));
     const rect = { x0: 0, y0: 0, x1: 25 * ratio, y1: 15 * ratio };
-    const pixels = paintMask(bits, view, { w: 25, h: 15 }, ratio, rect, { fill: 7, edge: 7, line: 2 });
+    const pixels = paintMask(bits, view, { w: 25, h: 15 }, ratio, rect, { fill: 7, edge: 7, line: 2, dark: 7, rim: 1 });
     for (let y = 0; y < rect.y1; y++) {
       for (let x = 0; x < rect.x1; x++) {
         const p = toPhoto(view, { w: 25, h: 15 }, { x: (x + 0.5) / ratio, y: (y + 0.5) / ratio });
