@@ -191,7 +191,9 @@ def serve(
     # A `voila.py` in the current folder is nobody's module
     sys.path[:] = [p for p in sys.path if os.path.realpath(p or '.') != os.getcwd()]
     settings: dict[str, Any] = dict(bundles=find_bundles(bundles), limits=asdict(limits))
-    if folder is not None: settings |= dict(zip(('folder', 'out'), review_folders(folder, out), strict=True))
+    if folder is not None:
+        settings |= dict(zip(('folder', 'out'), review_folders(folder, out), strict=True))
+        options['kernels'] = 0  # a kernel that was warmed has read what was decided before the visit, not at it
     os.environ[SETTINGS] = json.dumps(settings)
     # Where Voilà finds the template
     os.environ['JUPYTER_PATH'] = os.pathsep.join(filter(None, [str(WEB), os.environ.get('JUPYTER_PATH')]))

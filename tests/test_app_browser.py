@@ -458,7 +458,6 @@ def test_a_folder_is_reviewed_and_nothing_is_lost(browser, photos, tmp_path):
     for name in ("mole46.jpg", "mole41.jpg"): shutil.copy(photos / name, source)
     context = browser.new_context(viewport=dict(width=1440, height=900))
     with serving(tmp_path, str(source)) as server:
-        server.wait_warm(1)
         with opened(context, server) as page:
             page.get_by_text("2 photographs", exact=True).wait_for()
             settled(page)
