@@ -251,9 +251,9 @@ def test_a_queue_is_reviewed_by_keyboard(page, photos, tmp_path):
     page.get_by_text("2 of 4 reviewed").wait_for()
     options = page.locator(".lesion-queue .widget-select option").all_inner_texts()
     assert "accepted" in options[0] and "wide" in options[0] and "skipped" in options[1] and not any("wide" in o for o in options[1:])
-    page.get_by_label("Show").select_option("accepted")
+    page.get_by_label("Show", exact=True).select_option("accepted")
     page.wait_for_function("document.querySelectorAll('.lesion-queue .widget-select option').length === 1")
-    page.get_by_label("Show").select_option("all")
+    page.get_by_label("Show", exact=True).select_option("all")
     page.get_by_label("Note").fill("hair")
     page.keyboard.press("Tab")
 
@@ -392,7 +392,7 @@ def test_by_keyboard_alone(page):
 
 
 @pytest.mark.slow
-def test_work_is_not_lost_without_a_question(page, photos):
+def test_work_is_not_lost_without_a_question(page, photos, server):
     "A reload asks while something is unsaved; leaving a photograph while its slider moves is no error."
     choose(page, photos / "mole46.jpg", photos / "mole41.jpg")
     page.get_by_text("2 photographs", exact=True).wait_for()
@@ -402,12 +402,24 @@ def test_work_is_not_lost_without_a_question(page, photos):
     page.locator(".lesion-queue .widget-select select").select_option(index=1)
     page.wait_for_timeout(1500)
     assert not page.get_by_role("alert").count()
-    asked = []
-    page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.accept()))
-    page.mouse.click(5, 5)
-    page.reload()
-    assert asked == ["beforeunload"]
+    asked, answers = [], [False, True]
+    def answer(dialog):
+        asked.append(dialog.type)
+        dialog.accept() if answers[len(asked) - 1] else dialog.dismiss()
+    page.on("dialog", answer)
+    page.get_by_role("button", name="Accept").click()
+    page.get_by_text("1 of 2 reviewed").wait_for()
+    page.evaluate("setTimeout(() => location.reload(), 50)")
+    page.wait_for_timeout(3000)
+    page.get_by_role("button", name="Previous", exact=True).click()  # whoever stays can go on
+    page.get_by_role("button", name="Skip").click()
+    page.locator(".lesion-queue option", has_text="skipped").wait_for(state="attached")
+    old = server.kernel_of(page)
+    page.evaluate("setTimeout(() => location.reload(), 50)")
+    page.wait_for_timeout(2000)
+    assert asked == ["beforeunload"] * 2
     page.wait_for_selector("[data-ready]", state="attached")
+    assert server.kernel_of(page) != old and old not in server.kernels().values()
 
 
 @pytest.mark.slow
@@ -416,7 +428,7 @@ def test_a_killed_kernel_is_said_once(page, photos, server):
     page.locator(".lesion-numbers dt").first.wait_for()
     os.kill(server.kernel_of(page), signal.SIGKILL)
     page.locator(".lesion-ended").wait_for()
-    assert page.locator(".lesion-ended").count() == 1 and not page.get_by_text("left out").count()
+    assert page.locator(".lesion-ended").count() == 1 and not page.locator(".lesion-lost").count()
     page.get_by_role("button", name="Reload the page").click()
     page.wait_for_selector("[data-ready]", state="attached")
     page.get_by_role("button", name="Choose files").wait_for()

@@ -361,7 +361,9 @@ export class Door {
     this.beforeLeaving = (/** @type {BeforeUnloadEvent} */ event) => this.ask(event);
     this.observer = new MutationObserver(() => this.nameAll());
     model.on('msg:custom', this.onMessage);
-    window.addEventListener('beforeunload', this.beforeLeaving);
+    this.leaving = () => this.leave();
+    window.addEventListener('beforeunload', this.beforeLeaving, { capture: true });
+    window.addEventListener('pagehide', this.leaving);
     if (this.isAlone()) this.watchKernel();
     this.settle();
   }
@@ -485,11 +487,24 @@ export class Door {
     if (!this.model.get('unsaved') || !this.isAlone() || this.lost) return;
     event.preventDefault();
     event.returnValue = true;
+    // Voilà ends the program as soon as the question is asked; we do it when the page has really gone.
+    event.stopImmediatePropagation();
+    this.asked = true;
+  }
+
+  /** The page is gone after it has asked. */
+  leave() {
+    const kernel = this.model.widget_manager?.kernel;
+    if (!this.asked || !kernel) return;
+    const form = new FormData();
+    form.append('_xsrf', document.cookie.match('\\b_xsrf=([^;]*)\\b')?.[1] ?? '');
+    navigator.sendBeacon(`${kernel.serverSettings.baseUrl}voila/api/shutdown/${kernel.id}`, form);
   }
 
   end() {
     this.model.off('msg:custom', this.onMessage);
-    window.removeEventListener('beforeunload', this.beforeLeaving);
+    window.removeEventListener('beforeunload', this.beforeLeaving, { capture: true });
+    window.removeEventListener('pagehide', this.leaving);
     this.observer.disconnect();
     clearInterval(this.looking);
     clearInterval(this.greeting);
