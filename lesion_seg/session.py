@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from .bundle import SHIPPED, Bundle
+from .bundle import BORDERS, SHIPPED, Bundle
 from .contours import bounding_box, find_polygons, measure_polygons
 from .core import MASK_NAME, InputError, encode_jpeg, encode_png, photograph_stem, safe_cell, unique_stems
 from .data import image_size, read_image, read_mask, resize_image
@@ -34,14 +34,15 @@ from .mc_dropout import Uncertainty, confidence_mask, lesion_scores, lowered_mea
 from .metrics import dice, jaccard
 from .phantom import Phantom, make_phantom
 from .predict import KINDS, Segmentation, Segmenter, StoredMap, json_bytes
+from .time_limit import check_time
 
 # %% auto #0
-__all__ = ['INFERNO', 'BORDERS', 'STATES', 'FLAGS', 'FLAG_HELP', 'KEPT', 'ORDERS', 'FILTERS', 'MAPS', 'STD_TOP', 'MIME', 'TABLE',
-           'EXAMPLES', 'three_digits', 'counted', 'heat_png', 'screen_jpeg', 'plain_name', 'Limits', 'looks_like_mask',
-           'border_level', 'at_border', 'mask_polygons', 'Corrected', 'StoredPhotograph', 'EditedPhotograph',
-           'Photograph', 'SessionFiles', 'review_flag', 'review_reason', 'SessionAnswers', 'SessionChoices',
-           'SessionQueue', 'Job', 'SessionJobs', 'Layer', 'SessionMaps', 'Comparison', 'SessionComparisons',
-           'memory_folder', 'Session', 'example_files', 'phantom_dicom']
+__all__ = ['INFERNO', 'STATES', 'FLAGS', 'FLAG_HELP', 'KEPT', 'ORDERS', 'FILTERS', 'MAPS', 'STD_TOP', 'MIME', 'TABLE', 'EXAMPLES',
+           'three_digits', 'counted', 'heat_png', 'screen_jpeg', 'plain_name', 'Limits', 'looks_like_mask',
+           'border_level', 'mask_polygons', 'Corrected', 'StoredPhotograph', 'EditedPhotograph', 'Photograph',
+           'SessionFiles', 'review_flag', 'review_reason', 'SessionAnswers', 'SessionChoices', 'SessionQueue', 'Job',
+           'SessionJobs', 'Layer', 'SessionMaps', 'Comparison', 'SessionComparisons', 'memory_folder', 'Session',
+           'example_files', 'phantom_dicom']
 
 # %% ../nbs/29_session.ipynb #a15569ba
 def three_digits(
@@ -116,8 +117,6 @@ def looks_like_mask(
     return bool(coloured.mean() < .001 and grey.mean() < .02)
 
 # %% ../nbs/29_session.ipynb #a8024774
-BORDERS = ('tight', 'middle', 'wide')
-
 def border_level(
     bundle: Bundle, # the model
     border: str, # one of `BORDERS`
@@ -125,16 +124,7 @@ def border_level(
     "The threshold of one of the three borders."
     if border not in BORDERS:
         raise InputError(f'border {border!r}', 'does not exist', f'choose from {", ".join(BORDERS)}')
-    middle = bundle.threshold
-    return dict(tight=max(.85, middle), middle=middle, wide=min(.25, middle))[border]
-
-def at_border(
-    prediction: Segmentation, # of the model
-    bundle: Bundle, # the model
-    border: str, # one of `BORDERS`
-) -> Segmentation: # the same photograph
-    "A prediction with one of the three borders."
-    return replace(prediction, threshold=border_level(bundle, border))
+    return bundle.borders[border].threshold
 
 # %% ../nbs/29_session.ipynb #374edf13
 def mask_polygons(
@@ -163,6 +153,10 @@ class Corrected(Segmentation):
         return cls(**fields | dict(drawn=drawn))
 
     @cached_property
+    def network(self) -> Segmentation: # of the same photograph
+        "What the network had said."
+        return Segmentation(**{name: getattr(self, name) for name in StoredMap.__dataclass_fields__})
+    @cached_property
     def cleaned(self) -> np.ndarray: # float32 (h, w), 0 or 1
         "The mask on the grid of the network, for what is said about its probabilities."
         rows, columns = ((np.arange(n) + .5) * N / n for n, N in zip(self.small.shape, self.size, strict=True))
@@ -177,7 +171,7 @@ class Corrected(Segmentation):
         return mask_polygons(self.drawn)
     def record(self) -> dict[str, Any]: # what the JSON file says
         "All that is known about the result; the threshold is not what made it."
-        return super().record() | dict(border='corrected', threshold=None, largest=False, fill_holes=False)
+        return super().record() | dict(border='corrected', borders=self.network.border_summary, threshold=None, largest=False, fill_holes=False)
 
 # %% ../nbs/29_session.ipynb #7c381033
 STATES = {'': 'not reviewed', 'accepted': 'accepted', 'corrected': 'corrected', 'skipped': 'skipped',
@@ -436,6 +430,7 @@ class SessionFiles:
         name = plain_name(name)
         try:
             self.check_room(name, len(content) if isinstance(content, bytes) else 0)
+            if isinstance(content, bytes): check_time(content, name)
             new = Photograph.open(f'f{secrets.token_hex(4)}', name, content, self.limits)
             new.model = self.model
             return self.place(new)
@@ -544,15 +539,13 @@ class SessionAnswers(SessionFiles):
         drawn = photograph.drawn
         if drawn is not None: return Corrected.of(own, drawn)
         if photograph.level is not None: return replace(own, threshold=photograph.level)
-        return at_border(own, self.segmenter(photograph.model).bundle, photograph.border)
+        return own.with_border(photograph.border)
 
     def borders(self,
         key: str, # of a photograph in the session
     ) -> dict[str, Segmentation]: # by name, of `BORDERS`
         "The three borders of the model."
-        own, photograph = self.own(key), self.photograph(key)
-        bundle = self.segmenter(photograph.model).bundle
-        return {border: at_border(own, bundle, border) for border in BORDERS}
+        return self.own(key).borders
 
     def regions(self,
         key: str, # of a photograph in the session
@@ -961,8 +954,8 @@ class Session(SessionComparisons):
         "What the JSON file says: the result, and what the reader has decided."
         photograph, result = self.photograph(key), self.segment(key)
         border = 'corrected' if photograph.is_corrected else photograph.border
-        return dict(border=border) | result.record() | dict(
-            model_name=photograph.model, state=STATES[photograph.state], note=photograph.note)
+        return result.record() | dict(border=border,
+                                    model_name=photograph.model, state=STATES[photograph.state], note=photograph.note)
 
     def dicom_segmentation(self,
         key: str, # of a photograph in the session
