@@ -405,7 +405,7 @@ def test_work_is_not_lost_without_a_question(page, photos, server):
     asked, answers = [], [False, True]
     def answer(dialog):
         asked.append(dialog.type)
-        dialog.accept() if answers[len(asked) - 1] else dialog.dismiss()
+        dialog.accept() if answers.pop(0) else dialog.dismiss()
     page.on("dialog", answer)
     page.get_by_role("button", name="Accept").click()
     page.get_by_text("1 of 2 reviewed").wait_for()
@@ -418,6 +418,7 @@ def test_work_is_not_lost_without_a_question(page, photos, server):
     page.evaluate("setTimeout(() => location.reload(), 50)")
     page.wait_for_timeout(2000)
     assert asked == ["beforeunload"] * 2
+    page.remove_listener("dialog", answer)
     page.wait_for_selector("[data-ready]", state="attached")
     assert server.kernel_of(page) != old and old not in server.kernels().values()
 
