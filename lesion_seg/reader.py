@@ -409,7 +409,7 @@ class Reader(Working):
         if self.session.job is not None:
             raise InputError(f'"{self.session.job}"', 'is still at work', 'wait for it or cancel it')
         kept = self.session.use(model)
-        if kept: self.say(f'{counted(kept, "photograph")} reviewed or corrected before, with the border of another model.')
+        if kept: self.say(f'{counted(kept, "photograph")} decided before, with the border of another model.')
         if self.key and not self.session.photograph(self.key).prediction: self.session.own(self.key)
         self.read()
 

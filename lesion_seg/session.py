@@ -171,7 +171,8 @@ class Corrected(Segmentation):
         return mask_polygons(self.drawn)
     def record(self) -> dict[str, Any]: # what the JSON file says
         "All that is known about the result; the threshold is not what made it."
-        return super().record() | dict(border='corrected', borders=self.network.border_summary, threshold=None, largest=False, fill_holes=False)
+        return super().record() | dict(border='corrected', borders=self.network.border_summary, threshold=None,
+                                       largest=False, fill_holes=False)
 
 # %% ../nbs/29_session.ipynb #7c381033
 STATES = {'': 'not reviewed', 'accepted': 'accepted', 'corrected': 'corrected', 'skipped': 'skipped',
