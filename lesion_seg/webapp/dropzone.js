@@ -362,7 +362,8 @@ export class Door {
     this.observer = new MutationObserver(() => this.nameAll());
     model.on('msg:custom', this.onMessage);
     this.leaving = () => this.leave();
-    window.addEventListener('beforeunload', this.beforeLeaving, { capture: true });
+    // Voilà ends the program at this event, so the template listens first and calls us (see index.html.j2).
+    if (this.isAlone()) Object.assign(window, { lesionLeaving: this.beforeLeaving });
     window.addEventListener('pagehide', this.leaving);
     if (this.isAlone()) this.watchKernel();
     this.settle();
@@ -503,7 +504,7 @@ export class Door {
 
   end() {
     this.model.off('msg:custom', this.onMessage);
-    window.removeEventListener('beforeunload', this.beforeLeaving, { capture: true });
+    if (this.isAlone()) Object.assign(window, { lesionLeaving: null });
     window.removeEventListener('pagehide', this.leaving);
     this.observer.disconnect();
     clearInterval(this.looking);
