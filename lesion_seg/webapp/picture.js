@@ -403,9 +403,9 @@ export function bend(ring, index, reach, by) {
   const n = ring.length;
   const most = Math.max(1, Math.min(Math.round(reach), (n >> 1) - 1));
   const [old, moved] = [/** @type {Point[]} */ ([]), /** @type {Point[]} */ ([])];
-  for (let k = -most; k <= most; k++) {
+  for (let k = -most - 1; k <= most + 1; k++) { // from the first point that stays to the last
     const p = ring[(((index + k) % n) + n) % n];
-    const weight = Math.cos((Math.PI / 2) * (k / (most + 1))) ** 2;
+    const weight = Math.abs(k) > most ? 0 : Math.cos((Math.PI / 2) * (k / (most + 1))) ** 2;
     old.push(p);
     moved.push({ x: p.x + by.x * weight, y: p.y + by.y * weight });
   }
@@ -1002,6 +1002,15 @@ const ARROWS = /** @type {Record<string, number[]>} */ ({
   ArrowRight: STEPS[0], ArrowDown: STEPS[1], ArrowLeft: STEPS[2], ArrowUp: STEPS[3],
 });
 
+/**
+ * A plain key in the picture is not for the notebook around it, which would move to another cell or cut this one. The
+ * browser still acts on it: Tab leaves, Page Down scrolls.
+ * @param {KeyboardEvent} event
+ */
+export function keepInside(event) {
+  if (!event.ctrlKey && !event.metaKey && !event.altKey) event.stopPropagation();
+}
+
 /** @param {Viewer} viewer */
 function elements(viewer) {
   const id = `lp-${Math.random().toString(36).slice(2)}`;
@@ -1522,6 +1531,7 @@ class Viewer {
     on(board, 'touchstart', (e) => e.touches.length > 1 && e.preventDefault(), { passive: false });
     on(board, 'touchmove', (e) => e.touches.length > 1 && e.cancelable && e.preventDefault(), { passive: false });
     on(board, 'keydown', (e) => this.keyDown(e));
+    on(this.ui.element, 'keydown', keepInside);
     on(board, 'dblclick', (e) => this.doubleClick(e));
     on(this.ui.divider, 'pointerdown', (e) => this.ui.divider.setPointerCapture(e.pointerId));
     on(this.ui.divider, 'pointermove', (e) => {
