@@ -1539,6 +1539,10 @@ def check_port(
 @app.command('app')
 def web_app(
     ctx: typer.Context,
+    folder: Annotated[Path | None, typer.Argument(show_default=False,
+        help='A folder of photographs, a table, or the results of `batch`, to review one by one.')] = None,
+    out: Annotated[Path | None, typer.Option('-o', '--out', show_default=False,
+        help='Where masks and decisions of a review go; else beside FOLDER, as FOLDER_reviewed.')] = None,
     bundle: Annotated[list[Path] | None, typer.Option('-b', '--bundle', show_default=False,
         help='A bundle, or a folder of bundles, to choose from. May be repeated; the shipped one is there.')] = None,
     host: Annotated[str | None, typer.Option(
@@ -1549,15 +1553,18 @@ def web_app(
     browser: Annotated[bool, typer.Option('--browser/--no-browser', help='Open the page in a browser.')] = True,
     config: ConfigOpt = None, set_: SetOpt = None,
 ) -> None:
-    "Serve the web app: drop photographs, look at border and uncertainty, take masks away."
+    "Serve the web app: drop photographs or review a folder, choose and correct borders, take masks away."
     c = settings(ctx, config, set_).app
-    try: from lesion_seg.app import Limits, serve
+    if out is not None and folder is None:
+        raise InputError('--out', 'is for a review', 'name the folder to review, too')
+    try: from lesion_seg.serve import Limits, serve
     except ModuleNotFoundError as e:
         raise InputError('the web app', f'needs {e.name}', "install it with `pip install 'lesion_seg[app]'`") from e
     host, port = host or c.host, port or c.port
     check_port(host, port)
     limits = Limits(file_mb=c.max_upload_mb, files=c.max_files)
-    serve(bundle or (), limits, hosts=allow_host or c.hosts, sessions=c.sessions, host=host, port=port,
+    serve(bundle or (), limits, hosts=allow_host or c.hosts, sessions=c.sessions, folder=folder, out=out, host=host,
+          port=port,
           kernels=c.kernels, idle_minutes=c.idle_minutes, browser=browser)
 
 # %% ../nbs/32_cli.ipynb #f5ea336b
