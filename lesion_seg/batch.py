@@ -410,6 +410,7 @@ COLUMNS = dict(
     height='int32',
     width='int32',
     threshold='double',
+    border='string',
     area_px='int64',
     area_fraction='double',
     centre='list<double>',
@@ -485,6 +486,7 @@ def result_row(
         height=result.size[0],
         width=result.size[1],
         threshold=result.threshold,
+        border=result.border,
         **result.measure(),
     )
     if result.disagreement is not None: row |= dict(doubt=result.disagreement, needs_review=result.needs_review)
@@ -739,16 +741,16 @@ def segment_folder(
     masks: str = 'png', # 'png': files; 'rle': in the rows; 'none'
     shard_size: int | None = None, # inputs in a shard: what a kill may cost; None: at most 256, even over the jobs
     shard: str = '1/1', # 'i/n': only each n-th shard, beginning with the i-th, for schedulers
-    workers: int | None = None, # processes; None: one for each core. 1 works in this process
+    workers: int | None = None, # processes; None: one for each core. 1: this one, if there is no `time_limit`
     batch_size: int = 8, # photographs in one pass of the network
     ray: bool = False, # Ray Data instead of local processes
     address: str | None = None, # of a Ray cluster; None: this machine
     precision: str = 'float32', # of `Segmenter`
     report: Callable[[int, int], None] | None = None, # called with the inputs done so far, and all
-    time_limit: float | None = None, # seconds for one photograph; with two processes or more
+    time_limit: float | None = None, # seconds for one photograph; its work is then done by other processes
     frame: str | int | Iterable[int] | None = None, # of DICOM files with several: 'all', or numbers from 1
     words: Callable[[str], str] = str, # turns the sentences in rows into the words of the interface
-    **options: Any, # of `Segmenter.predict`: threshold, tta, largest, fill_holes, spacing, review
+    **options: Any, # of `Segmenter.predict`: threshold, tta, largest, fill_holes, spacing, review, border
 ) -> BatchResult: # raises `InputError`; what is finished stays
     "Segment any number of photographs in shards; the same call again goes on where it stopped."
     begin = time.perf_counter()
@@ -770,8 +772,8 @@ def segment_folder(
     job = Job(here, home, os.getcwd(), batch_size, time_limit, words)
     processes = min(workers or cores(), max(1, len(todo)))
     if ray and todo: shards = run_on_ray(job, todo, workers or cores(), address)
-    elif processes > 1: shards = run_in_processes(job, todo, processes)
-    else: shards = map(replace(job, time_limit=None), todo)
+    elif processes > 1 or time_limit and todo: shards = run_in_processes(job, todo, processes)
+    else: shards = map(job, todo)
     for one in shards:
         counts += one
         if report: report(counts.inputs, total)

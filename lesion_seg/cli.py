@@ -38,6 +38,8 @@ from lesion_seg.core import (
 )
 from .layouts import passed_over
 from .manifest import SPLITS, Manifest, duplicate_pairs, make_split, scale_masks
+from .explain import SCALE, WHY, explanation_endings
+from .bundle import BORDERS, DEFAULT_BORDER
 from .predict import ALL_KINDS, KINDS, Segmentation, json_bytes
 
 if TYPE_CHECKING:
@@ -45,15 +47,20 @@ if TYPE_CHECKING:
     from lesion_seg.records import RecordReader
 
 # %% auto #0
-__all__ = ['app', 'usual_warning', 'ConfigOpt', 'SetOpt', 'JsonOpt', 'BundleArg', 'TableArg', 'VersionOpt', 'ABOUT',
-           'ThresholdOpt', 'PrecisionOpt', 'TtaOpt', 'LargestOpt', 'FillOpt', 'ImagesArg', 'ModelOpt', 'ResultsOpt',
-           'SaveOpt', 'ReviewOpt', 'SegOpt', 'FractionalOpt', 'MillimetresOpt', 'FrameOpt', 'BatchOpt', 'MasksOpt',
-           'WorkersOpt', 'ShardOpt', 'RayOpt', 'say', 'answer', 'shown', 'progress_bar', 'complaint', 'speak_warning',
-           'main', 'show_version', 'keep_settings', 'settings', 'open_table', 'subset_of', 'not_shipped', 'parse_size',
-           'phantom', 'download', 'parse_values', 'parse_fractions', 'find_duplicates', 'split', 'records', 'log_epoch',
-           'starting_weights', 'has_packaged_encoder', 'train', 'calibrate', 'check_threshold', 'evaluate', 'export',
-           'benchmark', 'Photograph', 'find_photographs', 'predict_photographs', 'parse_kinds', 'dicom_header',
-           'Outputs', 'Results', 'segment_archive', 'segment', 'check_port', 'web_app', 'demo', 'installation', 'info']
+__all__ = ['app', 'usual_warning', 'ConfigOpt', 'SetOpt', 'JsonOpt', 'BundleArg', 'TableArg', 'VersionOpt', 'ABOUT', 'TUNING',
+           'ThresholdOpt', 'PrecisionOpt', 'TtaOpt', 'LargestOpt', 'ByOpt', 'FillOpt', 'FolderOpt', 'ScoredArg',
+           'MissingOpt', 'ResizeOpt', 'ImagesArg', 'ModelOpt', 'ResultsOpt', 'SaveOpt', 'ReviewOpt', 'SegOpt',
+           'FractionalOpt', 'MillimetresOpt', 'FrameOpt', 'BorderOpt', 'BatchOpt', 'MasksOpt', 'WorkersOpt', 'ShardOpt',
+           'RayOpt', 'ALL_BORDERS', 'labels_app', 'say', 'answer', 'shown', 'progress_bar', 'complaint',
+           'speak_warning', 'main', 'show_version', 'keep_settings', 'settings', 'open_table', 'subset_of',
+           'not_shipped', 'parse_size', 'phantom', 'download', 'parse_values', 'parse_fractions', 'find_duplicates',
+           'split', 'styles', 'records', 'log_epoch', 'starting_weights', 'has_packaged_encoder', 'tuning_arguments',
+           'tune', 'train', 'calibrate', 'check_threshold', 'check_without_model', 'annotator_results',
+           'evaluate_masks', 'evaluate', 'compare', 'export', 'benchmark', 'Photograph', 'find_photographs',
+           'predict_photographs', 'parse_kinds', 'dicom_header', 'Outputs', 'Results', 'explain_photographs',
+           'segment_archive', 'add_reasons', 'border_options', 'segment', 'parse_target', 'explain', 'reason_line',
+           'export_drafts', 'import_corrections', 'queue', 'pack', 'unpack', 'check_port', 'web_app', 'demo',
+           'installation', 'info']
 
 # %% ../nbs/32_cli.ipynb #de899a6e
 app = typer.Typer(
@@ -273,11 +280,17 @@ def phantom(
     size: Annotated[str, typer.Option(help='Pixels: 256, or 480x640 for height x width.')] = '256',
     seed: Annotated[int, typer.Option(min=0, help='Same seed, same images.')] = 0,
     per_patient: Annotated[int, typer.Option(min=1, help='Images of each patient.')] = 2,
+    style: Annotated[str, typer.Option(
+        help='How masks are drawn: exact, polygon, grown, automatic, or mixed.')] = 'exact',
     as_json: JsonOpt = False,
 ) -> None:
-    "Write synthetic dermoscopic images with exact masks."
-    from lesion_seg.phantom import write_phantoms
-    manifest = write_phantoms(out, n=n, size=parse_size(size), seed=seed, images_per_patient=per_patient)
+    "Write synthetic dermoscopic images with exact masks, or with masks as somebody would draw them."
+    from lesion_seg.phantom import DRAWN, write_phantoms
+    drawn = dict(exact=[], mixed=list(DRAWN)) | {name: [name] for name in DRAWN}
+    if style not in drawn:
+        raise InputError(f'--style {style}', 'does not exist', f'choose one of {", ".join(drawn)}')
+    manifest = write_phantoms(out, n=n, size=parse_size(size), seed=seed, images_per_patient=per_patient,
+                              styles=drawn[style])
     table = out/'manifest.csv'
     answer(
         dict(images=len(manifest), manifest=str(table)),
@@ -448,6 +461,40 @@ def split(
     facts['dropped'] = [p.detail for p in report.dropped]
     answer(facts | more, as_json, f'{report}\nwritten to {shown(out)}')
 
+# %% ../nbs/32_cli.ipynb #3a65cb3b
+@app.command()
+def styles(
+    source: Annotated[Path, typer.Argument(
+        help='A folder of images and masks, or a table (.csv, .parquet) of them.', show_default=False)],
+    out: Annotated[Path | None, typer.Option('-o', '--out', show_default=False,
+        help='The table to write (.csv or .parquet): the same rows, with how each mask was drawn.')] = None,
+    picture: Annotated[Path | None, typer.Option(show_default=False,
+        help='A picture to write (.png): typical borders of each style, pixel by pixel.')] = None,
+    as_json: JsonOpt = False,
+) -> None:
+    "Describe how the masks of a data set were drawn, and what that means for scores."
+    from lesion_seg.styles import describe_styles
+    if out and out.suffix.lower() not in ('.csv', '.parquet', '.pq'):
+        raise InputError(f'--out {shown(out)}', 'is no name of a table', 'give one that ends in .csv or .parquet')
+    if picture and picture.suffix.lower() != '.png':
+        raise InputError(f'--picture {shown(picture)}', 'is no name of a picture', 'give one that ends in .png')
+    manifest = Manifest.load(source)
+    with progress_bar('looking at borders', len(manifest)) as step:
+        def counted(items: Iterable[Any]) -> Iterator[Any]:
+            for i, item in enumerate(items, 1):
+                yield item
+                step(i)
+        found = describe_styles(manifest, progress=counted)
+    written = []
+    if out:
+        found.merge(manifest).save(out)
+        written.append(f'the table is {shown(out)}')
+    if picture:
+        with atomic_path(picture) as tmp: found.picture().save(tmp)
+        written.append(f'the picture is {shown(picture)}')
+    files = {k: str(v) for k, v in dict(table=out, picture=picture).items() if v}
+    answer(found.summary() | files, as_json, '\n'.join([str(found), *written]))
+
 # %% ../nbs/32_cli.ipynb #eeda26c3
 @app.command()
 def records(
@@ -505,6 +552,44 @@ def has_packaged_encoder(
     except InputError: return False
     return True
 
+# %% ../nbs/32_cli.ipynb #9df21f0d
+TUNING = dict(epochs=('epochs', 10), learning_rate=('lr', 3e-4)) # settings, arguments, and what they are for tuning
+
+def tuning_arguments(
+    cfg: Config, # of the command
+) -> dict[str, Any]: # of `tune_model`
+    "What counts for a tuning: what was set, and else what the bundle says or a tuning needs."
+    given = cfg.training.arguments()
+    for setting, (name, value) in TUNING.items():
+        if setting not in cfg.training.model_fields_set: given[name] = value
+    chosen = cfg.data.model_fields_set
+    own = dict(size=cfg.data.image_size if 'image_size' in chosen else None,
+               licence=cfg.data.licence if 'licence' in chosen else None,
+               augs=cfg.augmentation.arguments() if cfg.augmentation.model_fields_set else None)
+    return given | own | cfg.tracking.arguments()
+
+def tune(
+    cfg: Config, # of the command
+    table: Manifest | RecordReader, # with splits
+    start: str, # the trained model
+    out: Path | None, # folder of the run
+    resume: bool | None, # go on with a run that was interrupted
+    as_json: bool, # print the result as JSON
+) -> None:
+    "`train --start`: tune a model, compare, and keep the better one."
+    from lesion_seg.tune import tune_model
+    if os.environ.get('WORLD_SIZE', '1') != '1':
+        raise InputError('--start', 'compares two models and takes one process', 'start it without a launcher')
+    if cfg.model.model_fields_set: say('without effect, since the network comes from --start: the section model')
+    options = tuning_arguments(cfg) | ({} if resume is None else dict(resume=resume))
+    with redirect_stdout(sys.stderr):
+        kept, verdict = tune_model(
+            table, out or cfg.paths.run_dir, start, bs=cfg.data.batch_size, loss=cfg.training.loss_arguments(),
+            seed=cfg.project.seed, num_workers=cfg.data.num_workers, progress=sys.stderr.isatty(), report=log_epoch,
+            level=cfg.evaluation.confidence_interval, say=logging.getLogger('lesion_seg').info, **options)
+    facts = dict(bundle=str(kept.path), **verdict._asdict())
+    answer(facts, as_json, f'{verdict}\nthe bundle is {shown(kept.path)}')
+
 # %% ../nbs/32_cli.ipynb #6b75020c
 @app.command()
 def train(
@@ -514,6 +599,8 @@ def train(
         '-o', '--out', help='Folder of the run; else paths.run_dir.', show_default=False)] = None,
     resume: Annotated[bool | None, typer.Option('--resume/--no-resume', show_default=False,
         help='Go on with a run that was interrupted, or begin anew; else training.resume.')] = None,
+    start: Annotated[str | None, typer.Option(show_default=False,
+        help='Tune a trained model (shipped, a bundle or a run), and keep it only where it is better.')] = None,
     config: ConfigOpt = None, set_: SetOpt = None, as_json: JsonOpt = False,
 ) -> None:
     "Train a segmenter and save the best epoch as a bundle; an interrupted run goes on where it was."
@@ -521,10 +608,11 @@ def train(
     cfg = settings(ctx, config, set_)
     first = os.environ.get('RANK', '0') == '0' # of the processes of a launch
     table = open_table(manifest or cfg.paths.manifest)
-    start = starting_weights(cfg)
+    if start: return tune(cfg, table, start, out, resume, as_json)
+    weights = starting_weights(cfg)
     log = logging.getLogger('lesion_seg')
     model = cfg.model.arguments()
-    if cfg.training.start == 'auto' and not start:
+    if cfg.training.start == 'auto' and not weights:
         if cfg.model.pretrained is None and has_packaged_encoder(cfg): model['pretrained'] = True
         origin = 'an encoder that knows ImageNet' if model.get('pretrained') else 'fresh ones'
         if first: log.info(f'the shipped weights do not fit the network that is configured, so it begins with {origin}')
@@ -538,12 +626,13 @@ def train(
             augs=cfg.augmentation.arguments(),
             loss=cfg.training.loss_arguments(),
             seed=cfg.project.seed,
-            start=start,
+            start=weights,
             num_workers=cfg.data.num_workers,
             licence=cfg.data.licence,
             progress=sys.stderr.isatty() and first,
             report=log_epoch,
             say=log.info,
+            **cfg.tracking.arguments(),
             **cfg.training.arguments() | ({} if resume is None else dict(resume=resume)),
         )
     scores = bundle.info['metrics']['valid']
@@ -596,15 +685,72 @@ TtaOpt = Annotated[
 ]
 LargestOpt = Annotated[bool | None, typer.Option('--largest/--all', show_default=False,
     help='Keep the largest region only, or all; else as the bundle says.')]
+ByOpt = Annotated[list[str] | None, typer.Option('--by', show_default=False,
+    help='Report each value of this column by itself; `style` is read off the masks. May be repeated.')]
 FillOpt = Annotated[
     bool | None, typer.Option('--fill-holes/--keep-holes', show_default=False, help='Fill the holes of the mask.')
 ]
+
+# %% ../nbs/32_cli.ipynb #3f26c16e
+FolderOpt = Annotated[Path | None, typer.Option('--masks', show_default=False,
+    help='Score the masks in this folder, named after the photographs; then the table takes the place of the model.')]
+ScoredArg = Annotated[str, typer.Argument(show_default=False, metavar='BUNDLE',
+    help="The folder that `lesion_seg train` wrote, a bundle, or 'shipped'; with --masks the table.")]
+MissingOpt = Annotated[str, typer.Option('--missing',
+    help="For --masks: a photograph without a mask counts as an 'empty' one, or 'skip' it.")]
+ResizeOpt = Annotated[bool, typer.Option('--resize', help='For --masks: scale masks of another size.')]
+
+def check_without_model(
+    **given: Any, # options of a prediction, as they were typed
+) -> None: # raises `InputError`
+    "Refuse options of a prediction where nothing is predicted."
+    if used := [name for name, value in given.items() if value is not None]:
+        option = f'--{used[0].replace("_", "-")}'
+        raise InputError(option, 'has no effect on masks that are there already', 'leave it out with --masks')
+
+def annotator_results(
+    folder: Path, # gets annotators.csv
+    chosen: Manifest, # photographs, perhaps with several masks
+    answer: Callable[[Any], Any], # the mask of a pair, (H, W)
+    level: float, # of the intervals
+) -> tuple[dict[str, Any] | None, list[tuple[str, str]]]: # their summary and the page's section; None and [] without
+    "Where a table names several masks a photograph: the scores beside the annotators' own agreement."
+    from lesion_seg.comparison import save_annotators
+    from lesion_seg.manifest import other_masks
+    if not any(other_masks(p) for p in chosen): return None, []
+    summary, section = save_annotators(folder, chosen, answer, level)
+    return summary, [section]
+
+def evaluate_masks(
+    folder: Path, # of masks
+    name: Path, # of the table
+    part: str, # its split
+    out: Path, # folder for the results
+    distances: bool, # boundary metrics as well
+    missing: str, # see `MaskFolder`
+    resize: bool, # see `MaskFolder`
+    level: float, # of the intervals
+    by: Sequence[str] = (), # columns of sub-groups
+) -> dict[str, Any]: # the summary
+    "`evaluate --masks`: score a folder, and write the report."
+    from lesion_seg.masks import MaskFolder, score_masks
+    from lesion_seg.metrics import BIAS
+    from lesion_seg.report import save_evaluation, subgroup_columns, with_styles
+    chosen = with_styles(subset_of(open_table(name), part, name), by, say)
+    masks = MaskFolder(folder, chosen, missing, resize)
+    with progress_bar('scoring', len(chosen)) as step:
+        scores = score_masks(chosen, masks, distances or BIAS, report=step, say=say)
+    scores = subgroup_columns(scores, chosen, by)
+    title = f'{shown(folder)} on {part}'
+    several, extra = annotator_results(out, chosen, lambda p: masks.result(p).mask, level)
+    summary = save_evaluation(out, masks, chosen, scores, level=level, title=title, by=by, extra=extra)
+    return dict(summary, remarks=masks.remarks(), annotators=several)
 
 # %% ../nbs/32_cli.ipynb #be19f1de
 @app.command()
 def evaluate(
     ctx: typer.Context,
-    bundle: BundleArg,
+    bundle: ScoredArg,
     manifest: TableArg = None,
     part: Annotated[str, typer.Option('--split', help='Which split: train, valid, test or all.')] = 'test',
     out: Annotated[Path | None, typer.Option('-o', '--out', show_default=False,
@@ -613,28 +759,90 @@ def evaluate(
     largest: LargestOpt = None, fill_holes: FillOpt = None,
     distances: Annotated[bool | None, typer.Option(
         '--distances/--no-distances', show_default=False, help='Boundary metrics as well.')] = None,
-    config: ConfigOpt = None, set_: SetOpt = None, as_json: JsonOpt = False,
+    masks: FolderOpt = None, missing: MissingOpt = 'empty', resize: ResizeOpt = False,
+    by: ByOpt = None, config: ConfigOpt = None, set_: SetOpt = None, as_json: JsonOpt = False,
 ) -> None:
-    "Score a bundle on images with masks: mean, intervals, failures, pictures of the worst cases."
+    "Score a bundle, or anybody's masks, on images with masks: mean, intervals, failures, the worst cases."
     from lesion_seg.bundle import Bundle
     from lesion_seg.evaluate import text_report
-    from lesion_seg.report import evaluate_manifest, save_evaluation
+    from lesion_seg.predict import Segmenter
+    from lesion_seg.report import evaluate_manifest, save_evaluation, with_styles
     cfg = settings(ctx, config, set_)
-    name = manifest or cfg.paths.manifest
-    chosen = subset_of(open_table(name), part, name)
-    model = Bundle.open(bundle)
-    options = cfg.prediction.arguments(threshold=threshold, tta=tta, largest=largest, fill_holes=fill_holes)
-    options['precision'] = precision or cfg.prediction.precision
     with_distances = cfg.evaluation.distances if distances is None else distances
-    with progress_bar('predicting', len(chosen)) as step:
-        scores = evaluate_manifest(model, chosen, with_distances, report=step, **options)
     folder = out or Path(cfg.paths.output_dir)/'evaluation'
-    title = f'{shown(bundle)} on {part}'
-    summary = save_evaluation(
-        folder, model, chosen, scores, level=cfg.evaluation.confidence_interval, title=title, **options
-    )
+    level = cfg.evaluation.confidence_interval
+    if masks is not None:
+        if manifest: raise InputError('--masks', 'takes the place of the model', 'give the table only, and the folder')
+        check_without_model(precision=precision, threshold=threshold, tta=tta, largest=largest, fill_holes=fill_holes)
+        summary = evaluate_masks(masks, Path(bundle), part, folder, with_distances, missing, resize, level, by or ())
+    else:
+        if resize or missing != 'empty':
+            raise InputError('--resize' if resize else '--missing', 'is for --masks only', 'leave it out')
+        name = manifest or cfg.paths.manifest
+        chosen = with_styles(subset_of(open_table(name), part, name), by or (), say)
+        model = Bundle.open(bundle)
+        options = cfg.prediction.arguments(threshold=threshold, tta=tta, largest=largest, fill_holes=fill_holes)
+        options['precision'] = precision or cfg.prediction.precision
+        with progress_bar('predicting', len(chosen)) as step:
+            scores = evaluate_manifest(model, chosen, with_distances, report=step, by=by or (), **options)
+        title = f'{shown(bundle)} on {part}'
+        plain = {k: v for k, v in options.items() if k != 'precision'}
+        segmenter = Segmenter(model, precision=options['precision'])
+        several, extra = annotator_results(folder, chosen, lambda p: segmenter.predict(p.image, **plain).mask, level)
+        summary = save_evaluation(folder, model, chosen, scores, level=level, title=title, by=by or (), extra=extra,
+                                  **options)
+        summary |= dict(annotators=several)
     page = folder/'report.html'
-    answer(dict(summary, report=str(page)), as_json, f'{text_report(summary)}\nthe report is {shown(page)}')
+    text = text_report(summary)
+    if summary['annotators']:
+        from lesion_seg.annotators import annotators_text
+        text += f'\n{annotators_text(summary["annotators"])}\n'
+    answer(dict(summary, report=str(page)), as_json, f'{text}\nthe report is {shown(page)}')
+
+# %% ../nbs/32_cli.ipynb #a04e18c7
+@app.command()
+def compare(
+    ctx: typer.Context,
+    sources: Annotated[list[str], typer.Argument(show_default=False, metavar='A B [C ...]',
+        help="Runs, bundles, 'shipped', score tables, folders that evaluate wrote, or folders of masks.")],
+    manifest: Annotated[Path | None, typer.Option('--manifest', show_default=False,
+        help='Photographs with true masks: to score models and masks, for pictures, groups and sub-groups.')] = None,
+    part: Annotated[str, typer.Option('--split', help='Its split: train, valid, test or all.')] = 'test',
+    out: Annotated[Path | None, typer.Option('-o', '--out', show_default=False,
+        help='Folder for the page, JSON and CSV; else paths.output_dir/comparison.')] = None,
+    metric: Annotated[str, typer.Option(help='What is compared, such as dice, hd95 or nsd.')] = 'jaccard',
+    by: Annotated[list[str] | None, typer.Option(show_default=False,
+        help='A column of the manifest that makes sub-groups. May be repeated.')] = None,
+    name: Annotated[str | None, typer.Option(show_default=False,
+        help='What to call them, with commas; else by their paths.')] = None,
+    threshold: ThresholdOpt = None, tta: TtaOpt = None,
+    missing: MissingOpt = 'empty', resize: ResizeOpt = False,
+    config: ConfigOpt = None, set_: SetOpt = None, as_json: JsonOpt = False,
+) -> None:
+    "Compare models, score tables or anybody's masks in pairs: differences, tests, ranks, sub-groups, pictures."
+    from lesion_seg.compare import comparison_text
+    from lesion_seg.comparison import open_contestant, save_comparison
+    from lesion_seg.metrics import METRICS
+    cfg = settings(ctx, config, set_)
+    names: list[str | None] = [n.strip() for n in name.split(',')] if name else [None] * len(sources)
+    if len(names) != len(sources):
+        raise InputError(f'--name {name}', f'has {len(names)} names for {len(sources)}', 'give one for each, or none')
+    if metric not in METRICS:
+        raise InputError(f'--metric {metric}', 'is not a metric', f'choose from {", ".join(METRICS)}')
+    chosen = subset_of(open_table(manifest), part, manifest) if manifest else None
+    options = cfg.prediction.arguments(threshold=threshold, tta=tta)
+    options['precision'] = cfg.prediction.precision
+    contestants = []
+    for source, own in zip(sources, names, strict=True):
+        with progress_bar(f'scoring {shown(source)}', len(chosen) if chosen else None) as step:
+            contestants.append(open_contestant(source, chosen, own, METRICS[metric].of_borders, missing, resize, step,
+                                               **options))
+        for remark in contestants[-1].remarks: say(f'{contestants[-1].name}: {remark}')
+    folder = out or Path(cfg.paths.output_dir)/'comparison'
+    title = ' and '.join(c.name for c in contestants)
+    result = save_comparison(folder, contestants, chosen, metric, by or (), cfg.evaluation.confidence_interval, title)
+    page = folder/'comparison.html'
+    answer(dict(result, page=str(page)), as_json, f'{comparison_text(result)}\n\nthe page is {shown(page)}')
 
 # %% ../nbs/32_cli.ipynb #0a5c2906
 @app.command()
@@ -719,6 +927,16 @@ class Photograph(NamedTuple):
     file: Path | Frame # what it is called
     record: Any = None # a pair of a records folder
 
+    @property
+    def source(self) -> Any: # for `Segmenter.predict`
+        "Where its pixels are."
+        return self.record.image if self.record else self.file
+
+    @property
+    def name(self) -> str: # of the file alone
+        "What its results are called."
+        return os.path.basename(str(self.file))
+
 def find_photographs(
     paths: Sequence[Path], # files, folders, globs, tables with a column `image`, folders of records
     frame: str | Sequence[int] | None = None, # of DICOM files with several: 'all', or numbers from 1
@@ -763,21 +981,20 @@ def predict_photographs(
         yield from segmenter.predict_many([p.file for p in photographs], **options)
         return
     for p in photographs:
-        source = p.record.image if p.record else p.file
-        try: yield replace(segmenter.predict(source, **options), name=os.path.basename(str(p.file)))
+        try: yield replace(segmenter.predict(p.source, **options), name=p.name)
         except InputError as e: yield e if str(p.file) in str(e) else e.named(p.file)
 
 # %% ../nbs/32_cli.ipynb #2c8b4e07
 def parse_kinds(
     text: str, # 'mask,json'
-) -> tuple[str, ...]: # keys of `KINDS`
+) -> tuple[str, ...]: # keys of `KINDS` and `WHY`
     "What to write for each photograph."
     kinds = tuple(k.strip() for k in text.split(',') if k.strip())
-    if not kinds or set(kinds) - set(ALL_KINDS):
+    if not kinds or set(kinds) - {*ALL_KINDS, *WHY}:
         raise InputError(
             f'--save {text}',
             'is not a list of outputs',
-            f'choose from {", ".join(ALL_KINDS)}, with commas between them',
+            f'choose from {", ".join([*ALL_KINDS, *WHY])}, with commas between them',
         )
     return kinds
 
@@ -800,18 +1017,23 @@ class Outputs:
         kinds: Sequence[str], # what to write for each, see `KINDS`
         seg: Path | None = None, # a DICOM Segmentation, for one DICOM photograph
         fractional: bool = False, # with probabilities in it
+        marks: Sequence[str] = ('',), # between stem and ending, one for each border that is written
     ):
         self.files, self.folder, self.kinds, self.seg, self.fractional = files, folder, kinds, seg, fractional
         def own(file: Path | Frame) -> Path:
             path = Path(file)
             return path.with_name(f'{path.stem}_frame{file.number}{path.suffix}') if isinstance(file, Frame) else path
-        self.stems = unique_stems(map(own, files), [*(KINDS[k].ending for k in kinds), '_seg.dcm'])
-        targets = {(folder/f'{stem}{KINDS[k].ending}').resolve() for stem in self.stems for k in kinds}
+        endings = [f'{mark}{KINDS[k].ending}' for mark in marks for k in kinds]
+        self.stems = unique_stems(map(own, files), [*endings, '_seg.dcm'])
+        targets = {(folder/f'{stem}{ending}').resolve() for stem in self.stems for ending in endings}
         clash = [f for f in files if Path(f).resolve() in targets]
         if clash:
             raise InputError(shown(clash[0]), 'would be overwritten by a result', 'choose another folder with --out')
         if seg: self.check_seg(seg)
+        self.all_borders, self.done = len(marks) > 1, 0 # photographs so far
+        self.segmented = 0 # and those of them with a mask
         self.rows: list[dict[str, Any]] = []
+        self.entries: list[list[tuple[dict[str, Any], dict[str, Any]]]] = [] # rows and lines of each photograph
         self.broken: list[str] = []
         self.table: list[dict[str, Any]] = []
         self.coco: dict[str, list] = dict(images=[], categories=[dict(id=1, name='lesion')], annotations=[])
@@ -835,27 +1057,42 @@ class Results(Outputs):
         result: Segmentation | InputError, # what became of the next photograph
     ) -> None:
         "Write the files of one photograph, or remember why there are none."
-        file, stem = self.files[len(self.table)], self.stems[len(self.table)]
+        file, stem = self.files[self.done], self.stems[self.done]
         named: dict[str, Any] = dict(file=os.fspath(file))
         if isinstance(file, Frame): named['frame'] = file.number
+        self.done += 1
+        self.entries.append([])
         if isinstance(result, InputError):
             self.broken.append(as_options(str(result)))
             self.table.append(named | dict(status='failed', reason=self.broken[-1]))
             return
+        self.segmented += 1
+        self.coco['images'].append(dict(id=self.done, file_name=str(file), height=result.size[0], width=result.size[1]))
+        if not self.all_borders: return self.add_border(file, stem, result, named)
+        for name, one in result.borders.items(): self.add_border(file, f'{stem}_{name}', one, named)
+
+    def add_border(self,
+        file: Path | Frame, # the photograph
+        stem: str, # of the names of its files
+        result: Segmentation, # of one border
+        named: dict[str, Any], # how rows name the photograph
+    ) -> None:
+        "Write the files of one border, and its rows."
         written = result.save(self.folder, stem, self.kinds)
         if self.seg:
             from lesion_seg.dicom_seg import write_seg
             source = result.probability if self.fractional else result.mask
             written['seg'] = write_seg(self.seg, source, file, model=result.model)
-        row = dict(**named, **result.measure(), warnings=result.notes())
+        row = dict(**named, border=result.border, **result.measure(), warnings=result.notes())
         if result.disagreement is not None: row |= dict(doubt=result.disagreement, needs_review=result.needs_review)
         files = {kind: str(path) for kind, path in written.items()}
-        self.rows.append(row | dict(written=files))
-        number = len(self.table) + 1
+        self.rows.append(row | dict(threshold=result.threshold, borders=result.border_summary, written=files))
         H, W = result.size
         self.table.append(named | dict(status='ok', height=H, width=W, threshold=result.threshold) | row | files)
-        self.coco['images'].append(dict(id=number, file_name=str(file), height=H, width=W))
-        if row['area_px']: self.coco['annotations'].append(result.coco(number, number))
+        self.entries[-1].append((self.rows[-1], self.table[-1]))
+        if not row['area_px']: return
+        number = len(self.coco['annotations']) + 1 if self.all_borders else self.done
+        self.coco['annotations'].append(result.coco(self.done, number) | dict(border=result.border))
 
     def write_tables(self) -> list[Path]: # segmentations.csv and segmentations_coco.json
         "One row and one COCO image for each photograph."
@@ -883,8 +1120,9 @@ class Results(Outputs):
         for row in self.rows:
             remarks = [*row['warnings'], *(['needs review'] if row.get('needs_review') else [])]
             name = shown(Frame(row['file'], row['frame']) if 'frame' in row else row['file'])
+            if row['border'] != DEFAULT_BORDER or self.all_borders: remarks.insert(0, f'{row["border"]} border')
             lines.append(', '.join([f'{name}: lesion {row["area_fraction"]:.1%} of the image', *remarks]))
-        return '\n'.join([*lines, f'{len(self.rows)} of {len(self.files)} segmented; results in {shown(self.folder)}'])
+        return '\n'.join([*lines, f'{self.segmented} of {len(self.files)} segmented; results in {shown(self.folder)}'])
 
 # %% ../nbs/32_cli.ipynb #b2557dd7
 ImagesArg = Annotated[list[Path], typer.Argument(show_default=False, readable=False, # each says so by itself
@@ -894,7 +1132,7 @@ ModelOpt = Annotated[str | None, typer.Option('-b', '--bundle', show_default=Fal
 ResultsOpt = Annotated[
     Path | None, typer.Option('-o', '--out', show_default=False, help='Folder for the results; else paths.output_dir.')
 ]
-SaveOpt = Annotated[str, typer.Option(help=f'What to write, with commas: {", ".join(ALL_KINDS)}.')]
+SaveOpt = Annotated[str, typer.Option(help=f'What to write, with commas: {", ".join([*ALL_KINDS, *WHY])}.')]
 ReviewOpt = Annotated[bool | None, typer.Option('--review/--no-review', show_default=False,
     help='Say for each photograph whether a person should look at the result.')]
 SegOpt = Annotated[
@@ -908,6 +1146,8 @@ MillimetresOpt = Annotated[
 ]
 FrameOpt = Annotated[str | None, typer.Option(show_default=False,
     help='Which pictures of a DICOM file with several: a number from 1, several such as 1,3, or all.')]
+BorderOpt = Annotated[str | None, typer.Option('--border', show_default=False,
+    help=f'Which border to draw: {", ".join(BORDERS)}, or all of them; else the middle one.')]
 BatchOpt = Annotated[
     bool,
     typer.Option('--batch', help='For archives: into all folders, results as Parquet in shards, and on after a kill.'),
@@ -923,6 +1163,25 @@ ShardOpt = Annotated[
 RayOpt = Annotated[
     bool, typer.Option('--ray', help='With --batch: by Ray Data, here or in the cluster of batch.ray_address.')
 ]
+
+# %% ../nbs/32_cli.ipynb #af229a06
+def explain_photographs(
+    segmenter: Any, # a `Segmenter`
+    photographs: Sequence[Photograph], # in order
+    stems: Sequence[str], # how the names of the files of each begin
+    folder: Path, # for the files
+    kinds: Sequence[str], # names in `WHY`
+    **options: Any, # of `Segmenter.explain`
+) -> Iterator[tuple[Any, dict[str, Path]] | InputError]: # an `Explanation` and its files for each, or why there is none
+    "Say why, photograph by photograph, and write it down."
+    targets = {(folder/f'{stem}{end}').resolve() for stem in stems for end in explanation_endings(kinds)}
+    clash = [p.file for p in photographs if Path(p.file).resolve() in targets]
+    if clash: raise InputError(shown(clash[0]), 'would be overwritten by a result', 'choose another folder with --out')
+    for p, stem in zip(photographs, stems, strict=True):
+        try:
+            why = replace(segmenter.explain(p.source, kinds, **options), name=p.name)
+            yield why, why.save(folder, stem)
+        except InputError as e: yield e if str(p.file) in str(e) else e.named(p.file)
 
 # %% ../nbs/32_cli.ipynb #8a661c8d
 def segment_archive(
@@ -959,6 +1218,46 @@ def segment_archive(
     say(f'{failed} of {counted(n, "input")} {verb} no mask; the reasons are in the column `reason` of {shown(rows)}')
     raise typer.Exit(2)
 
+# %% ../nbs/32_cli.ipynb #a4f553f6
+def add_reasons(
+    results: Results, # of the masks, whose rows get the new files
+    segmenter: Any, # a `Segmenter`
+    photographs: Sequence[Photograph], # in order
+    kinds: Sequence[str], # names in `WHY`
+    threshold: float | None, # as for the masks
+) -> None:
+    "`segment --save uncertainty,gradcam`: the files of `explain` beside those of the masks."
+    whole = [i for i, entries in enumerate(results.entries) if entries]
+    chosen, stems = [photographs[i] for i in whole], [results.stems[i] for i in whole]
+    with progress_bar('explaining', len(chosen)) as step:
+        found = explain_photographs(segmenter, chosen, stems, results.folder, kinds, threshold=threshold)
+        for n, (i, answer) in enumerate(zip(whole, found, strict=True), 1):
+            step(n)
+            if isinstance(answer, InputError):
+                results.broken.append(as_options(str(answer)))
+                continue
+            files = {kind: str(path) for kind, path in answer[1].items()}
+            for row, line in results.entries[i]:
+                row['written'] |= files
+                line |= files
+
+# %% ../nbs/32_cli.ipynb #bb59d334
+ALL_BORDERS = 'all' # what `--border` takes besides the names of the borders
+
+def border_options(
+    border: str | None, # as given with --border
+    seg: bool, # is a DICOM Segmentation to be written?
+    batch: bool, # is it for an archive?
+) -> dict[str, str]: # for `Segmenter.predict`; raises `InputError`
+    "Which border to predict."
+    if border is None: return {}
+    if border not in (*BORDERS, ALL_BORDERS):
+        raise InputError(f'--border {border}', 'is not known', f'choose from {", ".join(BORDERS)} and {ALL_BORDERS}')
+    if border != ALL_BORDERS: return dict(border=border)
+    other = '--seg' if seg else '--batch' if batch else ''
+    if other: raise InputError(f'--border {border}', f'does not go with {other}, which takes one border', 'name that one')
+    return {}
+
 # %% ../nbs/32_cli.ipynb #52794b6b
 @app.command()
 def segment(
@@ -973,6 +1272,7 @@ def segment(
     seg: SegOpt = None, fractional: FractionalOpt = False,
     mm_per_pixel: MillimetresOpt = None,
     frame: FrameOpt = None,
+    border: BorderOpt = None,
     batch: BatchOpt = False, masks: MasksOpt = None, workers: WorkersOpt = None,
     shard: ShardOpt = None, ray: RayOpt = False,
     config: ConfigOpt = None, set_: SetOpt = None, as_json: JsonOpt = False,
@@ -992,7 +1292,9 @@ def segment(
     if mm_per_pixel: options['spacing'] = (mm_per_pixel, mm_per_pixel)
     try: frames = parse_frames(frame)
     except InputError as e: raise e.named(f'--frame {frame}') from None
-    if batch or masks or workers or shard or ray:
+    in_shards = bool(batch or masks or workers or shard or ray)
+    options |= border_options(border, bool(seg), in_shards)
+    if in_shards:
         if seg or save != 'mask,json':
             raise InputError('--batch', 'writes rows and masks', 'leave out --save and --seg')
         options |= dict(masks=masks, workers=workers, shard=shard, ray=ray, precision=precision, frame=frames)
@@ -1000,18 +1302,228 @@ def segment(
     strangers: list[Path] = []
     photographs, remarks = find_photographs(images, frames, strangers)
     files = [p.file for p in photographs]
-    results = Results(files, folder, kinds, seg, fractional)
+    marks = [f'_{name}' for name in BORDERS] if border == ALL_BORDERS else ['']
+    results = Results(files, folder, [k for k in kinds if k in KINDS], seg, fractional, marks)
     segmenter = Segmenter(Bundle.open(bundle), precision=precision)
     with progress_bar('segmenting', len(files)) as step:
         for i, result in enumerate(predict_photographs(segmenter, photographs, **options)):
             results.add(result)
             step(i + 1)
+    why = [k for k in kinds if k in WHY]
+    if why: add_reasons(results, segmenter, photographs, why, threshold)
     tables = results.write_tables() if len(files) > 1 or images[0].is_dir() else []
     for sentence in [*remarks, *results.broken]: say(sentence)
     facts = dict(results=results.rows, broken=results.broken, passed_over=remarks, tables=list(map(str, tables)))
     facts['passed_over_files'] = list(map(str, strangers))
     answer(facts, as_json, str(results))
     if results.broken: raise typer.Exit(2)
+
+# %% ../nbs/32_cli.ipynb #d0acf271
+def parse_target(
+    text: str, # 'lesion', 'border' or '120,340'
+) -> str | tuple[int, int]: # what Grad-CAM shall explain
+    "A target as people write it."
+    if text in ('lesion', 'border'): return text
+    numbers = [p.strip() for p in text.split(',')]
+    if len(numbers) == 2 and all(p.isdecimal() for p in numbers): return int(numbers[0]), int(numbers[1])
+    raise InputError(f'--target {text}', 'is not a target', 'write lesion, border, or a pixel as ROW,COLUMN')
+
+@app.command()
+def explain(
+    images: ImagesArg,
+    bundle: ModelOpt = None,
+    out: Annotated[Path, typer.Option('-o', '--out', help='Folder for the maps and pictures.')] = Path('explained'),
+    save: Annotated[str, typer.Option(help=f'What to ask for, with commas: {", ".join(WHY)}.')] = 'uncertainty,gradcam',
+    samples: Annotated[int, typer.Option('-n', '--samples', min=2, help='Samples of MC dropout.')] = 20,
+    seed: Annotated[int, typer.Option(min=0, help='Same seed, same samples.')] = 0,
+    layer: Annotated[str | None, typer.Option(show_default=False,
+        help='Layer for Grad-CAM, by its name in the network; else the one that localises best.')] = None,
+    target: Annotated[str, typer.Option(
+        help='What Grad-CAM explains: lesion, border, or a pixel ROW,COLUMN.')] = 'lesion',
+    threshold: ThresholdOpt = None,
+    frame: FrameOpt = None,
+    as_json: JsonOpt = False,
+) -> None:
+    "Say why: uncertainty and Grad-CAM at the photograph's resolution, as pictures and as numbers."
+    from lesion_seg.batch import parse_frames
+    from lesion_seg.explain import parse_why, torch_network
+    from lesion_seg.predict import Segmenter
+    kinds = parse_why([k.strip() for k in save.split(',') if k.strip()])
+    options = dict(n=samples, seed=seed, layer=layer, target=parse_target(target), threshold=threshold)
+    photographs, remarks = find_photographs(images, parse_frames(frame))
+    stems = unique_stems([p.file for p in photographs], explanation_endings(kinds))
+    segmenter = Segmenter(bundle)
+    if 'gradcam' in kinds: torch_network(segmenter.bundle) # where PyTorch is missing, once and before any work
+    rows: list[dict[str, Any]] = []
+    broken: list[str] = []
+    with progress_bar('explaining', len(photographs)) as step:
+        for p, found in zip(photographs, explain_photographs(segmenter, photographs, stems, out, kinds, **options),
+                            strict=True):
+            step(len(rows) + len(broken) + 1)
+            if isinstance(found, InputError): broken.append(as_options(str(found)))
+            else:
+                written = {kind: str(path) for kind, path in found[1].items()}
+                rows.append(found[0].record() | dict(file=str(p.file), written=written))
+    for sentence in [*remarks, *broken]: say(sentence)
+    text = '\n'.join([*map(reason_line, rows), f'{len(rows)} of {len(photographs)} explained; maps in {shown(out)}, '
+                      f'their value is the pixel over {SCALE}'])
+    answer(dict(results=rows, broken=broken, passed_over=remarks), as_json, text)
+    if broken: raise typer.Exit(2)
+
+def reason_line(
+    record: dict[str, Any], # of an `Explanation`, with its `file`
+) -> str: # such as 'mole.jpg: the samples disagree by 0.031; Grad-CAM of blocks.2 for lesion'
+    "What was found out about one photograph, for people."
+    parts = []
+    scores = record.get('uncertainty', {}).get('scores')
+    if scores: parts.append(f'the samples disagree by {scores["disagreement"]:.3f}')
+    cam = record.get('gradcam')
+    if cam:
+        what = f'Grad-CAM of {cam["layer"]} for {cam["target"]}'
+        parts.append('no lesion to explain' if cam['nothing_found'] else what)
+    return f'{shown(record["file"])}: {"; ".join(parts)}'
+
+# %% ../nbs/32_cli.ipynb #5d012dd8
+labels_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None,
+                         help='Masks out to Label Studio, CVAT, labelme or COCO, and corrections back.')
+app.add_typer(labels_app, name='labels')
+
+@labels_app.command('export')
+def export_drafts(
+    source: Annotated[Path, typer.Argument(show_default=False,
+        help='A table with masks, or a folder of photographs; masks beside them are found.')],
+    tool: Annotated[str, typer.Option('-t', '--tool', show_default=False,
+        help='label-studio, cvat, labelme or coco.')],
+    out: Annotated[Path, typer.Option('-o', '--out', help='Folder for the files.')] = Path('to_label'),
+    predict: Annotated[bool, typer.Option(
+        '--predict', help='Let a model draw the masks, also where there are some.')] = False,
+    bundle: ModelOpt = None,
+    painted: Annotated[bool, typer.Option('--painted', help='Pixels (run lengths) instead of polygons.')] = False,
+    label: Annotated[str, typer.Option(help='What the lesion is called in the tool.')] = 'lesion',
+    prefix: Annotated[str | None, typer.Option(show_default=False,
+        help="For Label Studio: what stands before a photograph's name; else the address of its local files.")] = None,
+    as_json: JsonOpt = False,
+) -> None:
+    "Write masks, or what a model predicts, as drafts for a labelling tool."
+    from lesion_seg.labels import TOOLS, export_labels, predict_masks
+    if tool not in TOOLS: raise InputError(f'--tool {tool}', 'is not known', f'choose from {", ".join(TOOLS)}')
+    if prefix is not None and tool != 'label-studio':
+        raise InputError('--prefix', 'is for Label Studio only', 'leave it out')
+    if bundle and not predict:
+        raise InputError('--bundle', 'is for --predict', 'give --predict as well, or leave it out')
+    remarks: list[str] = []
+    if predict:
+        from lesion_seg.predict import Segmenter
+        photographs, remarks = find_photographs([source])
+        with progress_bar('predicting'):
+            pairs = predict_masks(Segmenter(bundle), [Path(p.file) for p in photographs], out/'masks')
+    else:
+        pairs = Manifest.load(source)
+        bare = sum(p.mask is None for p in pairs)
+        if bare == len(pairs): raise InputError(shown(source), 'has no masks', 'let a model draw them with --predict')
+        if bare: remarks.append(f'{shown(source)}: {bare} photographs have no mask and are left out')
+    remarks += [p.detail for p in pairs.problems]
+    options = {} if prefix is None else dict(prefix=prefix)
+    files = export_labels(pairs, tool, out, painted, label, **options)
+    for sentence in remarks: say(sentence)
+    n = sum(p.mask is not None for p in pairs)
+    answer(dict(photographs=n, files=list(map(str, files)), remarks=remarks), as_json,
+           f'{n} photographs with drafts for {tool} in {shown(out)}')
+    if predict and pairs.problems: raise typer.Exit(2)
+
+@labels_app.command('import')
+def import_corrections(
+    source: Annotated[Path, typer.Argument(show_default=False,
+        help="The file that the tool exported, or the folder of labelme's files.")],
+    images: Annotated[Path, typer.Option(show_default=False, help='The folder with the photographs.')],
+    out: Annotated[Path, typer.Option(
+        '-o', '--out',
+        help='The table to write (.csv or .parquet); masks go into a folder beside it.')] = Path('corrected.csv'),
+    label: Annotated[str | None, typer.Option(show_default=False,
+        help='Which label is the lesion, where there are several.')] = None,
+    empty: Annotated[bool, typer.Option('--empty', help='A photograph without shapes has no lesion.')] = False,
+    as_json: JsonOpt = False,
+) -> None:
+    "Read corrected annotations back as a table with masks."
+    from lesion_seg.labels import import_labels
+    if out.suffix.lower() not in ('.csv', '.parquet', '.pq'):
+        raise InputError(f'--out {shown(out)}', 'is no name of a table', 'give one that ends in .csv or .parquet')
+    table = import_labels(source, images, out, label, empty)
+    remarks = [as_options(s) for s in [*table.notes, *(p.detail for p in table.problems)]]
+    for sentence in remarks: say(sentence)
+    n = sum(p.mask is not None for p in table)
+    answer(dict(photographs=len(table), masks=n, manifest=str(out), remarks=remarks), as_json,
+           f'{n} masks of {len(table)} photographs; the table is {shown(out)}')
+    if table.problems: raise typer.Exit(2)
+
+# %% ../nbs/32_cli.ipynb #8184c345
+@app.command()
+def queue(
+    images: ImagesArg,
+    bundle: ModelOpt = None,
+    out: Annotated[Path, typer.Option(
+        '-o', '--out', help='The table to write (.csv), the most worthwhile first.')] = Path('queue.csv'),
+    order: Annotated[str, typer.Option(help='uncertainty, or diverse: uncertain and not alike.')] = 'uncertainty',
+    first: Annotated[int | None, typer.Option('--first', min=1, show_default=False,
+        help='For diverse: how many shall not be alike; the rest by uncertainty. Else all.')] = None,
+    labelled: Annotated[Path | None, typer.Option(show_default=False,
+        help='For diverse: a table of photographs that are labelled already.')] = None,
+    as_json: JsonOpt = False,
+) -> None:
+    "Put photographs into the order in which they are worth labelling."
+    from lesion_seg.predict import Segmenter
+    from lesion_seg.queue import ORDERS, make_queue, write_queue
+    if out.suffix.lower() != '.csv': raise InputError(f'--out {shown(out)}', 'is no name of a table', 'end it in .csv')
+    if order not in ORDERS: raise InputError(f'--order {order}', 'is not known', f'choose from {", ".join(ORDERS)}')
+    if order != 'diverse' and (first or labelled):
+        raise InputError('--first and --labelled', 'are for --order diverse', 'give it as well, or leave them out')
+    photographs, remarks = find_photographs(images)
+    sources = [p.source for p in photographs]
+    known = [p.image for p in Manifest.load(labelled)] if labelled else []
+    with progress_bar('looking', len(sources)) as step:
+        rows, broken = make_queue(Segmenter(bundle), sources, order, first, known, report=step)
+    write_queue(rows, out)
+    sentences = [*remarks, *(as_options(str(e)) for e in broken)]
+    for sentence in sentences: say(sentence)
+    head = [f'{r.rank}. {shown(r.file)}, disagreement {r.disagreement:.3f}' for r in rows[:5]]
+    facts = dict(queue=[dict(r._asdict(), file=str(r.file)) for r in rows], table=str(out), remarks=sentences)
+    answer(facts, as_json, '\n'.join([*head, f'{len(rows)} of {len(sources)} photographs; the queue is {shown(out)}']))
+    if broken: raise typer.Exit(2)
+
+# %% ../nbs/32_cli.ipynb #9f266f29
+@app.command()
+def pack(
+    bundle: BundleArg,
+    out: Annotated[Path | None, typer.Option('-o', '--out', show_default=False,
+        help='The file, such as mine.lesion, or with --monai a new folder; else called like the bundle.')] = None,
+    monai: Annotated[bool, typer.Option(
+        '--monai', help='A bundle of MONAI instead, which `monai.bundle` runs.')] = False,
+    as_json: JsonOpt = False,
+) -> None:
+    "Make a bundle one file with a model card, or a bundle of MONAI."
+    from lesion_seg.bundle import Bundle
+    from lesion_seg.pack import PACKED
+    from lesion_seg.share import export_monai, pack_bundle
+    model = Bundle.open(bundle)
+    name = 'shipped' if bundle == 'shipped' else Path(bundle).resolve().name.removesuffix(PACKED)
+    if monai: made = export_monai(model, out or Path(f'{name}_monai'))
+    else: made = pack_bundle(model, out or Path(f'{name}{PACKED}'))
+    size = sum(p.stat().st_size for p in ([made] if made.is_file() else made.rglob('*')))
+    answer(dict(path=str(made), bytes=size), as_json, f'{shown(made)}: {size / 1e6:.1f} MB')
+
+@app.command()
+def unpack(
+    file: Annotated[Path, typer.Argument(show_default=False, help='A packed bundle, such as mine.lesion.')],
+    out: Annotated[Path | None, typer.Option(
+        '-o', '--out', show_default=False, help='A new folder; else called like the file.')] = None,
+    as_json: JsonOpt = False,
+) -> None:
+    "Make a packed bundle a folder again, everything in it checked."
+    from lesion_seg.bundle import Bundle
+    from lesion_seg.pack import unpack_files
+    folder = unpack_files(file, out or file.with_suffix(''))
+    bundle = Bundle.load(folder)
+    answer(dict(folder=str(folder)), as_json, f'{shown(folder)}: {bundle.architecture["name"]}, {bundle.size} px')
 
 # %% ../nbs/32_cli.ipynb #44392623
 def check_port(
@@ -1109,7 +1621,8 @@ def info(
     from lesion_seg.bundle import Bundle
     asked_for_settings = config or set_ or any(ctx.obj or ())
     cfg = settings(ctx, config, set_)
-    if bundle and os.path.isfile(bundle):
+    from lesion_seg.pack import is_packed
+    if bundle and os.path.isfile(bundle) and not is_packed(bundle):
         header = dicom_header(Path(bundle), identifying)
         if header is None:
             raise InputError(shown(bundle), 'is neither a bundle folder nor a DICOM file', 'give one of them')

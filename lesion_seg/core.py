@@ -78,7 +78,7 @@ def safe_markdown(
 ) -> str: # one line of Markdown that shows exactly this text, also in the cell of a table
     "A text that is safe inside Markdown."
     plain = ' '.join(printable(str(text), most).split('\n'))
-    return re.sub(r'[!-+\-:-@\[-`{-~]', lambda m: f'&#{ord(m[0])};', plain)
+    return re.sub(r'[!-+\-:-@\[-`{-~]|(?<=www)\.', lambda m: f'&#{ord(m[0])};', plain, flags=re.I)
 
 # %% ../nbs/00_core.ipynb #b98a5f1b
 def counted(
@@ -356,7 +356,8 @@ def is_readable(
 # %% ../nbs/00_core.ipynb #38e771f1
 MASK_NAME = re.compile(r'[_-](segmentation|mask|lesion|seg|gt|label)s?$', re.I)
 
-CERTAIN_NAME = re.compile(r'[_-](segmentation|mask|overlay|probability|superpixel)s?$', re.I) # never photographs
+CERTAIN_NAME = re.compile(r'[_-]((segmentation|mask|overlay|probability|superpixel)s?'
+                          r'|(std|entropy|mutual_information|gradcam)_map)$', re.I) # never photographs
 
 # By its SOP class
 DICOM_SEGMENTATION = re.compile(rb'(\x02\0\x02\0|\x08\0\x16\0).{4}1\.2\.840\.10008\.5\.1\.4\.1\.1\.66\.[457]', re.S)

@@ -260,6 +260,9 @@ def tiff_picture(
     d = picture_directory(tiff_directories(f, name), name)
     check_size(d.width, d.height, n_bytes, name, density)
     if 322 in d.tags: check_size(d.get(322), d.get(323), n_bytes, name, density)
+    if d.get(259, 1) == 1: # not compressed: each pixel has bytes of its own, unless tiles lie on each other
+        bits = d.get(258, 1) * d.get(277, 1)
+        check_size(d.width, d.height, n_bytes, name, max(1, 8 // max(bits, 1)))
     return d
 
 @contextmanager
@@ -513,6 +516,7 @@ def undecided(
     if values.dtype == bool or values.size == 0: return ''
     sample = np.unique(values.ravel()[::max(1, values.size // 100_000)])
     if len(sample) > 6: return '' # the shades of a soft border
+    if ((values == values.min()) | (values == values.max())).all(): return '' # black and white, which nearly all are
     is_small = values.dtype in (np.uint8, np.uint16) # so counting is quicker than sorting
     numbers = np.flatnonzero(np.bincount(values.ravel())) if is_small else np.unique(values)
     top = float(numbers[-1])

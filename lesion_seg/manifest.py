@@ -24,14 +24,14 @@ from .data import image_size, implausible, read_image, read_mask, resize_mask
 from .layouts import LesionPair, Problem, find_pairs
 
 # %% auto #0
-__all__ = ['COLUMNS', 'SPLITS', 'SPLIT_NAMES', 'M', 'ID_COLUMNS', 'PATIENT_COLUMNS', 'LESION_COLUMNS', 'IMAGE_COLUMNS',
-           'MASK_COLUMNS', 'UNKNOWN', 'MASK_FAULTS', 'cell_path', 'row_pair', 'relative_path', 'spelled',
-           'find_columns', 'rows_by_id', 'components', 'merge_groups', 'known_value', 'patient_columns',
-           'describe_grouping', 'duplicate_pairs', 'check_fractions', 'area_strata', 'move_gains', 'mend_splits',
-           'assign_splits', 'split_groups', 'table_problems', 'mask_fault', 'file_size', 'same_form', 'size_problem',
-           'pair_problems', 'problem_summary', 'scale_masks', 'write_csv', 'write_parquet', 'name_columns',
-           'complete_pairs', 'Manifest', 'SplitReport', 'official_splits', 'keep_official', 'free_fractions',
-           'make_split']
+__all__ = ['COLUMNS', 'SPLITS', 'SPLIT_NAMES', 'MORE_MASKS', 'M', 'ID_COLUMNS', 'PATIENT_COLUMNS', 'LESION_COLUMNS',
+           'IMAGE_COLUMNS', 'MASK_COLUMNS', 'UNKNOWN', 'MASK_FAULTS', 'other_masks', 'cell_path', 'row_pair',
+           'relative_path', 'spelled', 'find_columns', 'rows_by_id', 'components', 'merge_groups', 'known_value',
+           'patient_columns', 'describe_grouping', 'duplicate_pairs', 'check_fractions', 'area_strata', 'move_gains',
+           'mend_splits', 'assign_splits', 'split_groups', 'table_problems', 'mask_fault', 'file_size', 'same_form',
+           'size_problem', 'pair_problems', 'problem_summary', 'scale_masks', 'write_csv', 'write_parquet',
+           'name_columns', 'complete_pairs', 'fold_annotators', 'Manifest', 'SplitReport', 'official_splits',
+           'keep_official', 'free_fractions', 'make_split']
 
 # %% ../nbs/02_manifest.ipynb #61ac34db
 COLUMNS = ('image', 'mask', 'id', 'group', 'split')
@@ -39,6 +39,16 @@ COLUMNS = ('image', 'mask', 'id', 'group', 'split')
 SPLITS = ('train', 'valid', 'test')
 
 SPLIT_NAMES = {'training': 'train', 'val': 'valid', 'validation': 'valid', 'testing': 'test'} # what others say
+
+# %% ../nbs/02_manifest.ipynb #efb68395
+MORE_MASKS = re.compile(r'mask_([2-9]|[1-9]\d+)') # columns of further annotators
+
+def other_masks(
+    pair: LesionPair, # of a table
+) -> dict[str, Path]: # by column, in order; empty where one person drew
+    "The masks of further annotators."
+    found = {k: Path(v) for k, v in pair.meta.items() if MORE_MASKS.fullmatch(k) and v}
+    return dict(sorted(found.items(), key=lambda kv: int(kv[0].split('_')[1])))
 
 # %% ../nbs/02_manifest.ipynb #0a97543b
 def cell_path(
@@ -62,6 +72,7 @@ def row_pair(
     split = SPLIT_NAMES.get(cells['split'].lower(), cells['split'])
     mask = cell_path(cells['mask'], folder) if cells['mask'] else None
     meta = {k: v for k, v in row.items() if k not in (*COLUMNS, 'split_digest')}
+    meta |= {k: str(cell_path(str(v), folder)) for k, v in meta.items() if MORE_MASKS.fullmatch(k) and v}
     return LesionPair(cell_path(cells['image'], folder), mask, cells['id'], cells['group'], split, meta)
 
 # %% ../nbs/02_manifest.ipynb #8c031080
@@ -555,6 +566,10 @@ def pair_problems(
     image, problems = file_size(pair, pair.image, 'photograph', full)
     mask, more = file_size(pair, pair.mask, 'mask', full)
     sizes = size_problem(pair, image, mask, resize_ok) if image and mask else []
+    for path in other_masks(pair).values():
+        size, again = file_size(pair, path, 'mask', full)
+        more += again
+        if image and size: sizes += size_problem(replace(pair, mask=path), image, size, resize_ok)
     return problems + more + sizes
 
 # %% ../nbs/02_manifest.ipynb #e5f06db3
@@ -654,7 +669,8 @@ class _Stored(_Checked):
             if folder: return relative_path(p, folder)
             return p.as_posix() if p else ''
         return [{'image': path(p.image), 'mask': path(p.mask), 'id': p.id, 'group': p.group, 'split': p.split,
-                 **p.meta} for p in self.pairs]
+                 **{k: path(Path(v)) if v and MORE_MASKS.fullmatch(k) else v for k, v in p.meta.items()}}
+                for p in self.pairs]
     def save(self,
         path: str | os.PathLike, # .csv, or .parquet by its suffix
     ) -> Path: # the same path
@@ -719,6 +735,27 @@ def complete_pairs(
     n = sum(a.image != b.image for a, b in zip(pairs, out, strict=True))
     return out, [f'{counted(n, "photograph")} found by id'] * bool(n)
 
+# %% ../nbs/02_manifest.ipynb #b1d3cf34
+def fold_annotators(
+    pairs: Sequence[LesionPair], # of a table
+) -> tuple[list[LesionPair], list[str]]: # one for each photograph, and what was done
+    "Make one row of those that name several masks of one photograph."
+    together: dict[tuple, list[LesionPair]] = defaultdict(list)
+    for p in pairs: together[p.id, p.image, p.group, p.split].append(p)
+    out, n = [], 0
+    for same in together.values():
+        masks = [p.mask for p in same]
+        if len(same) == 1 or None in masks or len(set(masks)) < len(masks):
+            out += same
+            continue
+        n += 1
+        meta = dict(same[0].meta)
+        for k, p in enumerate(same[1:], 2):
+            meta[f'mask_{k}'] = str(p.mask)
+            meta |= {f'{c}_{k}': v for c, v in p.meta.items() if any(q.meta.get(c) != v for q in same)}
+        out.append(replace(same[0], meta=meta))
+    return out, [f'{n} photograph{"s" * (n > 1)} with several rows: their masks are mask, mask_2 and so on'] * bool(n)
+
 # %% ../nbs/02_manifest.ipynb #d84f6c9f
 class Manifest(_Stored):
     "A table of pairs. Every method that changes something returns a new manifest."
@@ -744,7 +781,8 @@ class Manifest(_Stored):
         path = given_path(path)
         rows, notes = name_columns(list(read_rows(path)), path, image_column, mask_column)
         pairs, more = complete_pairs([row_pair(r, path.parent) for r in rows], path.parent)
-        m = cls(pairs, path.parent, notes=notes + more)
+        pairs, folded = fold_annotators(pairs)
+        m = cls(pairs, path.parent, notes=notes + more + folded)
         if 'group' in rows[0]: m = m.replaced(m.pairs, describe_grouping(m.pairs, []))
         else: m = m.group_by()
         stored = {r.get('split_digest', '') for r in rows}

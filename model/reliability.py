@@ -18,7 +18,7 @@ from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from lesion_seg.bundle import Bundle, code_commit, versions
+from lesion_seg.bundle import Bundle, code_commit, default_channel, versions
 from lesion_seg.data import read_image, read_mask, resize_image
 from lesion_seg.manifest import Manifest
 from lesion_seg.mc_dropout import Uncertainty, lesion_scores, pairwise_dice
@@ -36,7 +36,7 @@ ENTROPY, MIRROR = "one pass: entropy_per_area", "one mirrored pass: disagreement
 def uncertainties(segmenter: Segmenter, image: np.ndarray) -> tuple[np.ndarray, dict[str, float]]:
     "The map of the plain pass, and every measure of its uncertainty."
     bundle = segmenter.bundle
-    maps = d4_maps(segmenter.backend.probabilities, image[None])[0]
+    maps = default_channel(d4_maps(segmenter.backend.probabilities, image[None])[0])[:, 0]
     dropped = segmenter.backend.samples(image, 20, 0)
     found = {ENTROPY: lesion_scores(Uncertainty.from_samples(maps[[0, 0]], bundle.threshold), bundle.threshold)["entropy_per_area"],
              MIRROR: 1 - pairwise_dice(maps[:2] >= bundle.threshold)}
@@ -67,7 +67,8 @@ def learn(selection: dict):
 def raw_maps(bundle: Bundle, manifest: Manifest) -> list[np.ndarray]:
     "Maps as a sigmoid alone would give them."
     plain = Segmenter(Bundle(bundle.path, bundle.info | dict(temperature=1.0, calibration={})), runtime="torch")  # the exported file holds the calibration
-    return [plain.backend.probabilities(resize_image(read_image(pair.image), bundle.size)[None])[0] for pair in manifest]
+    images = (resize_image(read_image(pair.image), bundle.size) for pair in manifest)
+    return [default_channel(plain.backend.probabilities(image[None]))[0, 0] for image in images]
 
 
 def calibration(bundle: Bundle, manifest: Manifest, seen: dict) -> dict:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -1003,3 +1004,88 @@ def test_a_remark_on_a_photograph_is_a_sentence_and_not_a_place_in_the_code(tmp_
     assert main(['segment', str(tmp_path / 'deep.png'), '-o', str(tmp_path / 'out')]) == 0
     remarks = [line for line in capsys.readouterr().err.splitlines() if 'deep.png' in line and '12 bits' in line]
     assert remarks and all('.py' not in line and 'Warning' not in line for line in remarks)
+
+
+# ------------------------------------------------------------------------------------------------ masks of somebody else
+def test_a_strangers_masks_in_one_command(trained, tmp_path, capfd):
+    "The masks that `segment` writes are scored as the model itself is, and the page says where they come from."
+    table = trained / "data" / "split.csv"
+    assert here(capfd, "segment", table, "-b", trained / "run", "-o", tmp_path / "m", "--save", "mask,overlay")[0] == 0
+    code, out, err = here(capfd, "evaluate", table, "--masks", tmp_path / "m", "-o", tmp_path / "a", "--split", "all", "--json")
+    assert code == 0, err
+    theirs = json.loads(out)
+    code, out, _ = here(capfd, "evaluate", trained / "run", table, "-o", tmp_path / "b", "--split", "all", "--json")
+    ours = json.loads(out)
+    assert theirs["metrics"] == ours["metrics"] and theirs["n"] == 12
+    assert (tmp_path / "a" / "scores.csv").read_text() == (tmp_path / "b" / "scores.csv").read_text()
+    page = (tmp_path / "a" / "report.html").read_text()
+    assert f"12 files in {tmp_path / 'm'}" in page and "passed over" in page and page.count("data:image/jpeg") == 2
+    (tmp_path / "m" / sorted(p.name for p in (tmp_path / "m").glob("*_mask.png"))[0]).unlink()
+    code, out, err = here(capfd, "evaluate", table, "--masks", tmp_path / "m", "-o", tmp_path / "a", "--split", "all", "--json")
+    assert "without a mask in the folder, counted as empty (1): " in err and json.loads(out)["n"] == 12
+    code, out, _ = here(capfd, "evaluate", table, "--masks", tmp_path / "m", "-o", tmp_path / "a", "--split", "all", "--missing", "skip", "--json")
+    assert json.loads(out)["n"] == 11
+
+
+@pytest.mark.parametrize("args, words", [
+    (("shipped", "t.csv", "--masks", "m"), "--masks: takes the place of the model"),
+    (("t.csv", "--masks", "m", "--threshold", "0.4"), "--threshold: has no effect on masks"),
+    (("t.csv", "--masks", "m", "--no-tta"), "--tta: has no effect on masks"),
+    (("shipped", "t.csv", "--resize"), "--resize: is for --masks only"),
+    (("shipped", "t.csv", "--missing", "skip"), "--missing: is for --masks only"),
+])
+def test_options_without_effect_on_masks(args, words, capfd):
+    code, _, err = here(capfd, "evaluate", *args)
+    assert code == 2 and words in err
+
+
+def test_styles_and_evaluation_by_style(tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert here(capfd, "phantom", "drawn", "-n", "4", "--size", "512", "--seed", "4", "--style", "mixed")[0] == 0
+    code, out, err = here(capfd, "styles", "drawn", "-o", "styles.csv", "--picture", "styles.png", "--json")
+    found = json.loads(out)
+    assert (code, found["masks"], found["table"], found["picture"]) == (0, 4, "styles.csv", "styles.png")
+    with open("styles.csv") as f, open("drawn/manifest.csv") as g: rows, made = list(csv.DictReader(f)), list(csv.DictReader(g))
+    assert [r["style"] for r in rows] == [r["style"] for r in made] and {"density", "compactness", "solidity"} <= set(rows[0])
+    assert sum(r["masks"] for r in found["styles"]) == 4
+    code, out, err = here(capfd, "evaluate", "shipped", "styles.csv", "--split", "all", "--by", "style", "--by", "family", "-o", "report")
+    assert code == 0 and "By style" in out and "By family" in out and "relative_bias" in out
+    parts = json.loads(Path("report/summary.json").read_text())["subgroups"]
+    assert {k: p["n"] for k, p in parts["style"].items()} == dict(Counter(r["style"] for r in rows))
+    assert "<h2>By style</h2>" in Path("report/report.html").read_text()
+    Path("bare.csv").write_text("image,mask\n" + "".join(f"{r['image']},{r['mask']}\n" for r in rows))
+    code, out, err = here(capfd, "evaluate", "bare.csv", "--masks", "drawn/masks", "--split", "all", "--by", "style", "-o", "own", "--json")
+    assert code == 0 and "how the masks were drawn" in err
+    assert {k: p["jaccard"]["mean"] for k, p in json.loads(out)["subgroups"]["style"].items()} == {r["style"]: 1 for r in rows}
+    for words, args in (("--out styles.txt: is no name of a table", ["styles", "drawn", "-o", "styles.txt"]),
+                        ("--picture a.jpg: is no name of a picture", ["styles", "drawn", "--picture", "a.jpg"]),
+                        ("--style round: does not exist", ["phantom", "x", "--style", "round"]),
+                        ("has no column tone", ["evaluate", "shipped", "bare.csv", "--split", "all", "--by", "tone"])):
+        code, out, err = here(capfd, *args)
+        assert (code, out) == (2, "") and words in err, (words, err)
+
+
+def test_several_annotators_are_scored_beside_each_other(trained, tmp_path, capfd):
+    import csv
+
+    from lesion_seg.data import read_mask
+    from lesion_seg.manifest import Manifest
+    m = Manifest.from_csv(trained / "data" / "manifest.csv")[:6]
+    for k, p in enumerate(m):
+        if k < 4: p.meta["mask_2"] = str(m[0].mask)  # everybody's second opinion is the first mask
+        p.split = "test"
+    table = m.save(tmp_path / "several.csv")
+    masks = trained / "data" / "masks"
+    code, out, err = here(capfd, "evaluate", table, "--masks", masks, "-o", tmp_path / "a", "--json")
+    assert code == 0, err
+    found = json.loads(out)["annotators"]
+    truths = [read_mask(p.mask) for p in m[:4]]
+    between = np.mean([2 * (t & truths[0]).sum() / (t.sum() + truths[0].sum()) for t in truths])
+    assert found["agreement"]["between annotators"]["dice"]["mean"] == pytest.approx(between)
+    assert found["agreement"]["mask"]["dice"]["mean"] == 1 and found["n"] == 4
+    assert found["difference"]["dice"]["mean"] == pytest.approx((1 + between) / 2 - between)
+    page = (tmp_path / "a" / "report.html").read_text()
+    assert "<h2>Several annotators</h2>" in page and "0.017 of the diagonal" in page
+    with open(tmp_path / "a" / "annotators.csv") as f: assert len(list(csv.DictReader(f))) == 4 * (1 + 2 + 2)
+    code, out, _ = here(capfd, "evaluate", trained / "run", table, "-o", tmp_path / "b")
+    assert code == 0 and "each annotator less between annotators: dice " in out

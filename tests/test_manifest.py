@@ -599,3 +599,50 @@ def test_display_is_escaped_and_short():
     page = m._repr_html_()
     assert '<img' not in page and page.count('&lt;img') == 8 and 'and 2 more problems' in page
     assert '<td>1</td>' in page
+
+
+# Several annotators
+
+from lesion_seg.manifest import Manifest, other_masks
+
+
+def several(tmp_path, text):
+    from PIL import Image
+    for name in ('a.jpg', 'b.jpg', 'm1.png', 'm2.png', 'm3.png', 'n1.png', 'small.png'):
+        Image.new('L', (20, 20) if name == 'small.png' else (40, 30), 'white' if name[0] in 'mns' else 'grey').save(tmp_path/name)
+    (tmp_path/'t.csv').write_text(text)
+    return tmp_path/'t.csv'
+
+
+def test_further_masks_move_with_their_table(tmp_path):
+    m = Manifest.from_csv(several(tmp_path, 'image,mask,mask_3,mask_2,mask_1\na.jpg,m1.png,m3.png,m2.png,x\nb.jpg,n1.png,,,\n'))
+    assert {k: p.name for k, p in other_masks(m[0]).items()} == {'mask_2': 'm2.png', 'mask_3': 'm3.png'}
+    assert other_masks(m[1]) == {} and m[0].meta['mask_1'] == 'x' and m.check() == []
+    (tmp_path/'sub').mkdir()
+    m.save(tmp_path/'sub'/'t.csv')
+    again = Manifest.from_csv(tmp_path/'sub'/'t.csv')
+    assert [p.resolve() for p in other_masks(again[0]).values()] == [tmp_path/'m2.png', tmp_path/'m3.png']
+    assert '../m2.png' in (tmp_path/'sub'/'t.csv').read_text() and again.check() == []
+
+
+@pytest.mark.parametrize('mask, words', [('gone.png', 'gone.png does not exist'), ('small.png', 'is 40 x 30 pixels, its mask 20 x 20')])
+def test_further_masks_are_checked(tmp_path, mask, words):
+    m = Manifest.from_csv(several(tmp_path, f'image,mask,mask_2\na.jpg,m1.png,{mask}\n'))
+    with pytest.raises(InputError, match=words): m.check()
+
+
+def test_rows_of_one_photograph_become_one(tmp_path):
+    path = several(tmp_path, 'id,image,mask,annotator,site\na,a.jpg,m1.png,ada,x\nb,b.jpg,n1.png,ada,x\na,a.jpg,m2.png,bo,x\na,a.jpg,m3.png,cy,x\n')
+    m = Manifest.from_csv(path)
+    assert [p.id for p in m] == ['a', 'b'] and m.check() == []
+    assert {k: p.name for k, p in other_masks(m[0]).items()} == {'mask_2': 'm2.png', 'mask_3': 'm3.png'}
+    assert {k: v for k, v in m[0].meta.items() if not k.startswith('mask')} == {
+        'annotator': 'ada', 'annotator_2': 'bo', 'annotator_3': 'cy', 'site': 'x'}
+    assert m.notes == ['1 photograph with several rows: their masks are mask, mask_2 and so on']
+    assert [p.meta for p in Manifest.from_csv(m.save(tmp_path/'u.csv'))][0] == m[0].meta
+
+
+@pytest.mark.parametrize('second', ['a,a.jpg,m1.png,p,', 'a,a.jpg,,p,', 'a,a.jpg,m2.png,q,', 'a,b.jpg,m2.png,p,'])
+def test_what_is_not_another_opinion_stays_a_mistake(tmp_path, second):
+    path = several(tmp_path, f'id,image,mask,group,split\na,a.jpg,m1.png,p,\n{second}\n')
+    with pytest.raises(InputError, match='the id a stands in 2 rows'): Manifest.from_csv(path).check()
