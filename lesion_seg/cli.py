@@ -36,6 +36,7 @@ from lesion_seg.core import (
     unique_stems,
     writing,
 )
+from .layouts import passed_over
 from .manifest import SPLITS, Manifest, duplicate_pairs, make_split, scale_masks
 from .explain import SCALE, WHY, explanation_endings
 from .bundle import BORDERS, DEFAULT_BORDER
@@ -456,7 +457,8 @@ def split(
     with writing(out): out.parent.mkdir(parents=True, exist_ok=True)
     done.save(out)
     counts = {s: len(done.subset(s)) for s in SPLITS}
-    facts = dict(manifest=str(out), images=counts, grouping=report.grouping, digest=done.digest)
+    facts = dict(manifest=str(out), images=counts, grouping=report.grouping, digest=done.digest, notes=report.notes)
+    facts['dropped'] = [p.detail for p in report.dropped]
     answer(facts | more, as_json, f'{report}\nwritten to {shown(out)}')
 
 # %% ../nbs/32_cli.ipynb #3a65cb3b
@@ -938,6 +940,7 @@ class Photograph(NamedTuple):
 def find_photographs(
     paths: Sequence[Path], # files, folders, globs, tables with a column `image`, folders of records
     frame: str | Sequence[int] | None = None, # of DICOM files with several: 'all', or numbers from 1
+    strangers: list[Path] | None = None, # gets every file that was passed over
 ) -> tuple[list[Photograph], list[str]]: # in order, and a sentence for each folder in which something was passed over
     "What `segment` shall look at; raises `InputError` when that is nothing."
     from lesion_seg.batch import frames_of, list_inputs
@@ -955,7 +958,8 @@ def find_photographs(
         if path.is_dir():
             listing = list_photographs(path)
             files = listing.photographs
-            if listing.passed_over: remarks.append(f'{shown(path)}: {listing}')
+            remarks += [f'{shown(path)}: {remark}' for remark in passed_over(listing.passed_over, path)]
+            if strangers is not None: strangers += listing.passed_over
         elif path.suffix.lower() in ('.csv', '.parquet') or not path.exists() and any(c in str(path) for c in '*?['):
             files = list_inputs(path)
         for file in files:
@@ -1295,7 +1299,8 @@ def segment(
             raise InputError('--batch', 'writes rows and masks', 'leave out --save and --seg')
         options |= dict(masks=masks, workers=workers, shard=shard, ray=ray, precision=precision, frame=frames)
         return segment_archive(images, folder, bundle, cfg, options, as_json)
-    photographs, remarks = find_photographs(images, frames)
+    strangers: list[Path] = []
+    photographs, remarks = find_photographs(images, frames, strangers)
     files = [p.file for p in photographs]
     marks = [f'_{name}' for name in BORDERS] if border == ALL_BORDERS else ['']
     results = Results(files, folder, [k for k in kinds if k in KINDS], seg, fractional, marks)
@@ -1309,6 +1314,7 @@ def segment(
     tables = results.write_tables() if len(files) > 1 or images[0].is_dir() else []
     for sentence in [*remarks, *results.broken]: say(sentence)
     facts = dict(results=results.rows, broken=results.broken, passed_over=remarks, tables=list(map(str, tables)))
+    facts['passed_over_files'] = list(map(str, strangers))
     answer(facts, as_json, str(results))
     if results.broken: raise typer.Exit(2)
 

@@ -244,7 +244,8 @@ def open_source(
     elif isinstance(src, (str, os.PathLike)): f = open_file(src)
     elif hasattr(src, 'read'): f = io.BytesIO(_whole(src))
     else:
-        raise InputError(source_name(src), f'is of the type {type(src).__name__}', 'give a path, bytes, an open file or an array')
+        kind = type(src).__name__
+        raise InputError(source_name(src), f'is of the type {kind}', 'give a path, bytes, an open file or an array')
     with f: yield f
 
 def _whole(src: Any) -> bytes:

@@ -238,7 +238,7 @@ class FolderPairs(NamedTuple):
 def passed_over(
     files: Sequence[Path], # what was passed over
     root: Path, # the folder
-    shown: int = 5, # names
+    shown: int = 20, # names
 ) -> list[str]: # nothing, or one sentence
     "What was passed over, as a sentence."
     if not files: return []

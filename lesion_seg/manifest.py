@@ -375,7 +375,8 @@ def check_fractions(
     try: f = np.array(list(fractions), float)
     except (TypeError, ValueError): f = np.zeros(0)
     if f.shape != (3,) or not (f >= 0).all() or abs(f.sum() - 1) > 1e-6:
-        raise InputError(f'fractions {tuple(f.tolist()) or repr(fractions)}', 'are not three numbers from 0 to 1 that sum to 1',
+        shown = tuple(f.tolist()) or repr(fractions)
+        raise InputError(f'fractions {shown}', 'are not three numbers from 0 to 1 that sum to 1',
                          'give those of train, valid and test, such as 0.7,0.15,0.15')
     return f
 

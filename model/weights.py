@@ -2,7 +2,7 @@
 
 FOLDER holds images/, masks/, splits.csv (image_id, official_isic2017_split) and near_duplicates.csv (image_a, image_b), as for
 model/isic2017.py. The official training photographs, duplicates left out, are divided into training and selection; threshold, temperature,
-the doubt to review and whether to keep the largest region only are fitted on selection alone. A cut training is resumed by the same command; a
+the uncertainty to review and whether to keep the largest region only are fitted on selection alone. A cut training is resumed by the same command; a
 finished one is not repeated.
 Writes lesion_seg/shipped (float16 weights and ONNX files); model/model_card.py then scores it.
 """

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, features
 
 from lesion_seg.bundle import save_bundle
+from lesion_seg.core import counted
 from lesion_seg.onnx import export_onnx
 from lesion_seg.phantom import make_phantom
 from lesion_seg.unet import UNet
@@ -335,7 +336,9 @@ def test_every_file_of_a_folder_is_accounted_for(work, tmp_path, capfd):
     facts = json.loads(out)
     assert code == 2 and [Path(r["file"]).name for r in facts["results"]] == ["IM_0001", "a.png"]
     assert len(facts["broken"]) == 1 and "letter.jpg" in facts["broken"][0]
-    assert facts["passed_over"] == [f"{folder}: 7 files passed over: 2 .png, 2 .jpg, 1 .mov, 1 .txt, 1 .dcm"]
+    assert facts["passed_over"] == [
+        f"{folder}: 7 files passed over: 2 .png, 2 .jpg, 1 .mov, 1 .txt, 1 .dcm "
+        "(a_segmentation.png, a_superpixels.png, film.mov, note.txt, old_overlay.jpg, pipe.jpg, seg.dcm)"]
     assert facts["passed_over"][0] in err
     again = json.loads(here(capfd, "segment", folder, "-b", work / "bundle", "-o", folder, "--json")[1])
     assert [Path(r["file"]).name for r in again["results"]] == ["IM_0001", "a.png"], (
@@ -755,6 +758,107 @@ def test_the_label_of_polygons_has_an_option(capfd, tmp_path):
     assert {p.mask.parent for p in Manifest.load(tmp_path / "m.csv")} == {tmp_path / "drawn"}
     code, _, err = here(capfd, "split", tmp_path / "m.csv", "-o", tmp_path / "n.csv", "--label", "spot")
     assert code == 2 and "--label: is for a folder with polygons" in err
+
+
+@pytest.fixture
+def oddities(tmp_path):
+    "One folder with one of each oddity: sound pairs, what is not a photograph, and what is wrong. Three sets of names."
+    pytest.importorskip("highdicom")
+    from lesion_seg.dicom_seg import photo_to_dicom, write_seg
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    photo = make_phantom(1, (48, 64))
+    image, mask = Image.fromarray(photo.image), Image.fromarray(photo.mask)
+    def pair(name, picture=image, truth=mask, **options):
+        picture.save(folder / name, **options)
+        if truth: truth.save(folder / f"{Path(name).stem}_segmentation.png")
+    for name in ("a.jpg", "b.png", "c.tif", "d.bmp", "e.webp", "f.jfif", "=g.png", "-h.jpg", "two words.jpg", "=g(1).png"):
+        pair(name)
+    for name, feature in (("j2.jp2", "jpg_2000"), ("av.avif", "avif")):
+        if features.check(feature): pair(name)
+    pair("float.tif", Image.fromarray(photo.image.mean(2).astype(np.float32) / 255))
+    pair("deep.png", Image.fromarray(photo.image.mean(2).astype(np.uint16) * 257))
+    exif = Image.Exif()
+    exif[274] = 6
+    pair("turned.jpg", truth=mask.transpose(Image.Transpose.ROTATE_270), exif=exif)
+    scan = photo_to_dicom(photo.image, folder / "IM_0001", spacing=(0.1, 0.2))
+    mask.save(folder / "IM_0001_segmentation.png")
+    sound = {p.name for p in folder.iterdir() if "_segmentation" not in p.name}
+    masks = {p.name for p in folder.iterdir()} - sound
+    image.save(folder / "a_superpixels.png")
+    image.save(folder / "old_overlay.jpg")
+    write_seg(folder / "seg.dcm", photo.mask, scan)
+    (folder / "film.mov").write_bytes(b"\0\0\0\x14ftypqt  ")
+    (folder / "note.txt").write_text("left arm")
+    (folder / "colour\x1b[31m.txt").touch()
+    os.mkfifo(folder / "pipe.jpg")
+    strangers = {p.name for p in folder.iterdir()} - sound - masks
+    pair("cut.png")
+    (folder / "cut.png").write_bytes((folder / "cut.png").read_bytes()[:300])
+    (folder / "letter.jpg").write_text("Dear doctor")
+    (folder / "zero.jpg").touch()
+    film(folder / "clip.dcm", [photo.image] * 3)
+    pair("bare.jpg", truth=None)
+    pair("half.jpg", truth=mask.resize((32, 24)))
+    pair("sideways.jpg", truth=mask.transpose(Image.Transpose.ROTATE_90))
+    for name, truth in (("empty.jpg", photo.mask & False), ("full.jpg", photo.mask | True), ("inverted.jpg", ~photo.mask)):
+        pair(name, truth=Image.fromarray(truth))
+    pair("black.jpg", Image.new("RGB", (64, 48)))
+    mask.save(folder / "orphan_segmentation.png")
+    return folder, sound, masks, strangers
+
+
+def test_segment_accounts_for_every_oddity(capfd, work, oddities, tmp_path):
+    folder, sound, masks, strangers = oddities
+    code, out, err = here(capfd, "segment", folder, "-b", work / "bundle", "-o", tmp_path / "out", "--json")
+    told = json.loads(out)
+    assert code == 2 and "Traceback" not in err and "\x1b" not in err
+    good = {Path(r["file"]).name for r in told["results"]}
+    broken = {n for n in os.listdir(folder) if any(f"{n}:" in sentence for sentence in told["broken"])}
+    assert broken == {"cut.png", "letter.jpg", "zero.jpg", "clip.dcm"} and sound <= good
+    wrong_masks = {"bare.jpg", "half.jpg", "sideways.jpg", "empty.jpg", "full.jpg", "inverted.jpg", "black.jpg"}
+    loners = {"orphan_segmentation.png"} # a mask without its photograph is not segmented either
+    assert good == sound | wrong_masks
+    [remark] = told["passed_over"]
+    others = {Path(name).name for name in told["passed_over_files"]}
+    assert others == set(os.listdir(folder)) - good - broken >= strangers | masks | loners, "not one file is lost"
+    assert remark.split(": ")[1].startswith(f"{len(others)} files passed over") and remark.split(" (")[0] in err
+    [black] = [r for r in told["results"] if r["file"].endswith("black.jpg")]
+    assert any("black everywhere" in w for w in black["warnings"])
+    with open(tmp_path / "out/segmentations.csv", newline="") as f: rows = list(csv.DictReader(f))
+    assert len(rows) == len(good) + len(broken) and all(r["reason"] for r in rows if r["status"] == "failed")
+
+
+def test_split_and_evaluate_account_for_every_oddity(capfd, work, oddities, tmp_path):
+    folder, sound, masks, strangers = oddities
+    table = tmp_path / "split.csv"
+    split = ("split", folder, "-o", table, "--fractions", "0.6,0.2,0.2", "--full", "--json")
+    code, out, err = here(capfd, *split)
+    assert code == 2 and not out and not table.exists() and "Traceback" not in err and "\x1b" not in err
+    wrong = {"cut.png", "letter.jpg", "zero.jpg", "clip.dcm", "bare.jpg", "half.jpg", "sideways.jpg", "empty.jpg",
+             "full.jpg", "inverted.jpg", "black.jpg", "orphan_segmentation.png"}
+    for name in wrong: assert f"/{name} " in err or f"/{name}:" in err or Path(name).stem in err, name
+    for name in sound - {"a.jpg"}: assert f"/{name} " not in err and f"/{name}:" not in err, name
+    code, _, headers_only = here(capfd, "evaluate", work / "bundle", folder, "--split", "all", "-o", tmp_path / "e")
+    assert code == 2 and not (tmp_path / "e").exists()
+    for name in ("letter.jpg", "zero.jpg", "clip.dcm", "bare.jpg", "half.jpg", "sideways.jpg"): assert name in headers_only
+    for name in wrong:
+        for path in (folder / name, folder / f"{Path(name).stem}_segmentation.png"): path.unlink(missing_ok=True)
+    code, out, err = here(capfd, *split)
+    assert code == 0, err
+    told = json.loads(out)
+    assert sum(told["images"].values()) == len(sound)
+    [note] = [n for n in told["notes"] if "passed over" in n]
+    assert note.startswith(f"{counted(len(strangers), 'file')} passed over")
+    assert all(name in note for name in strangers), note
+    code, out, err = here(capfd, "evaluate", work / "bundle", table, "--split", "all", "-o", tmp_path / "e", "--json")
+    assert code == 0 and json.loads(out)["n"] == len(sound), err
+    with open(tmp_path / "e/scores.csv", newline="") as f: cells = [row["id"] for row in csv.DictReader(f)]
+    assert not any(cell.startswith("=") for cell in cells) and "'=g" in cells
+    from lesion_seg.evaluate import load_table
+    from lesion_seg.manifest import Manifest
+    images = {p.id: p.image.name for p in Manifest.load(table)}
+    assert {images[i] for i in load_table(tmp_path / "e/scores.csv").id} == sound
 
 
 # ------------------------------------------------------------------------------------------------------- small comforts
