@@ -49,10 +49,10 @@ __all__ = ['app', 'usual_warning', 'ConfigOpt', 'SetOpt', 'JsonOpt', 'BundleArg'
            'shown', 'progress_bar', 'complaint', 'speak_warning', 'main', 'show_version', 'keep_settings', 'settings',
            'open_table', 'subset_of', 'not_shipped', 'parse_size', 'phantom', 'download', 'parse_values',
            'parse_fractions', 'find_duplicates', 'split', 'records', 'log_epoch', 'starting_weights',
-           'has_packaged_encoder', 'train', 'calibrate', 'check_threshold', 'check_without_model', 'annotator_results',
-           'evaluate_masks', 'evaluate', 'compare', 'export', 'benchmark', 'Photograph', 'find_photographs',
-           'predict_photographs', 'parse_kinds', 'dicom_header', 'Outputs', 'Results', 'segment_archive', 'segment',
-           'check_port', 'web_app', 'demo', 'installation', 'info']
+           'has_packaged_encoder', 'train_without', 'train', 'calibrate', 'check_threshold', 'check_without_model',
+           'annotator_results', 'evaluate_masks', 'evaluate', 'compare', 'export', 'benchmark', 'Photograph',
+           'find_photographs', 'predict_photographs', 'parse_kinds', 'dicom_header', 'Outputs', 'Results',
+           'segment_archive', 'segment', 'check_port', 'web_app', 'demo', 'installation', 'info']
 
 # %% ../nbs/32_cli.ipynb #de899a6e
 app = typer.Typer(
@@ -493,6 +493,28 @@ def has_packaged_encoder(
     except InputError: return False
     return True
 
+# %% ../nbs/32_cli.ipynb #e644f4d1
+def train_without(
+    table: Manifest, # with the column
+    text: str, # 'source' or 'source=Vienna'
+    folder: Path, # gets a run for each source
+    fit: Callable[[Any, Path], Bundle], # trains on a table with splits
+    cfg: Config, # seed, splits and evaluation
+) -> tuple[dict[str, Any], str]: # the result, and the same as text
+    "`train --leave-out`: train without each source in turn."
+    from lesion_seg.sources import leave_one_out, sources_table
+    column, equals, value = text.partition('=')
+    if equals and not value:
+        raise InputError(f'--leave-out {text}', 'names no value', 'write COLUMN=VALUE, or COLUMN alone for all')
+    log = logging.getLogger('lesion_seg')
+    known = cfg.data.train_split + cfg.data.val_split
+    result = leave_one_out(table, column, folder, fit, [value] if equals else None, cfg.data.val_split / (known or 1),
+                           cfg.project.seed, cfg.evaluation.confidence_interval, log.info)
+    head, rows = sources_table(result)
+    lines = [', '.join(f'{name} {cell}' for name, cell in zip(head, row, strict=True)) for row in rows]
+    page = folder/'sources.html'
+    return dict(result, page=str(page)), '\n'.join([*lines, f'the table is {shown(page)}'])
+
 # %% ../nbs/32_cli.ipynb #6b75020c
 @app.command()
 def train(
@@ -502,6 +524,8 @@ def train(
         '-o', '--out', help='Folder of the run; else paths.run_dir.', show_default=False)] = None,
     resume: Annotated[bool | None, typer.Option('--resume/--no-resume', show_default=False,
         help='Go on with a run that was interrupted, or begin anew; else training.resume.')] = None,
+    leave_out: Annotated[str | None, typer.Option(show_default=False, metavar='COLUMN[=VALUE]',
+        help='Train without one source, such as source=Vienna, and score it; without =VALUE each in turn.')] = None,
     config: ConfigOpt = None, set_: SetOpt = None, as_json: JsonOpt = False,
 ) -> None:
     "Train a segmenter and save the best epoch as a bundle; an interrupted run goes on where it was."
@@ -516,24 +540,36 @@ def train(
         if cfg.model.pretrained is None and has_packaged_encoder(cfg): model['pretrained'] = True
         origin = 'an encoder that knows ImageNet' if model.get('pretrained') else 'fresh ones'
         if first: log.info(f'the shipped weights do not fit the network that is configured, so it begins with {origin}')
-    with redirect_stdout(sys.stderr): # fastai's callbacks print; stdout is for the result
-        bundle = train_model(
-            table,
-            out or cfg.paths.run_dir,
-            model,
-            size=cfg.data.image_size,
-            bs=cfg.data.batch_size,
-            augs=cfg.augmentation.arguments(),
-            loss=cfg.training.loss_arguments(),
-            seed=cfg.project.seed,
-            start=start,
-            num_workers=cfg.data.num_workers,
-            licence=cfg.data.licence,
-            progress=sys.stderr.isatty() and first,
-            report=log_epoch,
-            say=log.info,
-            **cfg.training.arguments() | ({} if resume is None else dict(resume=resume)),
-        )
+    def fit_one(data: Any, folder: Path) -> Bundle:
+        with redirect_stdout(sys.stderr): # fastai's callbacks print; stdout is for the result
+            return train_model(
+                data,
+                folder,
+                model,
+                size=cfg.data.image_size,
+                bs=cfg.data.batch_size,
+                augs=cfg.augmentation.arguments(),
+                loss=cfg.training.loss_arguments(),
+                seed=cfg.project.seed,
+                start=start,
+                num_workers=cfg.data.num_workers,
+                licence=cfg.data.licence,
+                progress=sys.stderr.isatty() and first,
+                report=log_epoch,
+                say=log.info,
+                **cfg.training.arguments() | ({} if resume is None else dict(resume=resume)),
+            )
+    folder = Path(out or cfg.paths.run_dir)
+    if leave_out:
+        if not isinstance(table, Manifest):
+            raise InputError('--leave-out', 'needs a table with its columns, not records', 'give the table')
+        if start and first:
+            log.warning(f'the training starts from {start}, whose weights may know the source that is left out; '
+                        'begin without them by --set training.start=null')
+        result, lines = train_without(table, leave_out, folder, fit_one, cfg)
+        if first: answer(result, as_json, lines)
+        return
+    bundle = fit_one(table, folder)
     scores = bundle.info['metrics']['valid']
     text = f'best epoch: validation Jaccard {scores["jaccard"]:.4f}; the bundle is {shown(bundle.path)}'
     if first: answer(dict(bundle=str(bundle.path), valid=scores), as_json, text)
