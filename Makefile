@@ -8,7 +8,7 @@ WORKERS ?= 2
 PYTEST := $(ONE) $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo app docker docker-compose test test-fast fuzz mutants lint types docs outputs export wheel pictures weights model-card bench clean
+.PHONY: help install demo app docker docker-compose test test-fast fuzz mutants lint js types docs outputs export wheel pictures weights model-card bench clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -50,6 +50,10 @@ MINUTES ?= 10
 fuzz: $(READY) ## damaged files at every way in, for MINUTES=10
 	$(ONE) $(BIN)/python tests/fuzz/campaign.py --minutes $(MINUTES) --workers 2
 
+js: ## lint, type check and test the JavaScript of the widgets (Node 20.19 or newer; nothing of it is shipped but lesion_seg/webapp)
+	npm ci --no-audit --no-fund
+	npm run check
+
 types: $(READY) ## type check of the package
 	$(BIN)/mypy lesion_seg
 
@@ -88,4 +92,4 @@ bench: $(READY) ## measure speed, memory and the price of whole numbers, from DA
 	$(BIN)/python model/quantized.py $(DATA)
 
 clean: ## remove what can be made again
-	rm -rf _proc _docs build dist demo .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf _proc _docs build dist demo node_modules .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -15,7 +15,8 @@ def segment(session, side: int, photo: str, mask: str, draft: bool = False) -> N
     size = image.size
     if draft: image.draft("RGB", (side, side))
     small = np.asarray(image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR))
-    probability = session.run(None, {"image": small[None]})[0][0]
+    maps = session.run(None, {"image": small[None]})[0].reshape(-1, side, side)
+    probability = maps[len(maps) // 2]  # the only one, or the middle of three
     full = np.asarray(Image.fromarray(probability).resize(size, Image.Resampling.BILINEAR))
     Image.fromarray(full >= 0.5).save(mask)
 

@@ -28,4 +28,8 @@ if not TYPE_CHECKING: # a type checker should complain about names that are not 
         return value
 
 
-def __dir__() -> list[str]: return sorted({*globals(), *__all__})
+def __dir__() -> list[str]:
+    "What there is to use: the front door, the version and the modules; not what this file is made of."
+    from pkgutil import iter_modules
+    return sorted({*__all__, '__version__', '__doc__', '__path__',
+                   *(m.name for m in iter_modules(__path__) if not m.name.startswith('_'))})

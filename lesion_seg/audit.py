@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 import numpy as np
 from PIL import Image
-from .core import InputError, atomic_path, encode_jpeg
+from .core import InputError, atomic_path, counted, encode_jpeg
 from .data import read_image, resize_image
 from .keypoints import LONG_SIDE, KeyPoints, Placement, find_keypoints, keypoint_candidates, place
 from .layouts import LesionPair, Problem
@@ -476,7 +476,7 @@ class Audit:
         return manifest.link_duplicates(self.links())
     def __str__(self):
         counts = f'near-duplicate pairs {len(self.pairs)}, clusters {len(self.clusters)}, leaks {len(self.leaks)}'
-        lines = [f'{self.images} photographs: {counts}']
+        lines = [f'{counted(self.images, "photograph")}: {counts}']
         for k in self.leaks:
             lines.append(f'leak: {k.image_a} ({k.split_a}) is the same picture as {k.image_b} ({k.split_b})')
         return '\n'.join(lines + [f'unreadable: {p.detail}' for p in self.unreadable])

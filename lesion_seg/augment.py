@@ -15,12 +15,12 @@ import cv2
 import numpy as np
 from fasttransform import ItemTransform
 from .core import InputError
-from .phantom import add_artefacts
+from .phantom import add_artefacts, skin_tone
 
 # %% auto #0
 __all__ = ['ODDS', 'PRESETS', 'strict_pipeline', 'all_transforms', 'seed_augs', 'reference', 'geometry', 'colour', 'quality',
-           'strong', 'WhiteBalance', 'Artefacts', 'robust', 'unchanged', 'train_augs', 'valid_augs', 'apply_augs',
-           'AlbumentationsTransform']
+           'strong', 'WhiteBalance', 'skin_around', 'skin_colour', 'typology_angle', 'retone', 'SkinTone', 'Artefacts',
+           'robust', 'unchanged', 'train_augs', 'valid_augs', 'apply_augs', 'AlbumentationsTransform']
 
 # %% ../nbs/08_augment.ipynb #fd81ee83
 def strict_pipeline(
@@ -135,6 +135,77 @@ class WhiteBalance(A.ImageOnlyTransform):
         table = np.clip(np.arange(256)[:, None] * gain, 0, 255).astype(np.uint8)
         return cv2.LUT(img, np.ascontiguousarray(table[None]))
 
+# %% ../nbs/08_augment.ipynb #1d9edec2
+def skin_around(
+    lesion: np.ndarray, # bool (H, W)
+    gap: float = 0.03, # of the longer side: this near to the lesion nothing is taken for skin
+) -> np.ndarray: # bool (H, W)
+    "Where the skin around a lesion is, as far as the mask can tell."
+    side = 2 * round(gap * max(lesion.shape)) + 1
+    return ~cv2.dilate(lesion.astype(np.uint8), np.ones((side, side), np.uint8)).astype(bool)
+
+def skin_colour(
+    image: np.ndarray, # uint8 (H, W, 3)
+    lesion: np.ndarray, # bool (H, W)
+    darkest: float = 15, # lightness L* below which a pixel is a black corner, ink or hair
+) -> np.ndarray: # float32 (3,): L*, a*, b* of CIELAB; NaN where hardly any skin is in view
+    "The median colour of the lighter half of the skin."
+    lab = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[skin_around(lesion)]
+    lab = lab[lab[:, 0] > darkest]
+    if len(lab) < lesion.size / 200: return np.full(3, np.nan, np.float32)
+    return np.median(lab[lab[:, 0] >= np.median(lab[:, 0])], axis=0)
+
+def typology_angle(
+    image: np.ndarray, # uint8 (H, W, 3)
+    lesion: np.ndarray, # bool (H, W)
+) -> float: # degrees, larger for lighter skin; NaN where hardly any skin is in view
+    "The individual typology angle of the skin around a lesion."
+    L, _, b = skin_colour(image, lesion)
+    return float(np.degrees(np.arctan2(L - 50, b)))
+
+# %% ../nbs/08_augment.ipynb #e916ff5f
+def retone(
+    image: np.ndarray, # uint8 (H, W, 3)
+    lesion: np.ndarray, # bool (H, W)
+    skin: float, # Fitzpatrick type that it shall have, from 1 to 6
+) -> np.ndarray: # uint8 (H, W, 3); as it was where hardly any skin is in view
+    "The photograph as it might look on skin of another tone."
+    colour = skin_colour(image, lesion)
+    if np.isnan(colour).any(): return image
+    wanted = cv2.cvtColor(skin_tone(skin)[None, None] / 255, cv2.COLOR_RGB2LAB)[0, 0]
+    gain = wanted[0] / colour[0]
+    lab = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+    lab[..., 0] *= gain
+    tint = (lab[..., 1:] - colour[1:]) * min(gain, 1) ** 0.5 + wanted[1:]
+    lab[..., 1:] = tint * np.clip(lab[..., :1] / 15, 0, 1)
+    rgb = cv2.cvtColor(lab, cv2.COLOR_LAB2RGB)
+    return (rgb.clip(0, 1) * 255).round().astype(np.uint8)
+
+class SkinTone(A.ImageOnlyTransform):
+    "Give the photograph another skin, of any tone with equal odds."
+    def __init__(self,
+        skin: tuple[float, float] = (1.0, 6.0), # Fitzpatrick types to draw from
+        p: float = 0.25, # probability of being applied
+    ):
+        super().__init__(p=p)
+        self.skin = skin
+
+    @property
+    def targets_as_params(self) -> list[str]:
+        "The mask tells skin from lesion."
+        return ['mask']
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        return dict(tone=float(self.random_generator.uniform(*self.skin)), truth=data['mask'] > 0)
+
+    def apply(self,
+        img: np.ndarray, # uint8 (H, W, 3)
+        tone: float, # Fitzpatrick type
+        truth: np.ndarray, # bool (H, W)
+        **params: Any, # what albumentations adds; not used
+    ) -> np.ndarray: # uint8 (H, W, 3)
+        return retone(img, truth, tone)
+
 # %% ../nbs/08_augment.ipynb #062821cc
 ODDS = dict(hair=0.5, ruler=0.25, gel=0.25, dark_corners=0.3, glare=0.2, ink=0.12) # probability of each artefact
 
@@ -171,14 +242,16 @@ def robust(
     size: int, # side of the square images, pixels; plays no part here
     scale: tuple[float, float] = (0.6, 1.5), # smallest and largest magnification
     artefacts: float = 0.5, # fraction of photographs that get artefacts
-) -> list[Any]: # ten transforms
-    "Artefacts, wide pose, white balance, light, and one fault of the file."
+    skin_tones: float = 0.25, # fraction of photographs that get another skin
+) -> list[Any]: # eleven transforms
+    "Artefacts, wide pose, skin, white balance, light, and one fault of the file."
     return [
         Artefacts(p=artefacts),
         A.SquareSymmetry(p=1.0),
         A.Affine(scale=tuple(scale), keep_ratio=False, balanced_scale=True, translate_percent=(-0.12, 0.12),
                  rotate=(-45, 45), shear=(-8, 8), border_mode=cv2.BORDER_REFLECT_101, p=0.8),
         A.GridDistortion(num_steps=5, distort_limit=(-0.2, 0.2), border_mode=cv2.BORDER_REFLECT_101, p=0.15),
+        SkinTone(p=skin_tones),
         WhiteBalance(p=0.7),
         A.RandomBrightnessContrast(brightness_limit=(-0.25, 0.25), contrast_limit=(-0.35, 0.35), p=0.7),
         A.RandomGamma(gamma_limit=(60, 160), p=0.4),

@@ -30,9 +30,11 @@ import numpy as np
 from filelock import FileLock
 from .bundle import METADATA, Bundle
 from lesion_seg.core import (
+    Frame,
     InputError,
     atomic_path,
     cores,
+    counted,
     is_photograph,
     read_rows,
     safe_stem,
@@ -42,11 +44,11 @@ from lesion_seg.core import (
 from .predict import KINDS, Segmentation, Segmenter
 
 # %% auto #0
-__all__ = ['MASK_FORMATS', 'COLUMNS', 'FolderWalk', 'Finder', 'list_inputs', 'Counts', 'Shards', 'Plan', 'write_list',
-           'shard_offsets', 'even_size', 'place_to_work', 'read_plan', 'check_same', 'make_plan', 'encode_rle',
-           'decode_rle', 'write_rows', 'name_as_text', 'failure_row', 'result_row', 'Watch', 'predict_shard', 'opened',
-           'deaf_children', 'begin_work', 'Job', 'run_in_processes', 'RayWorker', 'run_on_ray', 'parse_share',
-           'BatchResult', 'segment_folder']
+__all__ = ['MASK_FORMATS', 'COLUMNS', 'FolderWalk', 'Finder', 'frames_of', 'parse_frames', 'list_inputs', 'Counts', 'Shards',
+           'Plan', 'write_list', 'shard_offsets', 'even_size', 'place_to_work', 'read_plan', 'check_same', 'make_plan',
+           'encode_rle', 'decode_rle', 'write_rows', 'name_as_text', 'input_columns', 'failure_row', 'result_row',
+           'Watch', 'predict_shard', 'opened', 'deaf_children', 'begin_work', 'Job', 'run_in_processes', 'RayWorker',
+           'run_on_ray', 'parse_share', 'BatchResult', 'segment_folder']
 
 # %% ../nbs/27_batch.ipynb #127028ac
 class FolderWalk:
@@ -125,20 +127,45 @@ class Finder(FolderWalk):
                 raise InputError(table, 'has no column "image"', 'call the column with the file names so')
             yield str(table.parent/str(row['image']))
 
+# %% ../nbs/27_batch.ipynb #f39fb37f
+def frames_of(
+    path: str, # a file
+    frame: str | Sequence[int] | None = None, # 'all', or numbers from 1; None: the file as it is
+) -> list[str | Frame]: # one for each picture that is wanted
+    "The inputs that a file stands for."
+    if frame is None: return [path]
+    if not isinstance(frame, str): return [Frame(path, n) for n in frame]
+    from lesion_seg.dicom import count_frames
+    n = count_frames(path)
+    return [Frame(path, i) for i in range(1, n + 1)] if n > 1 else [path]
+
+def parse_frames(
+    frame: str | int | Iterable[int] | None, # 'all', '2', '1,3', or the same in numbers
+) -> str | list[int] | None: # 'all', or numbers; raises `InputError`
+    "Which frames of files with several are wanted."
+    if frame is None or frame == 'all': return frame  # type: ignore[return-value]
+    if isinstance(frame, str): numbers: list[Any] = [int(n) if n.strip().isdecimal() else n for n in frame.split(',')]
+    else: numbers = [frame] if isinstance(frame, int) else list(frame)
+    if numbers and all(type(n) is int and n > 0 for n in numbers): return list(dict.fromkeys(numbers))
+    raise InputError(f'frame {frame}', 'is not a number of a frame', 'give one from 1, several such as 1,3, or all')
+
 # %% ../nbs/27_batch.ipynb #77c60d97
 def list_inputs(
     sources: str | Path | Iterable[str | Path], # folders, globs, tables with a column `image`, photographs
     skip: str | Path = '', # a folder to leave out
     passed_over: Counter[str] | None = None, # gets the files of folders that are not photographs, by suffix
-) -> Iterator[str]: # as they were named; raises `InputError` for what does not exist
+    frame: str | Sequence[int] | None = None, # as in `frames_of`
+) -> Iterator[str | Frame]: # as they were named; raises `InputError` for what does not exist
     "The photographs in all of `sources`, one after the other, always in the same order."
     for source in [sources] if isinstance(sources, (str, Path)) else sources:
         path, finder = Path(source), Finder(skip)
-        if path.is_dir(): yield from finder.in_folder(str(path))
-        elif path.suffix.lower() in ('.csv', '.parquet') and path.is_file(): yield from finder.in_table(path)
-        elif path.exists(): yield str(path)
-        elif glob.has_magic(str(source)): yield from finder.by_pattern(str(source))
-        else: raise InputError(path, 'does not exist', 'name a folder, a glob, a table or a photograph')
+        files: Iterable[str] = [str(path)]
+        if path.is_dir(): files = finder.in_folder(str(path))
+        elif path.suffix.lower() in ('.csv', '.parquet') and path.is_file(): files = finder.in_table(path)
+        elif not path.exists() and glob.has_magic(str(source)): files = finder.by_pattern(str(source))
+        elif not path.exists():
+            raise InputError(path, 'does not exist', 'name a folder, a glob, a table or a photograph')
+        for file in files: yield from frames_of(file, frame)
         if passed_over is not None: passed_over.update(finder.passed_over)
 
 # %% ../nbs/27_batch.ipynb #9cc95a99
@@ -174,13 +201,13 @@ class Shards:
 
     def names(self,
         index: int, # of a shard, from 0
-    ) -> list[str]: # at most `shard_size`
+    ) -> list[str | Frame]: # at most `shard_size`
         "The inputs of a shard."
+        size = min(self.shard_size, self.inputs - index * self.shard_size)
         with open(self.folder/'inputs.jsonl', encoding='ascii') as f:
             f.seek(self.offsets[index])
-            return [
-                json.loads(f.readline()) for _ in range(min(self.shard_size, self.inputs - index * self.shard_size))
-            ]
+            lines = [json.loads(f.readline()) for _ in range(size)]
+        return [Frame(*line) if isinstance(line, list) else line for line in lines]
 
 # %% ../nbs/27_batch.ipynb #a6f1d842
 @dataclass(frozen=True)
@@ -217,13 +244,13 @@ class Plan(Shards):
 
 # %% ../nbs/27_batch.ipynb #c30fd679
 def write_list(
-    names: Iterable[str], # of inputs
+    names: Iterable[str | Frame], # of inputs
     file: IO[str] | None, # open for writing; None: only count and digest
 ) -> dict[str, Any]: # inputs, digest
     "Write one name a line; how many there are, and the SHA-256 of the list."
     digest, n = hashlib.sha256(), 0
     for name in names:
-        line = json.dumps(name) + '\n'
+        line = json.dumps([name.path, name.number] if isinstance(name, Frame) else name) + '\n'
         if file: file.write(line)
         digest.update(line.encode('ascii'))
         n += 1
@@ -322,6 +349,7 @@ def make_plan(
     precision: str = 'float32', # of `Segmenter`
     parts: int = 1, # jobs that share the work
     passed_over: Counter[str] | None = None, # as for `list_inputs`
+    frame: str | int | Iterable[int] | None = None, # of DICOM files with several: 'all', or numbers from 1
     **options: Any, # of `Segmenter.predict`
 ) -> Plan: # raises `InputError` where nothing is to be done, or another plan is in force
     "List the inputs and divide them into shards."
@@ -332,19 +360,20 @@ def make_plan(
     folder = Path(out)
     listing = folder/'inputs.jsonl'
     sources = [sources] if isinstance(sources, (str, Path)) else list(sources)
+    frames = parse_frames(frame)
     digest = sha256(bundle.path/METADATA)
     plan = dict(masks=masks, bundle=digest, precision=precision, options=json.loads(json.dumps(options)))
     with place_to_work(folder, 'plan'):
         old = read_plan(folder/'plan.json')
         if old:
-            plan |= write_list(list_inputs(sources, folder, passed_over), None)
+            plan |= write_list(list_inputs(sources, folder, passed_over, frames), None)
             plan['shard_size'] = shard_size or old.get('shard_size')
             check_same(old, plan, folder)
         if not old or not listing.is_file() or sha256(listing) != plan['digest']:
             strangers = None if old else passed_over # counted above
             with atomic_path(listing) as tmp:
                 with open(tmp, 'w', encoding='ascii', newline='\n') as f:
-                    plan |= write_list(list_inputs(sources, folder, strangers), f)
+                    plan |= write_list(list_inputs(sources, folder, strangers, frames), f)
                 if not plan['inputs']:
                     names = ', '.join(map(str, sources))
                     raise InputError(names, 'holds no photograph', 'check the folder, the glob or the table')
@@ -374,11 +403,14 @@ def decode_rle(
 # %% ../nbs/27_batch.ipynb #10d3c25d
 COLUMNS = dict(
     image='string',
+    frame='int32',
     status='string',
     reason='string',
+    warnings='list<string>',
     height='int32',
     width='int32',
     threshold='double',
+    border='string',
     area_px='int64',
     area_fraction='double',
     centre='list<double>',
@@ -424,26 +456,37 @@ def name_as_text(
     "A file name as a table can hold it."
     return os.fsencode(name).decode('utf-8', 'backslashreplace')
 
+def input_columns(
+    name: str | Frame, # of the input, as the list has it
+) -> dict[str, Any]: # `image`, and `frame` where one was chosen
+    "The columns that say which photograph a row is about."
+    if isinstance(name, Frame): return dict(image=name_as_text(os.fspath(name)), frame=name.number)
+    return dict(image=name_as_text(name))
+
 def failure_row(
-    name: str, # of the input, as the list has it
-    path: str, # under which it was opened
+    name: str | Frame, # of the input, as the list has it
+    path: str | Frame, # under which it was opened
     why: InputError, # what it said
+    words: Callable[[str], str] = str, # turns a sentence into the words of the interface
 ) -> dict[str, Any]: # a row
     "Why there is no mask; the sentence names the file as the list of inputs does."
-    return dict(image=name_as_text(name), status='failed', reason=name_as_text(str(why).replace(path, name)))
+    sentence = words(str(why)).replace(os.fspath(path), os.fspath(name))
+    return input_columns(name) | dict(status='failed', reason=name_as_text(sentence))
 
 def result_row(
-    name: str, # of the input, as the list has it
+    name: str | Frame, # of the input, as the list has it
     result: Segmentation, # what was found
     **mask: Any, # where the mask is: `mask` or `mask_rle`
 ) -> dict[str, Any]: # a row
     "What is known about one photograph."
     row = dict(
-        image=name_as_text(name),
+        **input_columns(name),
         status='ok',
+        warnings=result.notes(),
         height=result.size[0],
         width=result.size[1],
         threshold=result.threshold,
+        border=result.border,
         **result.measure(),
     )
     if result.disagreement is not None: row |= dict(doubt=result.disagreement, needs_review=result.needs_review)
@@ -489,6 +532,7 @@ def predict_shard(
     batch_size: int = 8, # photographs in one pass of the network
     decoders: int = 1, # threads that decode while the network works
     time_limit: float | None = None, # seconds for one photograph, after which this process ends; None: none
+    words: Callable[[str], str] = str, # turns sentences into the words of the interface
 ) -> Counts: # of the shard, whoever finished it
     "Segment one shard, whole or not at all; a shard that is finished is not touched."
     if done := plan.finished(index): return done
@@ -499,7 +543,9 @@ def predict_shard(
         if watch.careful: batch_size = 1
         elif watch.limit: watch.limit *= batch_size
         names = plan.names(index)
-        paths = [os.path.join(root, name) for name in names]
+        paths = [
+            Frame(os.path.join(root, n), n.number) if isinstance(n, Frame) else os.path.join(root, n) for n in names
+        ]
         answers = segmenter.predict_many(
             [p for i, p in enumerate(paths) if i not in watch.slow], batch_size, decoders, **plan.options
         )
@@ -511,10 +557,11 @@ def predict_shard(
                 else None
             )
             result = too_slow or next(answers)
-            if isinstance(result, InputError): rows.append(failure_row(name, path, result))
+            if isinstance(result, InputError): rows.append(failure_row(name, path, result, words))
             else:
                 mask: dict[str, Any] = {}
-                file = f'{i:04d}_{safe_stem(name)}.png'
+                number = f'_frame{name.number}' if isinstance(name, Frame) else ''
+                file = f'{i:04d}_{safe_stem(os.fspath(name))}{number}.png'
                 if plan.masks == 'rle': mask = dict(mask_rle=encode_rle(result.mask).tolist())
                 if plan.masks == 'png':
                     (place/'masks'/file).write_bytes(KINDS['mask'][1](result))
@@ -567,6 +614,7 @@ class Job:
     root: str # where relative names of inputs start
     batch_size: int = 8 # photographs in one pass of the network
     time_limit: float | None = None # seconds for one photograph
+    words: Callable[[str], str] = str # turns sentences into the words of the interface
 
     def __call__(self, index: int) -> Counts:
         return predict_shard(
@@ -576,6 +624,7 @@ class Job:
             self.root,
             self.batch_size,
             time_limit=self.time_limit,
+            words=self.words,
         )
 
     def slow(self) -> set[str]: # what workers have noted
@@ -692,14 +741,16 @@ def segment_folder(
     masks: str = 'png', # 'png': files; 'rle': in the rows; 'none'
     shard_size: int | None = None, # inputs in a shard: what a kill may cost; None: at most 256, even over the jobs
     shard: str = '1/1', # 'i/n': only each n-th shard, beginning with the i-th, for schedulers
-    workers: int | None = None, # processes; None: one for each core. 1 works in this process
+    workers: int | None = None, # processes; None: one for each core. 1: this one, if there is no `time_limit`
     batch_size: int = 8, # photographs in one pass of the network
     ray: bool = False, # Ray Data instead of local processes
     address: str | None = None, # of a Ray cluster; None: this machine
     precision: str = 'float32', # of `Segmenter`
     report: Callable[[int, int], None] | None = None, # called with the inputs done so far, and all
-    time_limit: float | None = None, # seconds for one photograph; with two processes or more
-    **options: Any, # of `Segmenter.predict`: threshold, tta, largest, fill_holes, spacing, review
+    time_limit: float | None = None, # seconds for one photograph; its work is then done by other processes
+    frame: str | int | Iterable[int] | None = None, # of DICOM files with several: 'all', or numbers from 1
+    words: Callable[[str], str] = str, # turns the sentences in rows into the words of the interface
+    **options: Any, # of `Segmenter.predict`: threshold, tta, largest, fill_holes, spacing, review, border
 ) -> BatchResult: # raises `InputError`; what is finished stays
     "Segment any number of photographs in shards; the same call again goes on where it stopped."
     begin = time.perf_counter()
@@ -711,18 +762,18 @@ def segment_folder(
     opened(home, precision).predict(np.zeros((32, 32, 3), np.uint8), **options)
     sources = [sources] if isinstance(sources, (str, Path)) else list(sources)
     strangers: Counter[str] = Counter()
-    plan = make_plan(sources, out, model, shard_size, masks, precision, parts, strangers, **options)
+    plan = make_plan(sources, out, model, shard_size, masks, precision, parts, strangers, frame, **options)
     mine = range(part, len(plan), parts)
     known = {k: counts for k in mine if (counts := plan.finished(k))}
     todo = [k for k in mine if k not in known]
     before = counts = sum(known.values(), Counts())
     total = sum(min(plan.shard_size, plan.inputs - k * plan.shard_size) for k in mine)
     here = replace(plan, folder=plan.folder.resolve())
-    job = Job(here, home, os.getcwd(), batch_size, time_limit)
+    job = Job(here, home, os.getcwd(), batch_size, time_limit, words)
     processes = min(workers or cores(), max(1, len(todo)))
     if ray and todo: shards = run_on_ray(job, todo, workers or cores(), address)
-    elif processes > 1: shards = run_in_processes(job, todo, processes)
-    else: shards = map(replace(job, time_limit=None), todo)
+    elif processes > 1 or time_limit and todo: shards = run_in_processes(job, todo, processes)
+    else: shards = map(job, todo)
     for one in shards:
         counts += one
         if report: report(counts.inputs, total)
@@ -730,5 +781,5 @@ def segment_folder(
         shutil.rmtree(plan.folder/'.work', ignore_errors=True) # of a killed run
     n = sum(strangers.values())
     kinds = ', '.join(f'{m} {kind}' for kind, m in strangers.most_common())
-    passed_over = f'{n} file{"s" * (n > 1)} passed over: {kinds}' if n else ''
+    passed_over = f'{counted(n, "file")} passed over: {kinds}' if n else ''
     return BatchResult(plan.folder, counts, before, plan.inputs, time.perf_counter() - begin, passed_over)

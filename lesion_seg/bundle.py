@@ -18,17 +18,18 @@ from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from .core import InputError, atomic_path, printable, sha256, writing
+from typing import TYPE_CHECKING, Any, TypeVar
+from .core import InputError, atomic_path, counted, given_path, printable, sha256, writing
 from .untrusted import check_onnx, read_header
 
 if TYPE_CHECKING: from torch import Tensor, nn
 
 # %% auto #0
 __all__ = ['SCHEMA', 'METADATA', 'WEIGHTS', 'MODEL_CARD', 'ONNX', 'ONNX_DECODER', 'ONNX_INT8', 'SHIPPED', 'MAX_METADATA_BYTES',
-           'REQUIRED', 'OPTIONAL', 'MAX_SIZE', 'MAX_NUMBER', 'MAX_LIST', 'MAX_TEXT', 'RULES', 'CHECKED', 'LIBRARIES',
-           'Calibration', 'check_metadata', 'Bundle', 'versions', 'code_commit', 'replace_folder', 'save_bundle',
-           'revise']
+           'BORDERS', 'DEFAULT_BORDER', 'TIGHT_LEVEL', 'WIDE_LEVEL', 'Maps', 'REQUIRED', 'OPTIONAL', 'MAX_SIZE',
+           'MAX_NUMBER', 'MAX_LIST', 'MAX_TEXT', 'RULES', 'CHECKED', 'LIBRARIES', 'Calibration', 'Border',
+           'usual_borders', 'find_border', 'default_channel', 'channels_of', 'are_borders', 'check_metadata', 'Bundle',
+           'versions', 'code_commit', 'replace_folder', 'save_bundle', 'revise']
 
 # %% ../nbs/12_bundle.ipynb #35576cfe
 SCHEMA = 1 # lets a later version of the package tell an old file from a broken one
@@ -63,15 +64,29 @@ class Calibration:
 
     def __call__(self,
         logits: Tensor, # maps (..., H, W)
-    ) -> Tensor: # probabilities in [0, 1], each map with its own entropy
+        judged: Tensor | None = None, # logits of the maps whose entropy counts, broadcast; None: each map's own
+    ) -> Tensor: # probabilities in [0, 1]
         "Probabilities of whole maps."
         z = logits / self.temperature
-        p = z.sigmoid()
-        if self == Calibration(self.temperature): return p
-        far = abs(z)
+        if self == Calibration(self.temperature): return z.sigmoid()
+        seen = z if judged is None else judged / self.temperature
+        p, far = seen.sigmoid(), abs(seen)
         entropy = (-far).exp().log1p() + far * (-far).sigmoid() # exact also where p rounds to 0 or 1
         per_area = entropy.sum((-2, -1), keepdim=True) / (1 + p.sum((-2, -1), keepdim=True))
         return self.curve(z, per_area).sigmoid()
+
+    def channels(self,
+        logits: Tensor, # (N, C, H, W), C 1 or 3: all that a network says about N images
+    ) -> Tensor: # probabilities in [0, 1], nested where the logits are
+        "Probabilities of all borders, each image with the entropy of its default border."
+        return self(logits) if logits.shape[1] == 1 else self(logits, default_channel(logits))
+
+    def logit(self,
+        probability: float, # calibrated, (0, 1)
+    ) -> float: # of the network
+        "The logit that becomes this probability in a map of usual entropy."
+        wanted = math.log(probability / (1 - probability))
+        return self.temperature * math.copysign((abs(wanted) * self.scale) ** (1 / self.power), wanted)
 
     @staticmethod
     def is_curve(
@@ -85,12 +100,55 @@ class Calibration:
 
 def _is_number(x: Any) -> bool: return isinstance(x, (int, float)) and not isinstance(x, bool)
 
+# %% ../nbs/12_bundle.ipynb #96f9014b
+BORDERS = 'tight', 'middle', 'wide' # each inside the next
+DEFAULT_BORDER = 'middle'
+TIGHT_LEVEL, WIDE_LEVEL = .85, .25 # where nobody fitted better ones
+
+@dataclass(frozen=True)
+class Border:
+    "Where to find a border in what a network says."
+    channel: int # of the output
+    threshold: float # lesion from this calibrated probability on, (0, 1)
+
+def usual_borders(
+    threshold: float, # of the middle border, (0, 1)
+    channels: int = 1, # of the network, 1 or 3
+) -> dict[str, Border]: # by the names of `BORDERS`
+    "The three borders where nobody fitted them."
+    if channels == 3: return {name: Border(i, threshold) for i, name in enumerate(BORDERS)}
+    levels = max(threshold, TIGHT_LEVEL), threshold, min(threshold, WIDE_LEVEL)
+    return {name: Border(0, level) for name, level in zip(BORDERS, levels, strict=True)}
+
+def find_border(
+    borders: dict[str, Border], # of a bundle
+    name: str, # one of `BORDERS`
+) -> Border: # raises `InputError` for another name
+    "One of the borders by its name."
+    if name not in borders:
+        raise InputError(f'border {name!r}', 'is not known', f'choose from {", ".join(BORDERS)}')
+    return borders[name]
+
+# %% ../nbs/12_bundle.ipynb #0cfa5184
+Maps = TypeVar('Maps')
+
+def default_channel(
+    maps: Maps, # array or tensor (N, C, H, W), C 1 or 3
+) -> Maps: # (N, 1, H, W)
+    "The maps of the default border."
+    shape = tuple(maps.shape)  # type: ignore[attr-defined]
+    if len(shape) != 4 or shape[1] not in (1, 3):
+        raise InputError('the maps', f'have the shape {shape}, not (N, 1, H, W) or (N, 3, H, W)',
+                         'use a network with one border or three')
+    return maps if shape[1] == 1 else maps[:, 1:2]  # type: ignore[index]
+
 # %% ../nbs/12_bundle.ipynb #6b16fa5e
 REQUIRED: dict[str, tuple[type, ...]] = {
     'schema': (int,), 'architecture': (dict,), 'size': (int,), 'mean': (list,), 'std': (list,),
     'threshold': (int, float), 'temperature': (int, float), 'weights_sha256': (str,),
     'training': (dict,), 'metrics': (dict,), 'versions': (dict,)}
-OPTIONAL: dict[str, tuple[type, ...]] = {'onnx': (dict,), 'review': (dict,), 'largest': (bool,), 'calibration': (dict,)}
+OPTIONAL: dict[str, tuple[type, ...]] = {'onnx': (dict,), 'review': (dict,), 'largest': (bool,), 'calibration': (dict,),
+                                         'borders': (dict,)}
 
 # %% ../nbs/12_bundle.ipynb #3c291b28
 MAX_SIZE = 1024 # pixels; the network sees the whole photograph at this size
@@ -109,6 +167,28 @@ def _is_modest(value: Any) -> bool:
 def _is_rule(review: dict[str, Any]) -> bool:
     return isinstance(review.get('score'), str) and _is_number(review.get('threshold'))
 
+def channels_of(
+    architecture: dict[str, Any], # of a bundle
+) -> int: # 1 or 3
+    "How many channels of logits a network has."
+    return 3 if architecture.get('borders') is True else 1
+
+def are_borders(
+    borders: dict[str, Any], # what bundle.json holds as 'borders'
+    threshold: float, # of the bundle
+    channels: int, # of its network
+) -> bool: # True for three borders that are nested, the middle one with the bundle's threshold
+    "Are these three borders of this network?"
+    if borders.keys() != set(BORDERS): return False
+    for b in borders.values():
+        if not isinstance(b, dict) or b.keys() != {'channel', 'threshold'}: return False
+        if type(b['channel']) is not int or not _is_number(b['threshold']) or not 0 < b['threshold'] < 1: return False
+    tight, middle, wide = (Border(**borders[name]) for name in BORDERS)
+    if middle.threshold != threshold: return False
+    if channels == 3: return (tight.channel, middle.channel, wide.channel) == (0, 1, 2)
+    one = tight.channel == middle.channel == wide.channel == 0
+    return one and tight.threshold >= middle.threshold >= wide.threshold
+
 RULES: dict[str, Callable[[dict[str, Any]], bool]] = { # each sentence is true of metadata in order
     f'schema must be {SCHEMA}, which is what this release reads': lambda m: m['schema'] == SCHEMA,
     f'size must be between 32 and {MAX_SIZE}': lambda m: 32 <= m['size'] <= MAX_SIZE,
@@ -120,6 +200,10 @@ RULES: dict[str, Callable[[dict[str, Any]], bool]] = { # each sentence is true o
     'architecture must not name a file of pretrained weights': lambda m: 'pretrained' not in m['architecture'],
     f'architecture must hold lists up to {MAX_LIST}, texts up to {MAX_TEXT} and numbers up to {MAX_NUMBER}':
         lambda m: len(m['architecture']) <= MAX_LIST and all(_is_modest(v) for v in m['architecture'].values()),
+    'architecture must say true or false for borders':
+        lambda m: isinstance(m['architecture'].get('borders', False), bool),
+    "borders must be tight, middle and wide, nested, each with its channel and threshold, the middle with the bundle's":
+        lambda m: 'borders' not in m or are_borders(m['borders'], m['threshold'], channels_of(m['architecture'])),
     'calibration must hold power, scale, doubt, usual and span, finite and above 0':
         lambda m: Calibration.is_curve(m.get('calibration', {})),
     'onnx must name the sha256 of its files': lambda m: isinstance(m.get('onnx', {'sha256': {}}).get('sha256'), dict),
@@ -173,6 +257,17 @@ class _Metadata:
     def threshold(self) -> float:
         "The probability from which a pixel is lesion."
         return self.info['threshold']
+
+    @property
+    def channels(self) -> int:
+        "How many borders the network itself draws: 1 or 3."
+        return channels_of(self.architecture)
+
+    @property
+    def borders(self) -> dict[str, Border]:
+        "Tight, middle and wide."
+        if 'borders' not in self.info: return usual_borders(self.threshold, self.channels)
+        return {name: Border(**self.info['borders'][name]) for name in BORDERS}
 
     @property
     def temperature(self) -> float:
@@ -268,12 +363,14 @@ class _Shown(_Network):
         training = self.info['training']
         exported = self.info.get('onnx', {}).get('sha256', {})
         arguments = ', '.join(f'{k}={v}' for k, v in self.architecture.items() if k != 'name')
+        photographs = counted(training.get('n_train', 'an unknown number of'), 'photograph')
         rows = {
             'architecture': f'{self.architecture["name"]} ({arguments})',
             'input': f'{self.size} x {self.size} pixels',
             'threshold': f'{self.threshold:g}',
+            'borders': ', '.join(f'{name} from {b.threshold:g}' for name, b in self.borders.items()),
             'temperature': f'{self.temperature:g}',
-            'trained on': training.get('data') or f'{training.get("n_train", "an unknown number of")} photographs',
+            'trained on': training.get('data') or photographs,
             'licence': training.get('licence', 'unknown'),
             'exported': ', '.join(exported) or 'no',
             'weights': f'{self.info["weights_sha256"][:12]}...',
@@ -292,9 +389,9 @@ class Bundle(_Shown):
     ) -> Bundle: # raises `InputError` when it is not there, or damaged
         "Open a bundle, however it is named."
         if isinstance(src, Bundle): bundle = src
-        elif src is None or src == 'shipped': bundle = cls.shipped()
+        elif src is None or isinstance(src, str) and src == 'shipped': bundle = cls.shipped()
         else:
-            folder = Path(src)
+            folder = given_path(src, 'the bundle')
             inner = folder/'bundle'
             in_run = (inner/METADATA).is_file() and not (folder/METADATA).is_file()
             bundle = cls.load(inner if in_run else folder)
@@ -416,7 +513,11 @@ def revise(
         raise InputError(path, f'has no key {unknown[0]!r} to change',
                          f'choose one of {", ".join(REQUIRED | OPTIONAL)}')
     merged = {k: bundle.info[k] | v if k in ('training', 'metrics') else v for k, v in changes.items()}
-    revised = replace(bundle, info=check_metadata(bundle.info | merged, path))
+    info = bundle.info | merged
+    moved = any(info[k] != bundle.info[k] for k in ('threshold', 'temperature'))
+    moved = moved or info.get('calibration', {}) != bundle.info.get('calibration', {})
+    if moved and 'borders' not in changes: info.pop('borders', None) # they were fitted to the old probabilities
+    revised = replace(bundle, info=check_metadata(info, path))
     if revised.calibration != bundle.calibration and 'onnx' not in changes: revised.info.pop('onnx', None)
     with atomic_path(path) as tmp: tmp.write_text(json.dumps(revised.info, indent=2) + '\n', encoding='utf-8')
     if 'onnx' not in revised.info:

@@ -5,20 +5,20 @@
 # %% ../nbs/18_calibrate.ipynb #33d96159
 from __future__ import annotations
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import entr, expit
-from .bundle import Calibration
-from .core import InputError
+from .bundle import BORDERS, Border, Calibration, usual_borders
+from .core import InputError, counted
 from .metrics import check_mask
 
 # %% auto #0
-__all__ = ['EPS', 'TEMPERATURES', 'GRID', 'ENOUGH', 'to_logit', 'check_maps', 'cross_entropy', 'fit_temperature', 'border_band',
-           'entropy_per_area', 'calibrated', 'fit_curve', 'mean_jaccard', 'fit_threshold', 'calibration_warnings',
-           'fit_calibration']
+__all__ = ['EPS', 'TEMPERATURES', 'GRID', 'BORDER_GRID', 'ENOUGH', 'to_logit', 'check_maps', 'cross_entropy', 'fit_temperature',
+           'border_band', 'entropy_per_area', 'calibrated', 'fit_curve', 'jaccard_table', 'mean_jaccard',
+           'fit_threshold', 'fit_borders', 'calibration_warnings', 'fit_calibration']
 
 # %% ../nbs/18_calibrate.ipynb #bcf77fe1
 EPS = 1e-6 # a float32 probability this close to 0 or 1 has no logit worth the name
@@ -101,10 +101,12 @@ def entropy_per_area(
 def calibrated(
     probability: np.ndarray, # (H, W) in [0, 1], straight from the network: a sigmoid alone
     calibration: Calibration, # as fitted
+    judged: np.ndarray | None = None, # the map whose uncertainty counts, that of the middle border; None: its own
 ) -> np.ndarray: # float32 (H, W) in [0, 1]
     "The probability that the calibration makes of a map."
     z = to_logit(probability) / calibration.temperature
-    return expit(calibration.curve(z, np.float64(entropy_per_area(expit(z))))).astype(np.float32)
+    seen = z if judged is None else to_logit(judged) / calibration.temperature
+    return expit(calibration.curve(z, np.float64(entropy_per_area(expit(seen))))).astype(np.float32)
 
 # %% ../nbs/18_calibrate.ipynb #655a1a61
 def fit_curve(
@@ -131,12 +133,12 @@ def fit_curve(
     return calibration(minimize(loss, [0.1, 0.1, 0.1], method='Nelder-Mead', bounds=limits, options=options).x)
 
 # %% ../nbs/18_calibrate.ipynb #e82e84d5
-def mean_jaccard(
-    probabilities: Sequence[np.ndarray], # maps (H, W) in [0, 1]
+def jaccard_table(
+    probabilities: Sequence[np.ndarray], # maps (H, W) in [0, 1], N of them
     masks: Sequence[np.ndarray], # bool (H, W), the truth
-    thresholds: Sequence[float], # lesion from this probability on, (T,)
-) -> np.ndarray: # float64 (T,), the mean over images at each threshold; two empty masks score 1
-    "Mean per-image Jaccard index at many thresholds, each map sorted once."
+    thresholds: Sequence[float] | np.ndarray, # lesion from this probability on, (T,)
+) -> np.ndarray: # float64 (N, T); two empty masks score 1
+    "Jaccard index of each image at many thresholds, each map sorted once."
     scores = []
     for p, m in check_maps(probabilities, masks):
         t = np.asarray(thresholds, float).astype(p.dtype) # so that `p >= t` means the same here and there
@@ -144,7 +146,15 @@ def mean_jaccard(
         outside = (~m).sum() - np.searchsorted(np.sort(p[~m]), t)
         union = m.sum() + outside
         scores.append(np.where(union == 0, 1.0, inside / np.maximum(union, 1)))
-    return np.mean(scores, axis=0)
+    return np.array(scores)
+
+def mean_jaccard(
+    probabilities: Sequence[np.ndarray], # maps (H, W) in [0, 1]
+    masks: Sequence[np.ndarray], # bool (H, W), the truth
+    thresholds: Sequence[float] | np.ndarray, # lesion from this probability on, (T,)
+) -> np.ndarray: # float64 (T,), the mean over images at each threshold
+    "Mean per-image Jaccard index at many thresholds."
+    return jaccard_table(probabilities, masks, thresholds).mean(axis=0)
 
 # %% ../nbs/18_calibrate.ipynb #2e7d2c02
 GRID = np.round(np.arange(0.2, 0.801, 0.005), 3) # fine, since a power above 1 flattens the middle
@@ -159,6 +169,35 @@ def fit_threshold(
     best = np.asarray(grid, float)[scores >= scores.max() - 1e-12]
     return float(best[np.argmin(abs(best - 0.5))])
 
+# %% ../nbs/18_calibrate.ipynb #a79ad7e4
+BORDER_GRID = np.round(np.arange(0.02, 0.981, 0.01), 2) # where the levels of tight and wide are sought
+
+def fit_borders(
+    maps: Sequence[Any], # of each image C calibrated maps, (C, H, W): one, or tight, middle and wide
+    masks: Sequence[np.ndarray], # bool (H, W), the truth
+    threshold: float, # of the middle border
+    grid: Sequence[float] = tuple(BORDER_GRID), # candidates, in (0, 1)
+) -> tuple[dict[str, Border], float]: # the borders, and the mean over images of the best of three Jaccard indices
+    "The levels of the tight and the wide border."
+    n = len(maps[0])
+    usual = usual_borders(threshold, n)
+    tight, middle, wide = (usual[name] for name in BORDERS)
+    inside = [m[middle.channel] >= m[middle.channel].dtype.type(threshold) for m in maps]
+    cut = [np.where(i, m[tight.channel], 0) for i, m in zip(inside, maps, strict=True)]
+    joined = [np.where(i, 1, m[wide.channel]) for i, m in zip(inside, maps, strict=True)]
+    levels = np.asarray(grid, float)
+    high = levels[levels > threshold] if n == 1 else levels
+    low = levels[levels < threshold] if n == 1 else levels
+    high, low = (np.append(some, b.threshold) for some, b in ((high, tight), (low, wide)))
+    default = jaccard_table([i.astype(np.float32) for i in inside], masks, [0.5])
+    tights = np.maximum(jaccard_table(cut, masks, high), default)
+    wides = jaccard_table(joined, masks, low)
+    best = np.array([np.maximum(column[:, None], wides).mean(axis=0) for column in tights.T]) # (high, low)
+    distance = abs(high[:, None] - tight.threshold) + abs(low - wide.threshold)
+    i, j = np.unravel_index(np.where(best >= best.max() - 1e-12, distance, np.inf).argmin(), best.shape)
+    fitted = dict(tight=replace(tight, threshold=float(high[i])), wide=replace(wide, threshold=float(low[j])))
+    return usual | fitted, float(best[i, j])
+
 # %% ../nbs/18_calibrate.ipynb #a7b6332e
 ENOUGH = 50 # images from which more than a temperature is fitted, and below which a fit is on few images
 
@@ -171,25 +210,25 @@ def calibration_warnings(
     "What a reader has to know about a fit."
     warnings = []
     if n < ENOUGH:
-        photographs = f'{n} photograph{"s" * (n > 1)}'
-        warnings.append(f'fitted on {photographs}, which is few: temperature {temperature:.2f} and the threshold '
-                        f'may not hold for others; use at least {ENOUGH}')
+        warnings.append(f'fitted on {counted(n, "photograph")}, which is few: temperature {temperature:.2f} and the '
+                        f'threshold may not hold for others; use at least {ENOUGH}')
     if not bounds[0] * 1.01 < temperature < bounds[1] / 1.01:
         low, high = bounds
         warnings.append(f'the temperature {temperature:.2f} lies at the limit of what is sought ({low:g} to {high:g}): '
                         'the masks and the predictions hardly agree, or agree in every pixel; '
                         'look at them before you use it')
     if empty:
-        warnings.append(f'{empty} of {n} masks hold no lesion at the size of the network: nothing was learned from '
-                        'their borders; look whether their lesions are too small or the masks wrong')
+        warnings.append(f'{empty} of {counted(n, "mask")} hold no lesion at the size of the network: nothing '
+                        'was learned from their borders; look whether their lesions are too small or the masks wrong')
     return warnings
 
 # %% ../nbs/18_calibrate.ipynb #27aaac99
 def fit_calibration(
     probabilities: Sequence[np.ndarray], # maps (H, W) in [0, 1] at temperature 1
     masks: Sequence[np.ndarray], # bool (H, W), the truth
-) -> dict[str, Any]: # temperature, calibration (or {}), threshold, n, warnings; scores as [before, after]
-    "Fit temperature and curve near the border, then the threshold; images without a border count whole."
+    others: Sequence[Sequence[np.ndarray]] | None = None, # tight and wide maps of each image, from a network with three
+) -> dict[str, Any]: # temperature, calibration (or {}), threshold, borders, n, warnings; scores as [before, after]
+    "Fit temperature and curve near the border, then the thresholds; images without a border count whole."
     band = []
     for _, m in check_maps(probabilities, masks):
         near = border_band(m)
@@ -198,10 +237,17 @@ def fit_calibration(
     fit = fit_curve(probabilities, masks, temperature, band) if len(masks) >= ENOUGH else Calibration(temperature)
     after = [calibrated(p, fit) for p in probabilities]
     threshold = fit_threshold(after, masks)
+    def three(a: np.ndarray, p: np.ndarray, pair: Sequence[np.ndarray]) -> list[np.ndarray]:
+        tight, wide = (calibrated(m, fit, p) for m in pair)
+        return [tight, a, wide]
+    if others is None: maps = [[a] for a in after]
+    else: maps = [three(a, p, pair) for a, p, pair in zip(after, probabilities, others, strict=True)]
+    borders, best_of_three = fit_borders(maps, masks, threshold)
     curve = {} if fit == Calibration(temperature) else {k: v for k, v in asdict(fit).items() if k != 'temperature'}
     def in_band(maps: Sequence[np.ndarray]) -> list[np.ndarray]:
         return [a[b] for a, b in zip(maps, band, strict=True)]
     return dict(temperature=temperature, calibration=curve, threshold=threshold, n=len(masks),
+                borders={name: asdict(border) for name, border in borders.items()}, best_of_three=best_of_three,
                 cross_entropy=[cross_entropy(maps, masks) for maps in (probabilities, after)],
                 border_cross_entropy=[cross_entropy(in_band(maps), in_band(masks)) for maps in (probabilities, after)],
                 jaccard=[float(mean_jaccard(probabilities, masks, [0.5])[0]),

@@ -24,6 +24,7 @@ from fastai.learner import Learner, Metric
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
+from .bundle import default_channel
 from .core import InputError, atomic_path, open_file
 
 # %% auto #0
@@ -35,11 +36,11 @@ __all__ = ['PRECISIONS', 'CHECKPOINT', 'BEST', 'HISTORY', 'TENSORBOARD', 'BUNDLE
 
 # %% ../nbs/13_callbacks.ipynb #b4f0bdff
 def batch_scores(
-    logits: Tensor, # (N, 1, H, W)
+    logits: Tensor, # (N, C, H, W); of three borders the default one counts
     target: Tensor, # (N, H, W) or (N, 1, H, W), 0 or 1
 ) -> tuple[Tensor, Tensor]: # Dice and Jaccard of each image, (N,) each, in [0, 1]
     "Per-image Dice and Jaccard at a probability of one half."
-    p = (logits.as_subclass(Tensor) >= 0).flatten(1) # plain tensors, since fastai's types do not mix
+    p = (default_channel(logits.as_subclass(Tensor)) >= 0).flatten(1) # plain tensors, since fastai's types do not mix
     t = (target.as_subclass(Tensor) > 0).flatten(1)
     overlap = (p & t).sum(1)
     total = p.sum(1) + t.sum(1)
@@ -592,6 +593,8 @@ class Distil(Callback):
         if not self.training: return
         x, y = (a.as_subclass(Tensor) for a in (self.x, self.y))
         with torch.no_grad(), torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=cpu_has_bf16() or x.is_cuda):
-            probability = torch.stack([calibration(model(x).float()) for model, calibration in self.teachers]).mean(0)
+            logits = [default_channel(model(x)).float() for model, _ in self.teachers]
+            maps = [calibration(z) for z, (_, calibration) in zip(logits, self.teachers, strict=True)]
+            probability = torch.stack(maps).mean(0)
         truth = y.float().reshape(probability.shape)
         self.learn.yb = (truth.lerp(probability, self.weight),)

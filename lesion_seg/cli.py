@@ -23,9 +23,11 @@ from .config import Config, config_yaml, load_config, setup_logging
 from lesion_seg.core import (
     DICOM,
     HEAD,
+    Frame,
     InputError,
     as_options,
     atomic_path,
+    counted,
     list_photographs,
     open_file,
     printable,
@@ -34,7 +36,9 @@ from lesion_seg.core import (
     unique_stems,
     writing,
 )
-from .manifest import SPLITS, Manifest, make_split
+from .manifest import SPLITS, Manifest, duplicate_pairs, make_split, scale_masks
+from .explain import SCALE, WHY, explanation_endings
+from .bundle import BORDERS, DEFAULT_BORDER
 from .predict import ALL_KINDS, KINDS, Segmentation, json_bytes
 
 if TYPE_CHECKING:
@@ -43,16 +47,18 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['app', 'usual_warning', 'ConfigOpt', 'SetOpt', 'JsonOpt', 'BundleArg', 'TableArg', 'VersionOpt', 'ABOUT',
-           'ThresholdOpt', 'PrecisionOpt', 'TtaOpt', 'LargestOpt', 'FillOpt', 'FolderOpt', 'ScoredArg', 'MissingOpt',
-           'ResizeOpt', 'ImagesArg', 'ModelOpt', 'ResultsOpt', 'SaveOpt', 'ReviewOpt', 'SegOpt', 'FractionalOpt',
-           'MillimetresOpt', 'FrameOpt', 'BatchOpt', 'MasksOpt', 'WorkersOpt', 'ShardOpt', 'RayOpt', 'say', 'answer',
-           'shown', 'progress_bar', 'complaint', 'speak_warning', 'main', 'show_version', 'keep_settings', 'settings',
-           'open_table', 'subset_of', 'not_shipped', 'parse_size', 'phantom', 'download', 'parse_values',
-           'parse_fractions', 'find_duplicates', 'split', 'records', 'log_epoch', 'starting_weights',
-           'has_packaged_encoder', 'train_without', 'train', 'calibrate', 'check_threshold', 'check_without_model',
-           'annotator_results', 'evaluate_masks', 'evaluate', 'compare', 'export', 'benchmark', 'Photograph',
-           'find_photographs', 'predict_photographs', 'parse_kinds', 'dicom_header', 'Outputs', 'Results',
-           'segment_archive', 'segment', 'check_port', 'web_app', 'demo', 'installation', 'info']
+           'ThresholdOpt', 'PrecisionOpt', 'TtaOpt', 'LargestOpt', 'ByOpt', 'FillOpt', 'FolderOpt', 'ScoredArg',
+           'MissingOpt', 'ResizeOpt', 'ImagesArg', 'ModelOpt', 'ResultsOpt', 'SaveOpt', 'ReviewOpt', 'SegOpt',
+           'FractionalOpt', 'MillimetresOpt', 'FrameOpt', 'BorderOpt', 'BatchOpt', 'MasksOpt', 'WorkersOpt', 'ShardOpt',
+           'RayOpt', 'ALL_BORDERS', 'labels_app', 'say', 'answer', 'shown', 'progress_bar', 'complaint',
+           'speak_warning', 'main', 'show_version', 'keep_settings', 'settings', 'open_table', 'subset_of',
+           'not_shipped', 'parse_size', 'phantom', 'download', 'parse_values', 'parse_fractions', 'find_duplicates',
+           'split', 'styles', 'records', 'log_epoch', 'starting_weights', 'has_packaged_encoder', 'train_without',
+           'train', 'calibrate', 'check_threshold', 'check_without_model', 'annotator_results', 'evaluate_masks',
+           'evaluate', 'compare', 'export', 'benchmark', 'Photograph', 'find_photographs', 'predict_photographs',
+           'parse_kinds', 'dicom_header', 'Outputs', 'Results', 'explain_photographs', 'segment_archive', 'add_reasons',
+           'border_options', 'segment', 'parse_target', 'explain', 'reason_line', 'export_drafts', 'import_corrections',
+           'check_port', 'web_app', 'demo', 'installation', 'info']
 
 # %% ../nbs/32_cli.ipynb #de899a6e
 app = typer.Typer(
@@ -272,16 +278,22 @@ def phantom(
     size: Annotated[str, typer.Option(help='Pixels: 256, or 480x640 for height x width.')] = '256',
     seed: Annotated[int, typer.Option(min=0, help='Same seed, same images.')] = 0,
     per_patient: Annotated[int, typer.Option(min=1, help='Images of each patient.')] = 2,
+    style: Annotated[str, typer.Option(
+        help='How masks are drawn: exact, polygon, grown, automatic, or mixed.')] = 'exact',
     as_json: JsonOpt = False,
 ) -> None:
-    "Write synthetic dermoscopic images with exact masks."
-    from lesion_seg.phantom import write_phantoms
-    manifest = write_phantoms(out, n=n, size=parse_size(size), seed=seed, images_per_patient=per_patient)
+    "Write synthetic dermoscopic images with exact masks, or with masks as somebody would draw them."
+    from lesion_seg.phantom import DRAWN, write_phantoms
+    drawn = dict(exact=[], mixed=list(DRAWN)) | {name: [name] for name in DRAWN}
+    if style not in drawn:
+        raise InputError(f'--style {style}', 'does not exist', f'choose one of {", ".join(drawn)}')
+    manifest = write_phantoms(out, n=n, size=parse_size(size), seed=seed, images_per_patient=per_patient,
+                              styles=drawn[style])
     table = out/'manifest.csv'
     answer(
         dict(images=len(manifest), manifest=str(table)),
         as_json,
-        f'{len(manifest)} phantoms; the table is {shown(table)}',
+        f'{counted(len(manifest), "phantom")}; the table is {shown(table)}',
     )
 
 # %% ../nbs/32_cli.ipynb #a52019ae
@@ -323,7 +335,7 @@ def download(
     answer(
         dict(images=len(images), folder=str(out)),
         as_json,
-        f'{len(images)} images in {shown(out)}; licences in {shown(licences)}',
+        f'{counted(len(images), "image")} in {shown(out)}; licences in {shown(licences)}',
     )
 
 # %% ../nbs/32_cli.ipynb #96646738
@@ -364,11 +376,11 @@ def find_duplicates(
     "Look for photographs that are nearly the same."
     from lesion_seg.audit import audit_manifest, save_audit
     with progress_bar('looking for near-duplicates', len(manifest)) as step:
-        def counted(items: Iterable[Any]) -> Iterator[Any]:
+        def watched(items: Iterable[Any]) -> Iterator[Any]:
             for i, item in enumerate(items, 1):
                 yield item
                 step(i)
-        audited = audit_manifest(manifest, column, progress=counted)
+        audited = audit_manifest(manifest, column, progress=watched)
     page = save_audit(folder, audited, manifest, column)
     say(f'{audited}\nthe report, with thumbnails, is {shown(page)}')
     leaks = [leak._asdict() for leak in audited.leaks]
@@ -405,6 +417,12 @@ def split(
     audited: Annotated[bool, typer.Option(
         '--audit', help='Look for near-duplicate photographs, keep them together, and report leaks.')] = False,
     full: Annotated[bool, typer.Option(help='Decode every file while checking, not just the headers.')] = False,
+    resize_ok: Annotated[bool, typer.Option(
+        '--resize-ok', help='Scale masks of another size than their photographs, where the form is the same.')] = False,
+    label: Annotated[str | None, typer.Option(show_default=False,
+        help='Which label of the polygons in a folder is the lesion, where there are several.')] = None,
+    masks_to: Annotated[Path | None, typer.Option(show_default=False,
+        help='Where masks go that are drawn from polygons or scaled; else beside photographs or table.')] = None,
     config: ConfigOpt = None, set_: SetOpt = None, as_json: JsonOpt = False,
 ) -> None:
     "Check pairs of image and mask and divide them by patient, lesion or file."
@@ -413,13 +431,17 @@ def split(
         raise InputError(f'--out {shown(out)}', 'is no name of a table', 'give one that ends in .csv or .parquet')
     shares: tuple[float, ...] | None = (cfg.data.train_split, cfg.data.val_split, cfg.data.test_split)
     if fractions or official: shares = parse_fractions(fractions) if fractions else None
-    manifest = Manifest.load(source, image_column, mask_column)
+    is_table = not source.is_dir() or any((source/f'manifest{end}').exists() for end in ('.csv', '.parquet'))
+    if label and is_table:
+        raise InputError('--label', 'is for a folder with polygons, and this is a table', 'leave it out')
+    manifest = Manifest.load(source, image_column, mask_column, masks_to, label)
+    if resize_ok: manifest = scale_masks(manifest, masks_to or out.with_name(f'{out.stem}_masks'))
     manifest.check(full=full)
     if table: manifest = manifest.join(table, on, partial)
     more: dict[str, Any] = {}
     if audited:
         found, more = find_duplicates(manifest, official or 'split', out.with_name(f'{out.stem}_audit'))
-        if duplicates: manifest = manifest.link_duplicates(duplicates)
+        if duplicates: found += duplicate_pairs(duplicates)
     chosen_seed = cfg.project.seed if seed is None else seed
     done, report = make_split(
         manifest,
@@ -435,6 +457,40 @@ def split(
     counts = {s: len(done.subset(s)) for s in SPLITS}
     facts = dict(manifest=str(out), images=counts, grouping=report.grouping, digest=done.digest)
     answer(facts | more, as_json, f'{report}\nwritten to {shown(out)}')
+
+# %% ../nbs/32_cli.ipynb #3a65cb3b
+@app.command()
+def styles(
+    source: Annotated[Path, typer.Argument(
+        help='A folder of images and masks, or a table (.csv, .parquet) of them.', show_default=False)],
+    out: Annotated[Path | None, typer.Option('-o', '--out', show_default=False,
+        help='The table to write (.csv or .parquet): the same rows, with how each mask was drawn.')] = None,
+    picture: Annotated[Path | None, typer.Option(show_default=False,
+        help='A picture to write (.png): typical borders of each style, pixel by pixel.')] = None,
+    as_json: JsonOpt = False,
+) -> None:
+    "Describe how the masks of a data set were drawn, and what that means for scores."
+    from lesion_seg.styles import describe_styles
+    if out and out.suffix.lower() not in ('.csv', '.parquet', '.pq'):
+        raise InputError(f'--out {shown(out)}', 'is no name of a table', 'give one that ends in .csv or .parquet')
+    if picture and picture.suffix.lower() != '.png':
+        raise InputError(f'--picture {shown(picture)}', 'is no name of a picture', 'give one that ends in .png')
+    manifest = Manifest.load(source)
+    with progress_bar('looking at borders', len(manifest)) as step:
+        def counted(items: Iterable[Any]) -> Iterator[Any]:
+            for i, item in enumerate(items, 1):
+                yield item
+                step(i)
+        found = describe_styles(manifest, progress=counted)
+    written = []
+    if out:
+        found.merge(manifest).save(out)
+        written.append(f'the table is {shown(out)}')
+    if picture:
+        with atomic_path(picture) as tmp: found.picture().save(tmp)
+        written.append(f'the picture is {shown(picture)}')
+    files = {k: str(v) for k, v in dict(table=out, picture=picture).items() if v}
+    answer(found.summary() | files, as_json, '\n'.join([str(found), *written]))
 
 # %% ../nbs/32_cli.ipynb #eeda26c3
 @app.command()
@@ -456,7 +512,7 @@ def records(
     answer(
         dict(records=len(packed), folder=str(out), digest=packed.digest),
         as_json,
-        f'{len(packed)} records in {shown(out)}',
+        f'{counted(len(packed), "record")} in {shown(out)}',
     )
 
 # %% ../nbs/32_cli.ipynb #78ec4eab
@@ -597,7 +653,7 @@ def calibrate(
     answer(
         fit,
         as_json,
-        f'temperature {fit["temperature"]:.3f}, threshold {fit["threshold"]:g} from {fit["n"]} images; '
+        f'temperature {fit["temperature"]:.3f}, threshold {fit["threshold"]:g} from {counted(fit["n"], "image")}; '
         f'Jaccard {before:.4f} -> {after:.4f} there',
     )
 
@@ -620,6 +676,8 @@ TtaOpt = Annotated[
 ]
 LargestOpt = Annotated[bool | None, typer.Option('--largest/--all', show_default=False,
     help='Keep the largest region only, or all; else as the bundle says.')]
+ByOpt = Annotated[list[str] | None, typer.Option('--by', show_default=False,
+    help='Report each value of this column by itself; `style` is read off the masks. May be repeated.')]
 FillOpt = Annotated[
     bool | None, typer.Option('--fill-holes/--keep-holes', show_default=False, help='Fill the holes of the mask.')
 ]
@@ -663,17 +721,20 @@ def evaluate_masks(
     missing: str, # see `MaskFolder`
     resize: bool, # see `MaskFolder`
     level: float, # of the intervals
+    by: Sequence[str] = (), # columns of sub-groups
 ) -> dict[str, Any]: # the summary
     "`evaluate --masks`: score a folder, and write the report."
     from lesion_seg.masks import MaskFolder, score_masks
-    from lesion_seg.report import save_evaluation
-    chosen = subset_of(open_table(name), part, name)
+    from lesion_seg.metrics import BIAS
+    from lesion_seg.report import save_evaluation, subgroup_columns, with_styles
+    chosen = with_styles(subset_of(open_table(name), part, name), by, say)
     masks = MaskFolder(folder, chosen, missing, resize)
     with progress_bar('scoring', len(chosen)) as step:
-        scores = score_masks(chosen, masks, distances, report=step, say=say)
+        scores = score_masks(chosen, masks, distances or BIAS, report=step, say=say)
+    scores = subgroup_columns(scores, chosen, by)
     title = f'{shown(folder)} on {part}'
     several, extra = annotator_results(out, chosen, lambda p: masks.result(p).mask, level)
-    summary = save_evaluation(out, masks, chosen, scores, level=level, title=title, extra=extra)
+    summary = save_evaluation(out, masks, chosen, scores, level=level, title=title, extra=extra, by=by)
     return dict(summary, remarks=masks.remarks(), annotators=several)
 
 # %% ../nbs/32_cli.ipynb #be19f1de
@@ -690,13 +751,13 @@ def evaluate(
     distances: Annotated[bool | None, typer.Option(
         '--distances/--no-distances', show_default=False, help='Boundary metrics as well.')] = None,
     masks: FolderOpt = None, missing: MissingOpt = 'empty', resize: ResizeOpt = False,
-    config: ConfigOpt = None, set_: SetOpt = None, as_json: JsonOpt = False,
+    by: ByOpt = None, config: ConfigOpt = None, set_: SetOpt = None, as_json: JsonOpt = False,
 ) -> None:
     "Score a bundle, or anybody's masks, on images with masks: mean, intervals, failures, the worst cases."
     from lesion_seg.bundle import Bundle
     from lesion_seg.evaluate import text_report
     from lesion_seg.predict import Segmenter
-    from lesion_seg.report import evaluate_manifest, save_evaluation
+    from lesion_seg.report import evaluate_manifest, save_evaluation, with_styles
     cfg = settings(ctx, config, set_)
     with_distances = cfg.evaluation.distances if distances is None else distances
     folder = out or Path(cfg.paths.output_dir)/'evaluation'
@@ -704,22 +765,23 @@ def evaluate(
     if masks is not None:
         if manifest: raise InputError('--masks', 'takes the place of the model', 'give the table only, and the folder')
         check_without_model(precision=precision, threshold=threshold, tta=tta, largest=largest, fill_holes=fill_holes)
-        summary = evaluate_masks(masks, Path(bundle), part, folder, with_distances, missing, resize, level)
+        summary = evaluate_masks(masks, Path(bundle), part, folder, with_distances, missing, resize, level, by or ())
     else:
         if resize or missing != 'empty':
             raise InputError('--resize' if resize else '--missing', 'is for --masks only', 'leave it out')
         name = manifest or cfg.paths.manifest
-        chosen = subset_of(open_table(name), part, name)
+        chosen = with_styles(subset_of(open_table(name), part, name), by or (), say)
         model = Bundle.open(bundle)
         options = cfg.prediction.arguments(threshold=threshold, tta=tta, largest=largest, fill_holes=fill_holes)
         options['precision'] = precision or cfg.prediction.precision
         with progress_bar('predicting', len(chosen)) as step:
-            scores = evaluate_manifest(model, chosen, with_distances, report=step, **options)
+            scores = evaluate_manifest(model, chosen, with_distances, report=step, by=by or (), **options)
         title = f'{shown(bundle)} on {part}'
         plain = {k: v for k, v in options.items() if k != 'precision'}
         segmenter = Segmenter(model, precision=options['precision'])
         several, extra = annotator_results(folder, chosen, lambda p: segmenter.predict(p.image, **plain).mask, level)
-        summary = save_evaluation(folder, model, chosen, scores, level=level, title=title, extra=extra, **options)
+        summary = save_evaluation(folder, model, chosen, scores, level=level, title=title, extra=extra, by=by or (),
+                                  **options)
         summary |= dict(annotators=several)
     page = folder/'report.html'
     text = text_report(summary)
@@ -785,7 +847,7 @@ def export(
     quantize: Annotated[str | None, typer.Option(
         show_default=False, help='Write it in 8-bit integers: static or dynamic.')] = None,
     calibration: Annotated[Path | None, typer.Option(show_default=False,
-        help='For --quantize: a table, whose training photographs are used; else phantoms.')] = None,
+        help='For --quantize: a table or records, whose training photographs are used; else phantoms.')] = None,
     n: Annotated[int, typer.Option('-n', min=1, help='For --quantize: number of photographs.')] = 32,
     as_json: JsonOpt = False,
 ) -> None:
@@ -807,7 +869,10 @@ def export(
         if out is None: not_shipped(model, 'name a file with --out')
         photographs: dict[str, Any] = {}
         if calibration:
-            photographs = dict(images=training_images(Manifest.load(calibration), n), source='training photographs')
+            from lesion_seg.records import RecordReader
+            packed = (calibration/'records.json').is_file()
+            seen: Manifest = RecordReader(calibration).manifest() if packed else Manifest.load(calibration)
+            photographs = dict(images=training_images(seen, n), source='training photographs')
         with progress_bar('quantizing'):
             if 'onnx' not in model.info: model = Bundle.load(export_onnx(model, opset=opset, say=say).parent)
             file = quantize_onnx(model, path=out, method=quantize, n=n, say=say, **photographs)
@@ -850,22 +915,25 @@ def benchmark(
 # %% ../nbs/32_cli.ipynb #907e7449
 class Photograph(NamedTuple):
     "One input of `segment`."
-    file: Path # what it is called
-    frame: int | None = None # of a DICOM file with several, from 1
+    file: Path | Frame # what it is called
     record: Any = None # a pair of a records folder
 
-    def read(self) -> Any: # what `Segmenter.predict` takes
-        "The pixels, where the file's name alone does not lead to them."
-        from lesion_seg.dicom import read_dicom
-        if self.record: return self.record.image
-        return read_dicom(self.file, self.frame)[0] if self.frame else self.file
+    @property
+    def source(self) -> Any: # for `Segmenter.predict`
+        "Where its pixels are."
+        return self.record.image if self.record else self.file
+
+    @property
+    def name(self) -> str: # of the file alone
+        "What its results are called."
+        return os.path.basename(str(self.file))
 
 def find_photographs(
     paths: Sequence[Path], # files, folders, globs, tables with a column `image`, folders of records
-    frame: int | None = None, # of DICOM files with several, from 1
+    frame: str | Sequence[int] | None = None, # of DICOM files with several: 'all', or numbers from 1
 ) -> tuple[list[Photograph], list[str]]: # in order, and a sentence for each folder in which something was passed over
     "What `segment` shall look at; raises `InputError` when that is nothing."
-    from lesion_seg.batch import list_inputs
+    from lesion_seg.batch import frames_of, list_inputs
     photographs: list[Photograph] = []
     remarks = []
     for path in paths:
@@ -873,16 +941,19 @@ def find_photographs(
             raise InputError(shown(path), 'is an address on the internet', 'download it and give the file')
         if (path/'records.json').is_file():
             from lesion_seg.records import RecordReader
-            photographs += [Photograph(path/pair.id, record=pair) for pair in RecordReader(path).pairs]
+            photographs += [Photograph(path/pair.id, pair) for pair in RecordReader(path).pairs]
+            if frame: remarks.append(f'{shown(path)}: records hold one picture each, so --frame has no effect on them')
             continue
-        files = [path] # a name that does not exist has a sentence of its own later
+        files: Iterable[Any] = [path] # a name that does not exist has a sentence of its own later
         if path.is_dir():
             listing = list_photographs(path)
             files = listing.photographs
             if listing.passed_over: remarks.append(f'{shown(path)}: {listing}')
         elif path.suffix.lower() in ('.csv', '.parquet') or not path.exists() and any(c in str(path) for c in '*?['):
-            files = [Path(name) for name in list_inputs(path)]
-        photographs += [Photograph(file, frame) for file in files]
+            files = list_inputs(path)
+        for file in files:
+            inputs = frames_of(str(file), frame)
+            photographs += [Photograph(i if isinstance(i, Frame) else Path(i)) for i in inputs]
     if photographs: return photographs, remarks
     below = any(p.is_dir() and any(q.is_dir() for q in p.iterdir()) for p in paths)
     remedy = 'add --batch to look into the folders inside as well' if below else 'give photographs or a folder of them'
@@ -894,35 +965,31 @@ def predict_photographs(
     photographs: Sequence[Photograph], # in order
     **options: Any, # of `Segmenter.predict`
 ) -> Iterator[Segmentation | InputError]: # one for each
-    "The lesions in photographs; what has to be read in a special way is read one by one."
-    if not any(p.frame or p.record for p in photographs):
+    "The lesions in photographs; records are read one by one."
+    if not any(p.record for p in photographs):
         yield from segmenter.predict_many([p.file for p in photographs], **options)
         return
     for p in photographs:
-        try:
-            header = dicom_header(p.file) if p.frame else None
-            if p.frame and header is None: raise InputError(p.file, 'is not a DICOM file', 'leave out --frame for it')
-            spacing = dict(spacing=tuple(header['pixel_spacing'])) if header and header.get('pixel_spacing') else {}
-            yield replace(segmenter.predict(p.read(), **spacing | options), name=p.file.name)
+        try: yield replace(segmenter.predict(p.source, **options), name=p.name)
         except InputError as e: yield e if str(p.file) in str(e) else e.named(p.file)
 
 # %% ../nbs/32_cli.ipynb #2c8b4e07
 def parse_kinds(
     text: str, # 'mask,json'
-) -> tuple[str, ...]: # keys of `KINDS`
+) -> tuple[str, ...]: # keys of `KINDS` and `WHY`
     "What to write for each photograph."
     kinds = tuple(k.strip() for k in text.split(',') if k.strip())
-    if not kinds or set(kinds) - set(ALL_KINDS):
+    if not kinds or set(kinds) - {*ALL_KINDS, *WHY}:
         raise InputError(
             f'--save {text}',
             'is not a list of outputs',
-            f'choose from {", ".join(ALL_KINDS)}, with commas between them',
+            f'choose from {", ".join([*ALL_KINDS, *WHY])}, with commas between them',
         )
     return kinds
 
 # %% ../nbs/32_cli.ipynb #4585d374
 def dicom_header(
-    file: Path, # any file
+    file: str | os.PathLike, # any file
     identifying: bool = False, # with patient, dates and serial numbers
 ) -> Any: # a `dicom_summary`; None for a file that is not DICOM
     "What a DICOM file says about its photograph."
@@ -934,20 +1001,28 @@ def dicom_header(
 class Outputs:
     "Which files one call of `segment` writes; `Results` fills its rows."
     def __init__(self,
-        files: Sequence[Path], # the photographs
+        files: Sequence[Path | Frame], # the photographs
         folder: Path, # for the results
         kinds: Sequence[str], # what to write for each, see `KINDS`
         seg: Path | None = None, # a DICOM Segmentation, for one DICOM photograph
         fractional: bool = False, # with probabilities in it
+        marks: Sequence[str] = ('',), # between stem and ending, one for each border that is written
     ):
         self.files, self.folder, self.kinds, self.seg, self.fractional = files, folder, kinds, seg, fractional
-        self.stems = unique_stems(files, [*(KINDS[k].ending for k in kinds), '_seg.dcm'])
-        targets = {(folder/f'{stem}{KINDS[k].ending}').resolve() for stem in self.stems for k in kinds}
-        clash = [f for f in files if f.resolve() in targets]
+        def own(file: Path | Frame) -> Path:
+            path = Path(file)
+            return path.with_name(f'{path.stem}_frame{file.number}{path.suffix}') if isinstance(file, Frame) else path
+        endings = [f'{mark}{KINDS[k].ending}' for mark in marks for k in kinds]
+        self.stems = unique_stems(map(own, files), [*endings, '_seg.dcm'])
+        targets = {(folder/f'{stem}{ending}').resolve() for stem in self.stems for ending in endings}
+        clash = [f for f in files if Path(f).resolve() in targets]
         if clash:
             raise InputError(shown(clash[0]), 'would be overwritten by a result', 'choose another folder with --out')
         if seg: self.check_seg(seg)
+        self.all_borders, self.done = len(marks) > 1, 0 # photographs so far
+        self.segmented = 0 # and those of them with a mask
         self.rows: list[dict[str, Any]] = []
+        self.entries: list[list[tuple[dict[str, Any], dict[str, Any]]]] = [] # rows and lines of each photograph
         self.broken: list[str] = []
         self.table: list[dict[str, Any]] = []
         self.coco: dict[str, list] = dict(images=[], categories=[dict(id=1, name='lesion')], annotations=[])
@@ -957,7 +1032,7 @@ class Outputs:
     ) -> None: # raises `InputError`
         "Refuse --seg for anything but one DICOM file, and over that file."
         about, file = f'--seg {shown(seg)}', self.files[0]
-        if len(self.files) != 1 or not file.is_file() or dicom_header(file) is None:
+        if len(self.files) != 1 or not os.path.isfile(file) or dicom_header(file) is None:
             raise InputError(
                 about, 'a DICOM Segmentation belongs to one DICOM photograph', 'give exactly one DICOM file'
             )
@@ -971,25 +1046,42 @@ class Results(Outputs):
         result: Segmentation | InputError, # what became of the next photograph
     ) -> None:
         "Write the files of one photograph, or remember why there are none."
-        file, stem = self.files[len(self.table)], self.stems[len(self.table)]
+        file, stem = self.files[self.done], self.stems[self.done]
+        named: dict[str, Any] = dict(file=os.fspath(file))
+        if isinstance(file, Frame): named['frame'] = file.number
+        self.done += 1
+        self.entries.append([])
         if isinstance(result, InputError):
             self.broken.append(as_options(str(result)))
-            self.table.append(dict(file=file, status='failed', reason=self.broken[-1]))
+            self.table.append(named | dict(status='failed', reason=self.broken[-1]))
             return
+        self.segmented += 1
+        self.coco['images'].append(dict(id=self.done, file_name=str(file), height=result.size[0], width=result.size[1]))
+        if not self.all_borders: return self.add_border(file, stem, result, named)
+        for name, one in result.borders.items(): self.add_border(file, f'{stem}_{name}', one, named)
+
+    def add_border(self,
+        file: Path | Frame, # the photograph
+        stem: str, # of the names of its files
+        result: Segmentation, # of one border
+        named: dict[str, Any], # how rows name the photograph
+    ) -> None:
+        "Write the files of one border, and its rows."
         written = result.save(self.folder, stem, self.kinds)
         if self.seg:
             from lesion_seg.dicom_seg import write_seg
             source = result.probability if self.fractional else result.mask
             written['seg'] = write_seg(self.seg, source, file, model=result.model)
-        row = dict(file=str(file), **result.measure(), warnings=result.notes())
+        row = dict(**named, border=result.border, **result.measure(), warnings=result.notes())
         if result.disagreement is not None: row |= dict(doubt=result.disagreement, needs_review=result.needs_review)
         files = {kind: str(path) for kind, path in written.items()}
-        self.rows.append(row | dict(written=files))
-        number = len(self.table) + 1
+        self.rows.append(row | dict(threshold=result.threshold, borders=result.border_summary, written=files))
         H, W = result.size
-        self.table.append(dict(status='ok', height=H, width=W, threshold=result.threshold, **row, **files))
-        self.coco['images'].append(dict(id=number, file_name=str(file), height=H, width=W))
-        if row['area_px']: self.coco['annotations'].append(result.coco(number, number))
+        self.table.append(named | dict(status='ok', height=H, width=W, threshold=result.threshold) | row | files)
+        self.entries[-1].append((self.rows[-1], self.table[-1]))
+        if not row['area_px']: return
+        number = len(self.coco['annotations']) + 1 if self.all_borders else self.done
+        self.coco['annotations'].append(result.coco(self.done, number) | dict(border=result.border))
 
     def write_tables(self) -> list[Path]: # segmentations.csv and segmentations_coco.json
         "One row and one COCO image for each photograph."
@@ -1002,7 +1094,8 @@ class Results(Outputs):
                 if key in parts: line |= dict(zip(parts[key], value or [None] * len(parts[key]), strict=True))
                 else: line[key] = '; '.join(value) if isinstance(value, list) else value
             lines.append({key: safe_cell(str(v) if isinstance(v, Path) else v) for key, v in line.items()})
-        columns = list(dict.fromkeys(['file', 'status', 'reason', *(key for line in lines for key in line)]))
+        frame = ['frame'] if any('frame' in line for line in lines) else []
+        columns = list(dict.fromkeys(['file', *frame, 'status', 'reason', *(key for line in lines for key in line)]))
         table, coco = self.folder/'segmentations.csv', self.folder/'segmentations_coco.json'
         with atomic_path(table) as tmp, open(tmp, 'w', newline='', encoding='utf-8', errors='backslashreplace') as f:
             writer = csv.DictWriter(f, columns)
@@ -1015,8 +1108,10 @@ class Results(Outputs):
         lines = []
         for row in self.rows:
             remarks = [*row['warnings'], *(['needs review'] if row.get('needs_review') else [])]
-            lines.append(', '.join([f'{shown(row["file"])}: lesion {row["area_fraction"]:.1%} of the image', *remarks]))
-        return '\n'.join([*lines, f'{len(self.rows)} of {len(self.files)} segmented; results in {shown(self.folder)}'])
+            name = shown(Frame(row['file'], row['frame']) if 'frame' in row else row['file'])
+            if row['border'] != DEFAULT_BORDER or self.all_borders: remarks.insert(0, f'{row["border"]} border')
+            lines.append(', '.join([f'{name}: lesion {row["area_fraction"]:.1%} of the image', *remarks]))
+        return '\n'.join([*lines, f'{self.segmented} of {len(self.files)} segmented; results in {shown(self.folder)}'])
 
 # %% ../nbs/32_cli.ipynb #b2557dd7
 ImagesArg = Annotated[list[Path], typer.Argument(show_default=False, readable=False, # each says so by itself
@@ -1026,7 +1121,7 @@ ModelOpt = Annotated[str | None, typer.Option('-b', '--bundle', show_default=Fal
 ResultsOpt = Annotated[
     Path | None, typer.Option('-o', '--out', show_default=False, help='Folder for the results; else paths.output_dir.')
 ]
-SaveOpt = Annotated[str, typer.Option(help=f'What to write, with commas: {", ".join(ALL_KINDS)}.')]
+SaveOpt = Annotated[str, typer.Option(help=f'What to write, with commas: {", ".join([*ALL_KINDS, *WHY])}.')]
 ReviewOpt = Annotated[bool | None, typer.Option('--review/--no-review', show_default=False,
     help='Say for each photograph whether a person should look at the result.')]
 SegOpt = Annotated[
@@ -1038,8 +1133,10 @@ FractionalOpt = Annotated[
 MillimetresOpt = Annotated[
     float | None, typer.Option(min=1e-6, show_default=False, help='Size of a pixel, for measures in millimetres.')
 ]
-FrameOpt = Annotated[int | None, typer.Option(min=1, show_default=False,
-    help='Which picture of a DICOM file with several, from 1.')]
+FrameOpt = Annotated[str | None, typer.Option(show_default=False,
+    help='Which pictures of a DICOM file with several: a number from 1, several such as 1,3, or all.')]
+BorderOpt = Annotated[str | None, typer.Option('--border', show_default=False,
+    help=f'Which border to draw: {", ".join(BORDERS)}, or all of them; else the middle one.')]
 BatchOpt = Annotated[
     bool,
     typer.Option('--batch', help='For archives: into all folders, results as Parquet in shards, and on after a kill.'),
@@ -1056,6 +1153,25 @@ RayOpt = Annotated[
     bool, typer.Option('--ray', help='With --batch: by Ray Data, here or in the cluster of batch.ray_address.')
 ]
 
+# %% ../nbs/32_cli.ipynb #af229a06
+def explain_photographs(
+    segmenter: Any, # a `Segmenter`
+    photographs: Sequence[Photograph], # in order
+    stems: Sequence[str], # how the names of the files of each begin
+    folder: Path, # for the files
+    kinds: Sequence[str], # names in `WHY`
+    **options: Any, # of `Segmenter.explain`
+) -> Iterator[tuple[Any, dict[str, Path]] | InputError]: # an `Explanation` and its files for each, or why there is none
+    "Say why, photograph by photograph, and write it down."
+    targets = {(folder/f'{stem}{end}').resolve() for stem in stems for end in explanation_endings(kinds)}
+    clash = [p.file for p in photographs if Path(p.file).resolve() in targets]
+    if clash: raise InputError(shown(clash[0]), 'would be overwritten by a result', 'choose another folder with --out')
+    for p, stem in zip(photographs, stems, strict=True):
+        try:
+            why = replace(segmenter.explain(p.source, kinds, **options), name=p.name)
+            yield why, why.save(folder, stem)
+        except InputError as e: yield e if str(p.file) in str(e) else e.named(p.file)
+
 # %% ../nbs/32_cli.ipynb #8a661c8d
 def segment_archive(
     images: Sequence[Path], # folders, globs, tables, photographs
@@ -1071,7 +1187,8 @@ def segment_archive(
     chosen: dict[str, Any] = dict(masks=b.masks, workers=b.workers, shard_size=b.shard_size, batch_size=b.batch_size)
     chosen |= dict(address=b.ray_address, time_limit=b.time_limit)
     chosen |= {k: v for k, v in options.items() if v is not None}
-    with progress_bar('segmenting', 1) as step: done = segment_folder(images, folder, bundle, report=step, **chosen)
+    with progress_bar('segmenting', 1) as step:
+        done = segment_folder(images, folder, bundle, report=step, words=as_options, **chosen)
     n, failed = done.counts.inputs, done.counts.failed
     rows = folder/'results'
     result = dict(
@@ -1086,8 +1203,49 @@ def segment_archive(
     if done.passed_over: say(done.passed_over)
     answer(result, as_json, str(done))
     if not failed: return
-    say(f'{failed} of {n} inputs have no mask; the reasons are in the column `reason` of {shown(rows)}')
+    verb = 'has' if failed == 1 else 'have'
+    say(f'{failed} of {counted(n, "input")} {verb} no mask; the reasons are in the column `reason` of {shown(rows)}')
     raise typer.Exit(2)
+
+# %% ../nbs/32_cli.ipynb #a4f553f6
+def add_reasons(
+    results: Results, # of the masks, whose rows get the new files
+    segmenter: Any, # a `Segmenter`
+    photographs: Sequence[Photograph], # in order
+    kinds: Sequence[str], # names in `WHY`
+    threshold: float | None, # as for the masks
+) -> None:
+    "`segment --save uncertainty,gradcam`: the files of `explain` beside those of the masks."
+    whole = [i for i, entries in enumerate(results.entries) if entries]
+    chosen, stems = [photographs[i] for i in whole], [results.stems[i] for i in whole]
+    with progress_bar('explaining', len(chosen)) as step:
+        found = explain_photographs(segmenter, chosen, stems, results.folder, kinds, threshold=threshold)
+        for n, (i, answer) in enumerate(zip(whole, found, strict=True), 1):
+            step(n)
+            if isinstance(answer, InputError):
+                results.broken.append(as_options(str(answer)))
+                continue
+            files = {kind: str(path) for kind, path in answer[1].items()}
+            for row, line in results.entries[i]:
+                row['written'] |= files
+                line |= files
+
+# %% ../nbs/32_cli.ipynb #bb59d334
+ALL_BORDERS = 'all' # what `--border` takes besides the names of the borders
+
+def border_options(
+    border: str | None, # as given with --border
+    seg: bool, # is a DICOM Segmentation to be written?
+    batch: bool, # is it for an archive?
+) -> dict[str, str]: # for `Segmenter.predict`; raises `InputError`
+    "Which border to predict."
+    if border is None: return {}
+    if border not in (*BORDERS, ALL_BORDERS):
+        raise InputError(f'--border {border}', 'is not known', f'choose from {", ".join(BORDERS)} and {ALL_BORDERS}')
+    if border != ALL_BORDERS: return dict(border=border)
+    other = '--seg' if seg else '--batch' if batch else ''
+    if other: raise InputError(f'--border {border}', f'does not go with {other}, which takes one border', 'name that one')
+    return {}
 
 # %% ../nbs/32_cli.ipynb #52794b6b
 @app.command()
@@ -1103,11 +1261,13 @@ def segment(
     seg: SegOpt = None, fractional: FractionalOpt = False,
     mm_per_pixel: MillimetresOpt = None,
     frame: FrameOpt = None,
+    border: BorderOpt = None,
     batch: BatchOpt = False, masks: MasksOpt = None, workers: WorkersOpt = None,
     shard: ShardOpt = None, ray: RayOpt = False,
     config: ConfigOpt = None, set_: SetOpt = None, as_json: JsonOpt = False,
 ) -> None:
     "Draw the lesion's border in photographs: masks at their own resolution, measures, contours."
+    from lesion_seg.batch import parse_frames
     from lesion_seg.bundle import Bundle
     from lesion_seg.predict import Segmenter
     cfg = settings(ctx, config, set_)
@@ -1119,25 +1279,168 @@ def segment(
     options = cfg.prediction.arguments(threshold=threshold, tta=tta, largest=largest, fill_holes=fill_holes)
     options['review'] = cfg.prediction.review if review is None else review
     if mm_per_pixel: options['spacing'] = (mm_per_pixel, mm_per_pixel)
-    if batch or masks or workers or shard or ray:
-        if seg or frame or save != 'mask,json':
-            raise InputError('--batch', 'writes rows and masks', 'leave out --save, --seg and --frame')
-        options |= dict(masks=masks, workers=workers, shard=shard, ray=ray, precision=precision)
+    try: frames = parse_frames(frame)
+    except InputError as e: raise e.named(f'--frame {frame}') from None
+    in_shards = bool(batch or masks or workers or shard or ray)
+    options |= border_options(border, bool(seg), in_shards)
+    if in_shards:
+        if seg or save != 'mask,json':
+            raise InputError('--batch', 'writes rows and masks', 'leave out --save and --seg')
+        options |= dict(masks=masks, workers=workers, shard=shard, ray=ray, precision=precision, frame=frames)
         return segment_archive(images, folder, bundle, cfg, options, as_json)
-    photographs, remarks = find_photographs(images, frame)
+    photographs, remarks = find_photographs(images, frames)
     files = [p.file for p in photographs]
-    results = Results(files, folder, kinds, seg, fractional)
+    marks = [f'_{name}' for name in BORDERS] if border == ALL_BORDERS else ['']
+    results = Results(files, folder, [k for k in kinds if k in KINDS], seg, fractional, marks)
     segmenter = Segmenter(Bundle.open(bundle), precision=precision)
-    with writing(folder): folder.mkdir(parents=True, exist_ok=True)
     with progress_bar('segmenting', len(files)) as step:
         for i, result in enumerate(predict_photographs(segmenter, photographs, **options)):
             results.add(result)
             step(i + 1)
+    why = [k for k in kinds if k in WHY]
+    if why: add_reasons(results, segmenter, photographs, why, threshold)
     tables = results.write_tables() if len(files) > 1 or images[0].is_dir() else []
     for sentence in [*remarks, *results.broken]: say(sentence)
     facts = dict(results=results.rows, broken=results.broken, passed_over=remarks, tables=list(map(str, tables)))
     answer(facts, as_json, str(results))
     if results.broken: raise typer.Exit(2)
+
+# %% ../nbs/32_cli.ipynb #d0acf271
+def parse_target(
+    text: str, # 'lesion', 'border' or '120,340'
+) -> str | tuple[int, int]: # what Grad-CAM shall explain
+    "A target as people write it."
+    if text in ('lesion', 'border'): return text
+    numbers = [p.strip() for p in text.split(',')]
+    if len(numbers) == 2 and all(p.isdecimal() for p in numbers): return int(numbers[0]), int(numbers[1])
+    raise InputError(f'--target {text}', 'is not a target', 'write lesion, border, or a pixel as ROW,COLUMN')
+
+@app.command()
+def explain(
+    images: ImagesArg,
+    bundle: ModelOpt = None,
+    out: Annotated[Path, typer.Option('-o', '--out', help='Folder for the maps and pictures.')] = Path('explained'),
+    save: Annotated[str, typer.Option(help=f'What to ask for, with commas: {", ".join(WHY)}.')] = 'uncertainty,gradcam',
+    samples: Annotated[int, typer.Option('-n', '--samples', min=2, help='Samples of MC dropout.')] = 20,
+    seed: Annotated[int, typer.Option(min=0, help='Same seed, same samples.')] = 0,
+    layer: Annotated[str | None, typer.Option(show_default=False,
+        help='Layer for Grad-CAM, by its name in the network; else the one that localises best.')] = None,
+    target: Annotated[str, typer.Option(
+        help='What Grad-CAM explains: lesion, border, or a pixel ROW,COLUMN.')] = 'lesion',
+    threshold: ThresholdOpt = None,
+    frame: FrameOpt = None,
+    as_json: JsonOpt = False,
+) -> None:
+    "Say why: uncertainty and Grad-CAM at the photograph's resolution, as pictures and as numbers."
+    from lesion_seg.explain import parse_why, torch_network
+    from lesion_seg.predict import Segmenter
+    kinds = parse_why([k.strip() for k in save.split(',') if k.strip()])
+    options = dict(n=samples, seed=seed, layer=layer, target=parse_target(target), threshold=threshold)
+    photographs, remarks = find_photographs(images, frame)
+    stems = unique_stems([p.file for p in photographs], explanation_endings(kinds))
+    segmenter = Segmenter(bundle)
+    if 'gradcam' in kinds: torch_network(segmenter.bundle) # where PyTorch is missing, once and before any work
+    rows: list[dict[str, Any]] = []
+    broken: list[str] = []
+    with progress_bar('explaining', len(photographs)) as step:
+        for p, found in zip(photographs, explain_photographs(segmenter, photographs, stems, out, kinds, **options),
+                            strict=True):
+            step(len(rows) + len(broken) + 1)
+            if isinstance(found, InputError): broken.append(as_options(str(found)))
+            else:
+                written = {kind: str(path) for kind, path in found[1].items()}
+                rows.append(found[0].record() | dict(file=str(p.file), written=written))
+    for sentence in [*remarks, *broken]: say(sentence)
+    text = '\n'.join([*map(reason_line, rows), f'{len(rows)} of {len(photographs)} explained; maps in {shown(out)}, '
+                      f'their value is the pixel over {SCALE}'])
+    answer(dict(results=rows, broken=broken, passed_over=remarks), as_json, text)
+    if broken: raise typer.Exit(2)
+
+def reason_line(
+    record: dict[str, Any], # of an `Explanation`, with its `file`
+) -> str: # such as 'mole.jpg: the samples disagree by 0.031; Grad-CAM of blocks.2 for lesion'
+    "What was found out about one photograph, for people."
+    parts = []
+    scores = record.get('uncertainty', {}).get('scores')
+    if scores: parts.append(f'the samples disagree by {scores["disagreement"]:.3f}')
+    cam = record.get('gradcam')
+    if cam:
+        what = f'Grad-CAM of {cam["layer"]} for {cam["target"]}'
+        parts.append('no lesion to explain' if cam['nothing_found'] else what)
+    return f'{shown(record["file"])}: {"; ".join(parts)}'
+
+# %% ../nbs/32_cli.ipynb #5d012dd8
+labels_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None,
+                         help='Masks out to Label Studio, CVAT, labelme or COCO, and corrections back.')
+app.add_typer(labels_app, name='labels')
+
+@labels_app.command('export')
+def export_drafts(
+    source: Annotated[Path, typer.Argument(show_default=False,
+        help='A table with masks, or a folder of photographs; masks beside them are found.')],
+    tool: Annotated[str, typer.Option('-t', '--tool', show_default=False,
+        help='label-studio, cvat, labelme or coco.')],
+    out: Annotated[Path, typer.Option('-o', '--out', help='Folder for the files.')] = Path('to_label'),
+    predict: Annotated[bool, typer.Option(
+        '--predict', help='Let a model draw the masks, also where there are some.')] = False,
+    bundle: ModelOpt = None,
+    painted: Annotated[bool, typer.Option('--painted', help='Pixels (run lengths) instead of polygons.')] = False,
+    label: Annotated[str, typer.Option(help='What the lesion is called in the tool.')] = 'lesion',
+    prefix: Annotated[str | None, typer.Option(show_default=False,
+        help="For Label Studio: what stands before a photograph's name; else the address of its local files.")] = None,
+    as_json: JsonOpt = False,
+) -> None:
+    "Write masks, or what a model predicts, as drafts for a labelling tool."
+    from lesion_seg.labels import TOOLS, export_labels, predict_masks
+    if tool not in TOOLS: raise InputError(f'--tool {tool}', 'is not known', f'choose from {", ".join(TOOLS)}')
+    if prefix is not None and tool != 'label-studio':
+        raise InputError('--prefix', 'is for Label Studio only', 'leave it out')
+    if bundle and not predict:
+        raise InputError('--bundle', 'is for --predict', 'give --predict as well, or leave it out')
+    remarks: list[str] = []
+    if predict:
+        from lesion_seg.predict import Segmenter
+        photographs, remarks = find_photographs([source])
+        with progress_bar('predicting'):
+            pairs = predict_masks(Segmenter(bundle), [Path(p.file) for p in photographs], out/'masks')
+    else:
+        pairs = Manifest.load(source)
+        bare = sum(p.mask is None for p in pairs)
+        if bare == len(pairs): raise InputError(shown(source), 'has no masks', 'let a model draw them with --predict')
+        if bare: remarks.append(f'{shown(source)}: {bare} photographs have no mask and are left out')
+    remarks += [p.detail for p in pairs.problems]
+    options = {} if prefix is None else dict(prefix=prefix)
+    files = export_labels(pairs, tool, out, painted, label, **options)
+    for sentence in remarks: say(sentence)
+    n = sum(p.mask is not None for p in pairs)
+    answer(dict(photographs=n, files=list(map(str, files)), remarks=remarks), as_json,
+           f'{n} photographs with drafts for {tool} in {shown(out)}')
+    if predict and pairs.problems: raise typer.Exit(2)
+
+@labels_app.command('import')
+def import_corrections(
+    source: Annotated[Path, typer.Argument(show_default=False,
+        help="The file that the tool exported, or the folder of labelme's files.")],
+    images: Annotated[Path, typer.Option(show_default=False, help='The folder with the photographs.')],
+    out: Annotated[Path, typer.Option(
+        '-o', '--out',
+        help='The table to write (.csv or .parquet); masks go into a folder beside it.')] = Path('corrected.csv'),
+    label: Annotated[str | None, typer.Option(show_default=False,
+        help='Which label is the lesion, where there are several.')] = None,
+    empty: Annotated[bool, typer.Option('--empty', help='A photograph without shapes has no lesion.')] = False,
+    as_json: JsonOpt = False,
+) -> None:
+    "Read corrected annotations back as a table with masks."
+    from lesion_seg.labels import import_labels
+    if out.suffix.lower() not in ('.csv', '.parquet', '.pq'):
+        raise InputError(f'--out {shown(out)}', 'is no name of a table', 'give one that ends in .csv or .parquet')
+    table = import_labels(source, images, out, label, empty)
+    remarks = [as_options(s) for s in [*table.notes, *(p.detail for p in table.problems)]]
+    for sentence in remarks: say(sentence)
+    n = sum(p.mask is not None for p in table)
+    answer(dict(photographs=len(table), masks=n, manifest=str(out), remarks=remarks), as_json,
+           f'{n} masks of {len(table)} photographs; the table is {shown(out)}')
+    if table.problems: raise typer.Exit(2)
 
 # %% ../nbs/32_cli.ipynb #44392623
 def check_port(

@@ -21,8 +21,8 @@ from .core import InputError, writing
 # %% auto #0
 __all__ = ['MAX_CONFIG_BYTES', 'Section', 'setting', 'Project', 'Paths', 'Data', 'Elastic', 'Grid', 'BrightnessContrast', 'Crop',
            'Reference', 'Augmentation', 'Model', 'Loss', 'EarlyStopping', 'ReduceLR', 'Training', 'Evaluation',
-           'Prediction', 'App', 'Batch', 'Logging', 'Config', 'PlainLoader', 'parse_yaml', 'read_config', 'explain',
-           'override', 'load_config', 'config_yaml', 'JsonLines', 'setup_logging']
+           'Prediction', 'App', 'Batch', 'Logging', 'Config', 'PlainLoader', 'parse_yaml', 'read_config', 'nearest_key',
+           'explain', 'override', 'load_config', 'config_yaml', 'JsonLines', 'setup_logging']
 
 # %% ../nbs/31_config.ipynb #21bc57fb
 class Section(BaseModel):
@@ -290,7 +290,7 @@ class Batch(Section):
     batch_size: int = setting(8, 'photographs in one pass of the network', ge=1, le=4096)
     ray_address: str | None = setting(None, 'of a Ray cluster; null: this machine')
     time_limit: float | None = setting(
-        120.0, 'seconds for one photograph, with two workers or more; null: none', gt=0, le=1e6
+        120.0, 'seconds for one photograph; null: none', gt=0, le=1e6
     )
 
 class Logging(Section):
@@ -392,6 +392,20 @@ def read_config(
     return content
 
 # %% ../nbs/31_config.ipynb #2226ede2
+def nearest_key(
+    key: str, # that nobody knows, such as 'training.image_size'
+    known: Sequence[str], # the keys of its own section
+) -> str: # such as 'data.image_size'; without the section where that is right; '' where nothing is like it
+    "What somebody may have meant: the same name in another section, a like name in this one, a like name elsewhere."
+    name = key.rpartition('.')[2]
+    everywhere: dict[str, str] = {}
+    for section, field in Config.model_fields.items():
+        for other in getattr(field.annotation, 'model_fields', {}): everywhere.setdefault(other, f'{section}.{other}')
+    if name in everywhere: return everywhere[name]
+    if near := difflib.get_close_matches(name, known, 1): return near[0]
+    near = difflib.get_close_matches(name, everywhere, 1, cutoff=.75)
+    return everywhere[near[0]] if near else ''
+
 def explain(
     error: Any, # one of `ValidationError.errors()`
 ) -> str: # 'training.epochs: must be a whole number, not 2.5'
@@ -401,8 +415,8 @@ def explain(
         section: Any = Config
         for part in error['loc'][:-1]: section = section.model_fields[part].annotation
         known = list(section.model_fields)
-        near = difflib.get_close_matches(str(error['loc'][-1]), known, 1)
-        return f'{key} is unknown, ' + (f'perhaps you mean {near[0]}' if near else f'known keys are {", ".join(known)}')
+        near = nearest_key(key, known)
+        return f'{key} is unknown, ' + (f'perhaps you mean {near}' if near else f'known keys are {", ".join(known)}')
     kinds = dict(
         int_type='a whole number',
         float_type='a number',

@@ -17,6 +17,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, BinaryIO, NamedTuple
@@ -24,11 +25,13 @@ import numpy as np
 from PIL import Image, features
 
 # %% auto #0
-__all__ = ['SETTINGS', 'DISK_ERRORS', 'Source', 'DICOM', 'FORMATS', 'HEAD', 'MASK_NAME', 'CERTAIN_NAME', 'DICOM_SEGMENTATION',
-           'printable', 'InputError', 'safe_html', 'safe_markdown', 'refuses', 'as_options', 'unwritten', 'writing',
-           'atomic_path', 'sha256', 'cores', 'source_name', 'open_file', 'open_source', 'FileFormat', 'Reader', 'sniff',
+__all__ = ['SETTINGS', 'OF_SPLIT', 'DISK_ERRORS', 'Source', 'DICOM', 'FORMATS', 'HEAD', 'MASK_NAME', 'CERTAIN_NAME',
+           'DICOM_SEGMENTATION', 'FORMULA', 'NUMBER', 'printable', 'InputError', 'safe_html', 'safe_markdown',
+           'counted', 'refuses', 'as_options', 'unwritten', 'writing', 'atomic_path', 'sha256', 'cores', 'source_name',
+           'Frame', 'given_path', 'check_kind', 'open_file', 'open_source', 'FileFormat', 'Reader', 'sniff',
            'register_format', 'suffixes', 'is_readable', 'photograph_stem', 'is_photograph', 'Listing',
-           'list_photographs', 'safe_stem', 'unique_stems', 'read_rows', 'safe_cell', 'encode_png', 'encode_jpeg']
+           'list_photographs', 'safe_stem', 'unique_stems', 'guarded_cell', 'plain_cell', 'read_rows', 'safe_cell',
+           'encode_png', 'encode_jpeg']
 
 # %% ../nbs/00_core.ipynb #cdeb5797
 def printable(
@@ -75,7 +78,16 @@ def safe_markdown(
 ) -> str: # one line of Markdown that shows exactly this text, also in the cell of a table
     "A text that is safe inside Markdown."
     plain = ' '.join(printable(str(text), most).split('\n'))
-    return re.sub(r'[!-+\-:-@\[-`{-~]', lambda m: f'&#{ord(m[0])};', plain)
+    return re.sub(r'[!-+\-:-@\[-`{-~]|(?<=www)\.', lambda m: f'&#{ord(m[0])};', plain, flags=re.I)
+
+# %% ../nbs/00_core.ipynb #b98a5f1b
+def counted(
+    n: int | str, # how many, or a word for it, such as 'several'
+    noun: str, # one of them, such as 'photograph'
+    plural: str = '', # several of them; empty: the noun with an s
+) -> str: # such as '1 photograph' or '2 photographs'
+    "A number with its noun."
+    return f'{n} {noun if n == 1 else plural or noun + "s"}'
 
 # %% ../nbs/00_core.ipynb #7886faee
 def refuses(
@@ -91,15 +103,19 @@ def refuses(
 # %% ../nbs/00_core.ipynb #6e26c7d8
 SETTINGS = dict(resume='training.resume', dropout='model.dropout_rate', decoder='model.decoder',
                 pretrained='model.pretrained') # arguments that the command line knows as settings
+OF_SPLIT = ('image_column', 'label', 'resize_ok') # and those that are options of one command only
 
 def as_options(
     sentence: str, # with arguments in backticks: `frame=1`, `partial=True`
 ) -> str: # with options: `--frame 1`, `--partial`
     "A sentence in the words of the command line."
     def option(m: re.Match) -> str:
-        name, value = m[1].replace('_', '-'), m[2]
+        name, value = m[1].replace('_', '-'), m[2].strip("'")
         if m[1] in SETTINGS: return f'`--set {SETTINGS[m[1]]}={value.lower() if value in ("True", "False") else value}`'
-        return f'`--{name}`' if value == 'True' else f'`--no-{name}`' if value == 'False' else f'`--{name} {value}`'
+        if m[1] == 'frame': return f'`--frame {value}`, or take all with `--frame all`'
+        end = ' of `lesion_seg split`' if m[1] in OF_SPLIT else ''
+        if value in ('True', 'False'): return f'`--{"" if value == "True" else "no-"}{name}`{end}'
+        return f'`--{name} {value}`{end}'
     return re.sub(r'`(\w+)=([^`]+)`', option, sentence)
 
 # %% ../nbs/00_core.ipynb #73b5be6b
@@ -166,6 +182,43 @@ def source_name(
     if isinstance(src, np.ndarray): return f'the array of shape {src.shape}'
     return str(getattr(src, 'name', '') or getattr(src, 'filename', '') or 'the given image')
 
+# %% ../nbs/00_core.ipynb #94549bd2
+@dataclass(frozen=True)
+class Frame:
+    "One of several pictures in a file."
+    path: str | os.PathLike # of the file
+    number: int # from 1
+    def __post_init__(self) -> None:
+        if not isinstance(self.path, (str, os.PathLike)):
+            raise InputError(source_name(self.path), 'is not a path', 'write it to a file to choose a frame of it')
+        if isinstance(self.number, bool) or not isinstance(self.number, int) or self.number < 1:
+            raise InputError(self.path, f'has no frame {self.number!r}', 'frames are counted from 1')
+    def __fspath__(self) -> str: return os.fspath(self.path)
+    def __str__(self) -> str: return f'{self.path}#{self.number}'
+
+# %% ../nbs/00_core.ipynb #feb8245b
+def given_path(
+    value: Any, # what somebody gave as a path
+    what: str = 'the path', # what to call it
+) -> Path: # raises `InputError` for what is not a path, and for an empty one
+    "A path, as a path."
+    if isinstance(value, (str, os.PathLike)) and os.fspath(value): return Path(value)
+    problem = 'is empty' if isinstance(value, str) else f'is of the type {type(value).__name__}'
+    raise InputError(what, problem, 'give the name of a file or folder')
+
+def check_kind(
+    name: str, # of the argument
+    value: Any, # what it was given
+    kind: type, # bool, int, or float, for which an int will do
+) -> None: # raises `InputError` for another kind; NumPy's kinds are as good
+    "Refuse an argument that is not a flag, or not a number."
+    kinds = {bool: (bool, np.bool_), int: (int, np.integer), float: (int, float, np.integer, np.floating)}
+    wanted = {bool: 'True or False', int: 'a whole number', float: 'a number'}
+    is_flag = isinstance(value, (bool, np.bool_))
+    if isinstance(value, kinds[kind]) and is_flag == (kind is bool): return
+    text = repr(value) if isinstance(value, (str, int, float)) else f'of the type {type(value).__name__}'
+    raise InputError(f'{name} {text}', f'is not {wanted[kind]}', f'give {wanted[kind]}')
+
 # %% ../nbs/00_core.ipynb #74bfe6e3
 def open_file(
     path: str | os.PathLike, # a file; a folder, a pipe or a device is refused
@@ -191,7 +244,7 @@ def open_source(
     elif isinstance(src, (str, os.PathLike)): f = open_file(src)
     elif hasattr(src, 'read'): f = io.BytesIO(_whole(src))
     else:
-        raise InputError(source_name(src), f'is a {type(src).__name__}', 'give a path, bytes, an open file or an array')
+        raise InputError(source_name(src), f'is of the type {type(src).__name__}', 'give a path, bytes, an open file or an array')
     with f: yield f
 
 def _whole(src: Any) -> bytes:
@@ -302,7 +355,8 @@ def is_readable(
 # %% ../nbs/00_core.ipynb #38e771f1
 MASK_NAME = re.compile(r'[_-](segmentation|mask|lesion|seg|gt|label)s?$', re.I)
 
-CERTAIN_NAME = re.compile(r'[_-](segmentation|mask|overlay|probability|superpixel)s?$', re.I) # never photographs
+CERTAIN_NAME = re.compile(r'[_-]((segmentation|mask|overlay|probability|superpixel)s?'
+                          r'|(std|entropy|mutual_information|gradcam)_map)$', re.I) # never photographs
 
 # By its SOP class
 DICOM_SEGMENTATION = re.compile(rb'(\x02\0\x02\0|\x08\0\x16\0).{4}1\.2\.840\.10008\.5\.1\.4\.1\.1\.66\.[457]', re.S)
@@ -333,7 +387,7 @@ class Listing(NamedTuple):
     def __str__(self) -> str:
         n, kinds = len(self.passed_over), Counter(p.suffix.lower() or 'without a suffix' for p in self.passed_over)
         if not n: return ''
-        return f'{n} file{"s" * (n > 1)} passed over: ' + ', '.join(f'{m} {k}' for k, m in kinds.most_common())
+        return f'{counted(n, "file")} passed over: ' + ', '.join(f'{m} {k}' for k, m in kinds.most_common())
 
 def list_photographs(
     folder: str | os.PathLike, # one folder; what lies in folders below is not looked at
@@ -386,6 +440,22 @@ def unique_stems(
     return out
 
 # %% ../nbs/00_core.ipynb #6e3f269d
+FORMULA = re.compile(r"[\s']*[=+\-@＝＋－＠]") # how a cell begins that a spreadsheet runs; wide signs count in Asia
+NUMBER = re.compile(r'[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?')
+
+def guarded_cell(
+    value: Any, # what a table holds
+) -> Any: # the same, with an apostrophe before a text that a spreadsheet would run
+    "A cell that is no formula; `plain_cell` gives it back exactly."
+    is_formula = isinstance(value, str) and FORMULA.match(value) and not NUMBER.fullmatch(value)
+    return f"'{value}" if is_formula else value
+
+def plain_cell(
+    text: str, # a cell of a CSV file
+) -> str: # without the apostrophe of `guarded_cell`
+    "What a cell stood for."
+    return text[1:] if text[:1] == "'" and FORMULA.match(text) else text
+
 csv.field_size_limit(1 << 24) # a cell may hold an outline of 16 MB; Python's own limit is 128 kB
 
 def read_rows(
@@ -402,12 +472,12 @@ def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:
             if not head.strip(): raise InputError(path, 'is empty', 'it needs a line of column names')
             f.seek(0)
             rows = csv.reader(f, delimiter=max(',;\t', key=head.count))
-            names = [n.strip() for n in next(rows)]
+            names = [plain_cell(n.strip()) for n in next(rows)]
             for r in rows:
                 if r and len(r) != len(names):
                     problem = f'has {len(r)} fields in line {rows.line_num} and {len(names)} column names'
                     raise InputError(path, problem, 'repair that line')
-                if r: yield dict(zip(names, (v.strip() for v in r), strict=True))
+                if r: yield dict(zip(names, (plain_cell(v.strip()) for v in r), strict=True))
         except UnicodeDecodeError: raise InputError(path, 'is not UTF-8 text', 'save it as "CSV UTF-8"') from None
         except csv.Error as e: raise InputError(path, f'is not a table ({e})', 'save it as CSV again') from e
 
@@ -435,16 +505,13 @@ def _refuse_pictures(path: Path, column: Any) -> None:
     raise InputError(path, problem, 'write each picture to a file, and list the names of the files')
 
 # %% ../nbs/00_core.ipynb #ddb34b69
-_FORMULA = tuple('=+-@＝＋－＠') # the wide ones count in Asian spreadsheets
-
 def safe_cell(
     value: Any, # what a table should hold
 ) -> Any: # the same, but for a text that a spreadsheet would run or a terminal would obey
     "A cell that no spreadsheet takes for a formula."
     if not isinstance(value, str): return value
     text = printable(re.sub(r'\s', ' ', value), most=len(value) + 1)
-    is_number = re.fullmatch(r'[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?', text)
-    return f"'{text}" if text[:1] in _FORMULA and not is_number else text
+    return text if text[:1] == "'" else guarded_cell(text)
 
 # %% ../nbs/00_core.ipynb #5e0f6892
 def _chunk(kind: bytes, data: bytes) -> bytes:

@@ -17,14 +17,14 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import (Image, ImageCms, ImageDraw, ImageFilter, ImageFont, GifImagePlugin, JpegImagePlugin, PngImagePlugin,
                  TiffImagePlugin)
-from .core import DICOM, HEAD, FileFormat, InputError, Reader, Source, open_source, printable, sniff
+from .core import DICOM, HEAD, FileFormat, Frame, InputError, Reader, Source, open_source, printable, sniff
 from .core import source_name
 from .tiff import TiffDirectory, deep_values, picture_directory, starting_with, tiff_directories
 
 # %% auto #0
 __all__ = ['MAX_PIXELS', 'SURE_PIXELS', 'PHOTO_DENSITY', 'MASK_DENSITY', 'MAX_SCANS', 'MAX_SEGMENTS', 'TURNS', 'resize_image',
-           'area_weights', 'resize_mask', 'border_coverage', 'draw_contour', 'readable_format', 'decoding',
-           'check_size', 'check_png_chunks', 'check_jpeg_segments', 'check_jpeg_scans', 'check_single',
+           'area_weights', 'resize_mask', 'border_coverage', 'draw_contour', 'readable_format', 'format_of', 'by_path',
+           'decoding', 'check_size', 'check_png_chunks', 'check_jpeg_segments', 'check_jpeg_scans', 'check_single',
            'PictureWarning', 'white_value', 'to_eight_bits', 'tiff_picture', 'open_tiff', 'open_picture', 'upright',
            'grey_eight_bits', 'srgb_transform', 'to_srgb', 'rgb_from_pil', 'rgb_from_array', 'is_deep_png', 'deep_png',
            'read_image', 'implausible', 'header_size', 'image_size', 'undecided', 'mask_from_values', 'one_channel',
@@ -103,6 +103,24 @@ def readable_format(
     try: fmt.load()
     except InputError as e: raise InputError(name, f'is {fmt.name}, and {e.problem}', e.remedy) from None
     return fmt
+
+def format_of(
+    src: Source, # of which `f` is the content
+    f: BinaryIO, # an open file, at its beginning
+    name: str, # what to call it
+) -> FileFormat: # one with a reader; raises `InputError` for any other
+    "The format of a source; a frame can be chosen in DICOM files only."
+    fmt = readable_format(f, name)
+    if not isinstance(src, Frame) or fmt is DICOM: return fmt
+    raise InputError(src.path, 'is not a DICOM file, so it has no frames', 'name it without a frame')
+
+def by_path(
+    src: Source, # any
+    f: BinaryIO, # its content
+) -> Any: # the path or the frame where there is one, else all bytes
+    "What a `Reader` is given."
+    if isinstance(src, Frame): return src
+    return Path(src) if isinstance(src, (str, os.PathLike)) else f.read()
 
 # %% ../nbs/01_data.ipynb #5d099768
 @contextmanager
@@ -242,6 +260,9 @@ def tiff_picture(
     d = picture_directory(tiff_directories(f, name), name)
     check_size(d.width, d.height, n_bytes, name, density)
     if 322 in d.tags: check_size(d.get(322), d.get(323), n_bytes, name, density)
+    if d.get(259, 1) == 1: # not compressed: each pixel has bytes of its own, unless tiles lie on each other
+        bits = d.get(258, 1) * d.get(277, 1)
+        check_size(d.width, d.height, n_bytes, name, max(1, 8 // max(bits, 1)))
     return d
 
 @contextmanager
@@ -293,10 +314,10 @@ def open_picture(
         yield reader.read_mask(src) if as_mask else reader.read(src)
         return
     with open_source(src) as f, decoding(name):
-        reader = readable_format(f, name).load()
+        reader = format_of(src, f, name).load()
         if isinstance(reader, Reader):
             read = as_mask and reader.read_mask or reader.read
-            yield read(Path(src) if isinstance(src, (str, os.PathLike)) else f.read())
+            yield read(by_path(src, f))
             return
         n_bytes = f.seek(0, os.SEEK_END)
         if reader is PngImagePlugin.PngImageFile: check_png_chunks(f, n_bytes, name)
@@ -479,9 +500,8 @@ def image_size(
     if type(src).__module__.startswith('pydicom.'): return DICOM.load().size(src)
     if not isinstance(src, (np.ndarray, Image.Image)):
         with open_source(src) as f, decoding(name):
-            reader = readable_format(f, name).load()
-            if isinstance(reader, Reader) and reader.size:
-                return reader.size(Path(src) if isinstance(src, (str, os.PathLike)) else f.read())
+            reader = format_of(src, f, name).load()
+            if isinstance(reader, Reader) and reader.size: return reader.size(by_path(src, f))
             if reader is TiffImagePlugin.TiffImageFile:
                 return tiff_picture(f, f.seek(0, os.SEEK_END), name, MASK_DENSITY).size
     with open_picture(src, MASK_DENSITY, pixels=False) as picture:
@@ -496,6 +516,7 @@ def undecided(
     if values.dtype == bool or values.size == 0: return ''
     sample = np.unique(values.ravel()[::max(1, values.size // 100_000)])
     if len(sample) > 6: return '' # the shades of a soft border
+    if ((values == values.min()) | (values == values.max())).all(): return '' # black and white, which nearly all are
     is_small = values.dtype in (np.uint8, np.uint16) # so counting is quicker than sorting
     numbers = np.flatnonzero(np.bincount(values.ravel())) if is_small else np.unique(values)
     top = float(numbers[-1])

@@ -10,6 +10,7 @@ import io
 import itertools
 import logging
 import math
+import os
 import re
 import struct
 import subprocess
@@ -22,7 +23,8 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image, JpegImagePlugin
-from .core import DICOM, HEAD, InputError, Reader, open_source, printable, safe_markdown, sniff, source_name
+from .core import DICOM, HEAD, Frame, InputError, Reader
+from .core import open_source, printable, safe_markdown, sniff, source_name
 from .data import MAX_PIXELS, check_size, to_srgb
 
 # %% auto #0
@@ -30,7 +32,7 @@ __all__ = ['SAMPLES', 'MAX_ELEMENTS', 'PICTURE_FIELDS', 'IDENTIFYING_FIELDS', 'R
            'header_number', 'uid_name', 'DicomHeader', 'inflate_dicom', 'is_dataset', 'parse_dicom', 'stream_segments',
            'stream_size', 'stream_colours', 'is_ordinary_jpeg', 'looks_like_ybr', 'decode_apart', 'apply_window',
            'to_eight_bits', 'apply_table', 'json_value', 'Summary', 'is_segmentation', 'DicomPhotograph',
-           'dicom_summary', 'read_dicom', 'dicom_size', 'is_dicom_photograph']
+           'dicom_summary', 'read_dicom', 'dicom_size', 'count_frames', 'is_dicom_photograph']
 
 # %% ../nbs/07_dicom.ipynb #3272e0f2
 def dicom_library(
@@ -220,16 +222,18 @@ class _File:
         pixels: bool = True, # False: only the header, which is quick
     ):
         self.name = source_name(src)
+        self.chosen = src.number if isinstance(src, Frame) else None
         with discreet(self.name):
             self.ds = parse_dicom(src, pixels)
             self.header = DicomHeader.read(self.ds, self.name)
         self.corrections: list[str] = [] # where the header was not believed, in words
 
     def frame_index(self,
-        frame: int | None, # from 1; None: the only one
+        frame: int | None, # from 1; None: that of a `Frame`, else the only one
     ) -> int: # from 0; raises `InputError`
         "Which frame is meant."
         frames = self.header.frames
+        if frame is None: frame = self.chosen
         if frame is None and frames > 1:
             raise InputError(self.name, f'holds {frames} frames', 'choose one with `frame=1`')
         index = (1 if frame is None else frame) - 1
@@ -719,8 +723,27 @@ def dicom_size(
 ) -> tuple[int, int]: # (height, width) in pixels; raises `InputError`
     "The size of a photograph, without decoding it."
     photograph = DicomPhotograph(src, pixels=False)
+    if photograph.is_segmentation and photograph.frames > 1 and photograph.chosen is None:
+        problem = f'is a DICOM Segmentation of {photograph.frames} frames, not a photograph'
+        remedy = 'to use it as a mask, export the frame of the lesion as a file of its own'
+        raise InputError(photograph.name, problem, remedy)
     photograph.frame_index(None)
     return photograph.header.rows, photograph.header.columns
+
+def count_frames(
+    src: str | os.PathLike, # a file of any kind
+) -> int: # 1 for what is not a DICOM photograph, and for a number that its bytes cannot hold
+    "How many photographs a file holds, by its header."
+    try:
+        with open_source(src) as f, discreet(source_name(src)):
+            if not is_dicom(f.read(HEAD)): return 1
+            n_bytes = f.seek(0, os.SEEK_END)
+            photograph = DicomPhotograph(src, pixels=False)
+            syntax = getattr(photograph.ds, 'file_meta', {}).get('TransferSyntaxUID')
+            is_packed = syntax is not None and (syntax.is_compressed or syntax.is_deflated)
+            least = 32 * photograph.frames if is_packed else photograph.header.n_bytes
+            return 1 if photograph.is_segmentation or least > n_bytes else photograph.frames
+    except InputError: return 1 # whoever reads it will say what is wrong with it
 
 def is_dicom_photograph(
     src: Any, # a path, bytes, or anything that `read_dicom` takes

@@ -5,39 +5,41 @@
 # %% ../nbs/17_evaluate.ipynb #a59ba1ba
 from __future__ import annotations
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from scipy import stats
-from .core import InputError, atomic_path, read_rows
+from .core import InputError, atomic_path, counted, guarded_cell, read_rows
 from .manifest import known_value
-from .metrics import (METRICS, TOLERANCE, band_layers, binarise, check_spacing, confusion, image_diagonal,
-                                score_pair)
+from .metrics import (BIAS, METRICS, TOLERANCE, band_layers, binarise, border_metrics, check_spacing,
+                                confusion, image_diagonal, score_pair)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # %% auto #0
-__all__ = ['POOLED', 'evaluate_predictions', 'check_table', 'plot_distribution', 'errors', 'worst', 'plot_worst', 'finite_values',
-           'check_level', 't_interval', 'group_draws', 'group_codes', 'resampled_means', 'bootstrap_interval',
-           'isic_2017_score', 'isic_2018_score', 'failure_rate', 'wilson_interval', 'as_json', 'describe',
-           'pooled_overlap', 'summarise', 'metric_label', 'interval_text', 'text_report', 'save_table', 'load_table',
+__all__ = ['POOLED', 'FEW_GROUPS', 'BEST_OF_THREE', 'evaluate_predictions', 'check_table', 'plot_distribution', 'errors', 'worst',
+           'plot_worst', 'finite_values', 'check_level', 't_interval', 'group_draws', 'group_codes', 'resampled_means',
+           'bootstrap_interval', 'isic_2017_score', 'isic_2018_score', 'failure_rate', 'wilson_interval', 'as_json',
+           'describe', 'pooled_overlap', 'few_groups', 'summarise', 'describe_part', 'subgroups', 'best_of_three',
+           'metric_label', 'interval_text', 'part_lines', 'best_lines', 'text_report', 'save_table', 'load_table',
            'numbers', 'save_summary', 'save_report', 'match_tables', 'compare']
 
 # %% ../nbs/17_evaluate.ipynb #b0be0bcd
 def evaluate_predictions(
     items: Iterable[tuple], # (id, group or None, pred, truth) or with `known` (H, W) at the end; pred a mask or floats
     threshold: float = .5, # for predictions that are probabilities, [0, 1]
-    distances: bool = False, # also the metrics of borders: hd95, assd, nsd, boundary_iou, border_bias
+    distances: bool | Collection[str] = False, # also the metrics of borders: True for all, or the names of some
     spacing: tuple[float, float] | None = None, # size of a pixel (row, column) in mm, of all images; None: pixels
     tolerance: float | None = None, # of `nsd`, in px or mm; None: 1 % of the diagonal of each image
     width: float | None = None, # of the band of `boundary_iou`, in px or mm; None: 2 % of the diagonal of each image
 ) -> pd.DataFrame: # id, group, size, counts and metrics; with distances also their unit and the lengths used
     "Score images one by one; a repeated id or a bad mask raises `InputError` with the id."
+    of_borders = border_metrics(distances)
     for setting, value in dict(tolerance=tolerance, width=width).items():
-        if value is not None and not distances:
+        if value is not None and not any(METRICS[m].setting == setting for m in of_borders):
             raise InputError(setting, 'has no effect without distances', 'give `distances=True` as well')
     rows: dict[str, dict[str, Any]] = {}
     for i, item in enumerate(items, 1):
@@ -50,15 +52,16 @@ def evaluate_predictions(
         if name in rows: raise InputError(name, 'occurs twice', 'score each image once')
         try:
             if np.asarray(pred).dtype.kind == 'f': pred = binarise(pred, threshold)
-            scores = score_pair(pred, truth, spacing, distances, tolerance, width, known)
+            scores = score_pair(pred, truth, spacing, of_borders, tolerance, width, known)
         except InputError as e: raise InputError(f'{name}, {e.about}', e.problem, e.remedy) from None
         shape = np.shape(truth)
         row = dict(id=name, group=known_value(group) or name, height=shape[0], width=shape[1])
         rows[name] = row | confusion(pred, truth, known)._asdict() | scores
-        if distances:
+        if 'nsd' in of_borders:
             rows[name]['nsd_tolerance'] = TOLERANCE * image_diagonal(shape, spacing) if tolerance is None else tolerance
+        if 'boundary_iou' in of_borders:
             rows[name]['boundary_iou_width'] = band_layers(width, shape, spacing)[0] * check_spacing(spacing)[0]
-            rows[name]['unit'] = 'px' if spacing is None else 'mm'
+        if of_borders: rows[name]['unit'] = 'px' if spacing is None else 'mm'
     if not rows: raise InputError('the evaluation', 'has no images', 'give at least one prediction with its truth')
     return pd.DataFrame(list(rows.values()))
 
@@ -331,12 +334,23 @@ def pooled_overlap(
     return dict(dice=float(dice), dice_ci=as_json(low_high[0]), jaccard=float(jaccard), jaccard_ci=as_json(low_high[1]))
 
 # %% ../nbs/17_evaluate.ipynb #2802b9a7
+FEW_GROUPS = 10 # fewer say little about how much groups differ
+
+def few_groups(
+    groups: int, # how many there are to draw from
+) -> list[str]: # nothing, or a sentence without a full stop
+    "What a reader of bootstrap intervals has to know about their number of groups."
+    if groups >= FEW_GROUPS: return []
+    if groups == 1: return ['all images are of 1 group, so nothing says how much others differ from it']
+    return [f'the bootstrap draws from {groups} groups only, so its intervals are likely to be too narrow']
+
 def summarise(
     table: pd.DataFrame, # as `evaluate_predictions` returns it
     level: float = .95, # confidence level of every interval, in (0, 1)
     n: int = 2000, # bootstrap resamples
     seed: int = 42, # of the bootstrap
     threshold: float = .65, # Jaccard index below which an image fails
+    by: Sequence[str] = (), # columns of sub-groups, which `subgroups` describes
 ) -> dict[str, Any]: # JSON-able: metrics by name, ISIC scores and failure rate with intervals, and empty masks
     "Mean, standard deviation and intervals over images; t-intervals (`ci`) are clipped to the metric's range."
     names = [m for m in METRICS if m in table.columns]
@@ -351,19 +365,69 @@ def summarise(
     for name, x, ci in zip(names, values.T, cis[:-1], strict=True):
         metrics[name] = dict(describe(x, name, level), bootstrap_ci=ci)
     failures = int((j < threshold).sum())
-    counted = {'tp', 'fp', 'fn'} <= set(table.columns)
+    has_pixels = {'tp', 'fp', 'fn'} <= set(table.columns)
     lengths = [c for c in ('nsd_tolerance', 'boundary_iou_width') if c in table.columns]
-    check_table(table, *(['tp', 'fp', 'fn'] if counted else []), *lengths)
+    check_table(table, *(['tp', 'fp', 'fn'] if has_pixels else []), *lengths)
+    options = dict(level=level, n=n, seed=seed, threshold=threshold)
+    parts: dict[str, Any] = dict(subgroups=subgroups(table, by, **options)) if by else {}
+    if 'best_jaccard' in table.columns: parts['best_of_three'] = best_of_three(table, **options)
     return dict(n=len(table), groups=table.group.nunique(), level=level, resamples=n, seed=seed, threshold=threshold,
                 unit=str(table.unit.iloc[0]) if 'unit' in table.columns else None, metrics=metrics,
                 isic_2017=isic_2017_score(j), isic_2017_ci=metrics['jaccard']['bootstrap_ci'],
                 isic_2018=isic_2018_score(j, threshold), isic_2018_ci=cis[-1],
                 failures=failures, failure_rate=failures / len(j),
                 failure_rate_ci=list(wilson_interval(failures, len(j), level)),
-                pooled=pooled_overlap(table, level, n, seed),
-                empty_truths=int((table.tp + table.fn == 0).sum()) if counted else None,
-                empty_predictions=int((table.tp + table.fp == 0).sum()) if counted else None,
-                **{c: [float(table[c].min()), float(table[c].max())] for c in lengths})
+                 pooled=pooled_overlap(table, level, n, seed),
+                 empty_truths=int((table.tp + table.fn == 0).sum()) if has_pixels else None,
+                 empty_predictions=int((table.tp + table.fp == 0).sum()) if has_pixels else None,
+                 warnings=few_groups(table.group.nunique()),
+                 **{c: [float(table[c].min()), float(table[c].max())] for c in lengths}, **parts)
+
+# %% ../nbs/17_evaluate.ipynb #6ce48efc
+def describe_part(
+    table: pd.DataFrame, # scores of some images
+    level: float = .95, # confidence level of every interval, in (0, 1)
+    n: int = 2000, # bootstrap resamples
+    seed: int = 42, # of the bootstrap
+    threshold: float = .65, # Jaccard index below which an image fails
+) -> dict[str, Any]: # JSON-able: n, groups, failures, and mean and bootstrap interval of Jaccard, ISIC 2018 score and bias
+    "What matters most about some images: the Jaccard index, failures, and on which side of the border they lie."
+    j = table.jaccard.to_numpy(float)
+    names = ['jaccard', *(m for m in ('area_ratio', *BIAS) if m in table.columns)]
+    values = np.column_stack([table[names].to_numpy(float), np.where(j >= threshold, j, 0)])
+    means = resampled_means(values, table.group, n, seed)
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    scores = {}
+    for name, x, drawn in zip([*names, 'isic_2018'], values.T, means.T, strict=True):
+        defined, drawn = x[np.isfinite(x)], drawn[np.isfinite(drawn)]
+        ci = as_json(np.quantile(drawn, tails)) if len(drawn) else [None, None]
+        scores[name] = dict(mean=float(defined.mean()) if len(defined) else None, ci=ci, n=len(defined))
+    failures = int((j < threshold).sum())
+    return dict(n=len(j), groups=int(table.group.nunique()), failures=failures, failure_rate=failures / len(j),
+                failure_rate_ci=list(wilson_interval(failures, len(j), level)), **scores)
+
+def subgroups(
+    table: pd.DataFrame, # as `evaluate_predictions` returns it, with columns that say more about each image
+    columns: Sequence[str], # which of them
+    **options: Any, # level, n, seed and threshold of `describe_part`
+) -> dict[str, dict[str, dict[str, Any]]]: # by column and value, in the order of the values; empty ones are 'unknown'
+    "Each sub-group by itself."
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for column in columns:
+        if column not in table.columns:
+            raise InputError('the table', f'has no column {column}', 'name one that says more about each image')
+        value = table[column].map(lambda v: 'unknown' if pd.isna(v) or v == '' else str(v))
+        found[column] = {v: describe_part(table[value == v], **options) for v in sorted(set(value))}
+    return found
+
+# %% ../nbs/17_evaluate.ipynb #6ecb5740
+def best_of_three(
+    table: pd.DataFrame, # with columns `best_jaccard` and `best_border`
+    **options: Any, # level, n, seed and threshold of `describe_part`
+) -> dict[str, Any]: # JSON-able: as `describe_part`, without bias, and `borders`: how often each was the best
+    "What the best of several borders would score, an upper bound."
+    found = describe_part(table[['id', 'group']].assign(jaccard=table.best_jaccard), **options)
+    return found | dict(borders={str(k): int(n) for k, n in table.best_border.value_counts().sort_index().items()})
 
 # %% ../nbs/17_evaluate.ipynb #986eedfe
 def metric_label(
@@ -389,6 +453,45 @@ def interval_text(
     return f'{100 * level:g}% {kind}: {numbers}'
 
 # %% ../nbs/17_evaluate.ipynb #ece86dd7
+def part_lines(
+    summary: dict[str, Any], # as `summarise` returns it
+) -> list[str]: # none where there are no sub-groups
+    "Each sub-group as lines of text."
+    level, lines = summary['level'], []
+    def score(part: dict[str, Any], name: str) -> str:
+        found = part[name]
+        if found['mean'] is None: return f'{name} n/a'
+        ci = 'n/a' if None in found['ci'] else '[{:.3f}, {:.3f}]'.format(*found['ci'])
+        return f'{name} {found["mean"]:.3f} {ci}'
+    for column, parts in summary.get('subgroups', {}).items():
+        lines += ['', f'By {column} (means with {100 * level:g}% bootstrap intervals by group; failures with Wilson intervals)']
+        for value, p in parts.items():
+            low, high = p['failure_rate_ci']
+            lines.append(f'{value}: {p["n"]} image{"s" * (p["n"] != 1)}, {score(p, "jaccard")}, {score(p, "isic_2018")}, '
+                         f'failures {p["failures"]} = {p["failure_rate"]:.3f} [{low:.3f}, {high:.3f}]')
+            bias = [score(p, name) for name in ('area_ratio', *BIAS) if name in p]
+            if bias: lines.append(f'    {", ".join(bias)}')
+        signs = [metric_label(m, summary) for m in ('area_ratio', *BIAS) if any(m in p for p in parts.values())]
+        if signs: lines.append(f'    {", ".join(signs)}')
+    return lines
+
+BEST_OF_THREE = 'the best of three borders, chosen by looking at the truth: an upper bound'
+
+def best_lines(
+    summary: dict[str, Any], # as `summarise` returns it, with `best_of_three`
+) -> list[str]: # two lines
+    "The default border and the best of three, one above the other."
+    best = summary['best_of_three']
+    def line(name: str, jaccard: float, ci: list, isic_2018: float, failures: int, rate: float) -> str:
+        interval = interval_text(ci, summary['level'], 'bootstrap CI')
+        return f'{name}: Jaccard {jaccard:.4f} ({interval}), ISIC 2018 {isic_2018:.4f}, failures {failures} = {rate:.4f}'
+    default = summary['metrics']['jaccard']
+    won = ', '.join(f'{k} {n}' for k, n in best['borders'].items())
+    return [line('The default border', default['mean'], default['bootstrap_ci'], summary['isic_2018'],
+                 summary['failures'], summary['failure_rate']),
+            line(BEST_OF_THREE.capitalize(), best['jaccard']['mean'], best['jaccard']['ci'],
+                 best['isic_2018']['mean'], best['failures'], best['failure_rate']) + f'; best were {won}']
+
 def text_report(
     summary: dict[str, Any], # as `summarise` returns it
 ) -> str: # lines `name: mean +/- std (95% CI: [lo, hi])`, then the scores of the challenges, failures and empty masks
@@ -398,10 +501,11 @@ def text_report(
     def bootstrap(ci): return interval_text(ci, level, 'bootstrap CI')
     lines = ['Evaluation Results', '=' * 50]
     for name, m in s['metrics'].items():
-        partly = f', {m["n"]} of {s["n"]} images' if m['n'] < s['n'] else ''
+        partly = f', {m["n"]} of {counted(s["n"], "image")}' if m['n'] < s['n'] else ''
         interval = interval_text(m['ci'], level)
         lines.append(f'{metric_label(name, s)}: {number(m["mean"])} +/- {number(m["std"])} ({interval}{partly})')
-    lines += ['', f'Images: {s["n"]} in {s["groups"]} groups; bootstrap by group, {s["resamples"]} resamples']
+    groups = counted(s['groups'], 'group')
+    lines += ['', f'Images: {s["n"]} in {groups}; bootstrap by group, {counted(s["resamples"], "resample")}']
     lines += [f'{name}: {bootstrap(m["bootstrap_ci"])}' for name, m in s['metrics'].items()]
     lines += ['', f'ISIC 2016/17 score: {s["isic_2017"]:.4f} ({bootstrap(s["isic_2017_ci"])})',
               f'ISIC 2018 score: {s["isic_2018"]:.4f} ({bootstrap(s["isic_2018_ci"])})',
@@ -412,6 +516,9 @@ def text_report(
         lines += [f'pooled {m}: {pooled[m]:.4f} ({bootstrap(pooled[f"{m}_ci"])})' for m in ('dice', 'jaccard')]
     if s['empty_truths'] is not None:
         lines.append(f'Empty masks: {s["empty_truths"]} true, {s["empty_predictions"]} predicted')
+    if 'best_of_three' in s: lines += ['', *best_lines(s)]
+    lines += part_lines(s)
+    lines += [f'Note: {text}' for text in s.get('warnings', [])]
     return '\n'.join(lines) + '\n'
 
 # %% ../nbs/17_evaluate.ipynb #20414a4b
@@ -425,7 +532,9 @@ def save_table(
         raise InputError(path, f'has the suffix {path.suffix or "of no file format"}',
                          'save a table as .csv or .parquet')
     with atomic_path(path) as tmp:
-        if path.suffix.lower() == '.csv': table.to_csv(tmp, index=False)
+        if path.suffix.lower() == '.csv':
+            text = table.select_dtypes(exclude='number').columns
+            table.assign(**{c: table[c].map(guarded_cell) for c in text}).to_csv(tmp, index=False)
         else: table.to_parquet(tmp, index=False)
     return path
 
@@ -437,7 +546,7 @@ def load_table(
     rows = list(read_rows(path))
     if not rows: raise InputError(path, 'holds no images', 'score at least one')
     columns = {name: [str(r[name]) for r in rows] for name in rows[0]}
-    text = ('id', 'group', 'unit')
+    text = ('id', 'group', 'unit', 'best_border')
     table = pd.DataFrame({name: cells if name in text else numbers(cells) for name, cells in columns.items()})
     try: check_table(table, 'jaccard', *[m for m in METRICS if m in table.columns])
     except InputError as e: raise InputError(path, f'{e.about}: {e.problem}', e.remedy) from None

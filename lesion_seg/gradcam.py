@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from scipy.ndimage import binary_erosion
 from torch import Tensor, nn
-from .bundle import Bundle
-from .core import InputError, Source
+from .bundle import Bundle, default_channel
+from .core import InputError, Source, printable
 from .data import draw_contour, read_image, read_mask, resize_image, resize_mask
-from .mc_dropout import evaluating, figure_png
+from .mc_dropout import evaluating, figure_png, overlay_heat
 from .unet import LesionUNet, UNet
 
 if TYPE_CHECKING:
@@ -30,8 +29,8 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['Target', 'cam_map', 'to_heat', 'border', 'check_point', 'check_target_mask', 'target_pixels', 'hook_outputs',
-           'model_parts', 'cam_layers', 'default_layer', 'find_layer', 'single_map', 'overlay_heat', 'GradCAM',
-           'single_image', 'predicted_lesion', 'grad_cam', 'to_input', 'target_at', 'explain']
+           'model_parts', 'cam_layers', 'default_layer', 'find_layer', 'single_map', 'GradCAM', 'single_image',
+           'predicted_lesion', 'grad_cam', 'to_input', 'target_at', 'explain']
 
 # %% ../nbs/21_gradcam.ipynb #8c14c23c
 def cam_map(
@@ -173,25 +172,6 @@ def single_map(
         raise InputError(f'layer {name!r}', 'gives no map of shape (1, channels, height, width)', remedy)
     return outputs[0]
 
-# %% ../nbs/21_gradcam.ipynb #165ac21a
-def overlay_heat(
-    image: np.ndarray, # uint8 (H, W, 3)
-    heat: np.ndarray, # float32 (H, W) in [0, 1]
-    alpha: float = 0.5, # weight of the colours, in [0, 1]
-    cmap: str = 'inferno', # one of matplotlib's colour maps
-) -> np.ndarray: # uint8 (H, W, 3)
-    "A heat map in colours over a photograph."
-    from matplotlib import colormaps
-    if heat.shape != image.shape[:2]:
-        raise InputError('the map', f'has the shape {heat.shape}, the image {image.shape[:2]}', 'resize one of them')
-    if not 0 <= alpha <= 1:
-        raise InputError(f'alpha {alpha}', 'is not within [0, 1]', 'give a number from 0 (photograph) to 1 (colours)')
-    if cmap not in colormaps:
-        raise InputError(f'colour map {cmap!r}', 'is not one of matplotlib', "try 'inferno', 'viridis' or 'magma'")
-    table = colormaps[cmap](np.linspace(0, 1, 256), bytes=True)[:, :3]
-    colours = table[(heat * 255).round().astype(np.uint8)]
-    return np.array(Image.blend(Image.fromarray(image), Image.fromarray(colours), alpha))
-
 # %% ../nbs/21_gradcam.ipynb #9b3b9541
 @dataclass(frozen=True, eq=False, repr=False)
 class GradCAM:
@@ -239,9 +219,10 @@ class GradCAM:
         import matplotlib.pyplot as plt
         h, w = self.heat.shape
         small = self.resized((max(1, h * 320 // max(h, w)), max(1, w * 320 // max(h, w))))
-        panels = {f'what spoke for it in {self.layer}': small.heat if small.photograph is None else small.overlay()}
+        heat = small.heat if small.photograph is None else small.overlay()
+        panels = {f'what spoke for it in {printable(self.layer)[:60]}': heat}
         if small.photograph is not None:
-            what = 'nothing to explain' if self.empty else f'what is explained: {self.kind}'
+            what = 'nothing to explain' if self.empty else f'what is explained: {printable(self.kind)[:60]}'
             panels = {what: draw_contour(small.photograph, resize_mask(self.pixels, small.heat.shape))} | panels
         size = (width * len(panels) / 2, width / 2 * min(h / w, 2) + .7)
         fig, axes = plt.subplots(1, len(panels), figsize=size, layout='constrained', squeeze=False)
@@ -279,23 +260,23 @@ def single_image(
     return x.detach().clone().to(first.device)
 
 def predicted_lesion(
-    logits: Tensor, # (1, 1, H, W)
+    logits: Tensor, # (1, C, H, W); of three borders the default one counts
     threshold: float, # probability from which a pixel is lesion, (0, 1)
     calibration: Callable[[Tensor], Tensor], # from logits (H, W) to probabilities
 ) -> np.ndarray: # bool (H, W); raises `InputError` for what is not one map of finite logits
     "The lesion that a model sees."
     if not 0 <= threshold <= 1:
         raise InputError(f'threshold {threshold}', 'is not within [0, 1]', 'give a probability such as 0.5')
-    if logits.ndim != 4 or logits.shape[:2] != (1, 1):
+    if logits.ndim != 4 or logits.shape[0] != 1 or logits.shape[1] not in (1, 3):
         raise InputError('the model', f'gives {tuple(logits.shape)}, not logits (1, 1, H, W)',
-                         'use one for a single lesion map')
+                         'use one for a single lesion map, or for three borders')
     if not torch.isfinite(logits).all():
         raise InputError('the logits', 'are not all finite (NaN)', 'check the image and the model')
-    return (calibration(logits[0, 0].detach()) >= threshold).cpu().numpy()
+    return (calibration(default_channel(logits)[0, 0].detach()) >= threshold).cpu().numpy()
 
 # %% ../nbs/21_gradcam.ipynb #b1446039
 def grad_cam(
-    model: nn.Module, # gives logits (1, 1, H, W); mode, parameters and their gradients stay as they are
+    model: nn.Module, # gives logits (1, 1 or 3, H, W); mode, parameters and their gradients stay as they are
     image: Tensor, # (3, H, W) or (1, 3, H, W), normalised as for training
     layer: str | None = None, # a name in `named_modules`; None: `default_layer(model)`
     target: Target = 'lesion', # or 'border', a point (row, column), or a mask (H, W)
@@ -312,7 +293,7 @@ def grad_cam(
         kind, pixels = target_pixels(target, predicted_lesion(logits, threshold, calibration))
         raw, score = torch.zeros(activation.shape[-2:]), math.nan
         if pixels.any():
-            s = logits[0, 0][torch.from_numpy(pixels).to(x.device)].mean()
+            s = default_channel(logits)[0, 0][torch.from_numpy(pixels).to(x.device)].mean()
             gradient = torch.autograd.grad(s, activation, allow_unused=True)[0] if s.requires_grad else None
             if gradient is None:
                 raise InputError(f'layer {name!r}', 'has no influence on the prediction', 'choose another layer')

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np
-from .core import CERTAIN_NAME, MASK_NAME, InputError, atomic_path, encode_png
+from .core import CERTAIN_NAME, MASK_NAME, InputError, atomic_path, counted, encode_png
 from .core import is_photograph, is_readable, photograph_stem
 from .data import image_size
 from .polygons import Outlines, lesion_label, read_outlines
@@ -245,7 +245,7 @@ def passed_over(
     kinds = ', '.join(f'{n} {kind}' for kind,
                       n in Counter(p.suffix.lower() or 'without a suffix' for p in files).most_common())
     names = ', '.join(p.relative_to(root).as_posix() for p in files[:shown]) + ', ...' * (len(files) > shown)
-    return [f'{len(files)} file{"s" * (len(files) > 1)} passed over: {kinds} ({names})']
+    return [f'{counted(len(files), "file")} passed over: {kinds} ({names})']
 
 def sort_files(
     files: Sequence[FoundFile], # of a folder and below

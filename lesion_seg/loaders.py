@@ -19,7 +19,7 @@ from fastai.data.core import DataLoaders, TfmdDL
 from fastai.data.transforms import IntToFloatTensor, Normalize
 from fastai.vision.core import TensorImage, TensorMask
 from .augment import apply_augs, train_augs, valid_augs
-from .core import InputError, cores
+from .core import InputError, cores, counted
 from .data import contact_sheet, draw_contour, read_image, read_mask, resize_image, resize_mask
 from .manifest import LesionPair, Manifest
 from .records import RecordDataset, RecordReader
@@ -177,7 +177,8 @@ def lesion_dls(
     groups = [{p.group for p in (part if isinstance(part, Manifest) else part.pairs)} for part in parts.values()]
     shared = groups[0] & groups[1]
     if shared:
-        raise InputError('splits', f'{len(shared)} groups are in both train and valid (such as {min(shared)})',
+        both = counted(len(shared), 'group')
+        raise InputError('splits', f'hold {both} in both train and valid (such as {min(shared)})',
                          'split again with `lesion_seg split`')
     if isinstance(augs, str): augs = dict(preset=augs)
     pipeline = train_augs(size, **augs) if isinstance(augs, dict) else augs

@@ -18,19 +18,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 import numpy as np
-from .core import InputError, atomic_path, open_source, read_rows, safe_html, suffixes
-from .data import image_size, implausible, read_image, read_mask
+from .core import FORMULA, InputError, atomic_path, check_kind, counted, given_path
+from .core import encode_png, guarded_cell, open_source, read_rows, safe_html, suffixes, unique_stems
+from .data import image_size, implausible, read_image, read_mask, resize_mask
 from .layouts import LesionPair, Problem, find_pairs
 
 # %% auto #0
 __all__ = ['COLUMNS', 'SPLITS', 'SPLIT_NAMES', 'MORE_MASKS', 'M', 'ID_COLUMNS', 'PATIENT_COLUMNS', 'LESION_COLUMNS',
            'IMAGE_COLUMNS', 'MASK_COLUMNS', 'UNKNOWN', 'MASK_FAULTS', 'other_masks', 'cell_path', 'row_pair',
            'relative_path', 'spelled', 'find_columns', 'rows_by_id', 'components', 'merge_groups', 'known_value',
-           'patient_columns', 'describe_grouping', 'check_fractions', 'area_strata', 'move_gains', 'mend_splits',
-           'assign_splits', 'split_groups', 'table_problems', 'mask_fault', 'file_size', 'size_problem',
-           'pair_problems', 'problem_summary', 'write_csv', 'write_parquet', 'name_columns', 'complete_pairs',
-           'fold_annotators', 'Manifest', 'SplitReport', 'official_splits', 'keep_official', 'free_fractions',
-           'make_split']
+           'patient_columns', 'describe_grouping', 'duplicate_pairs', 'check_fractions', 'area_strata', 'move_gains',
+           'mend_splits', 'assign_splits', 'split_groups', 'table_problems', 'mask_fault', 'file_size', 'same_form',
+           'size_problem', 'pair_problems', 'problem_summary', 'scale_masks', 'write_csv', 'write_parquet',
+           'name_columns', 'complete_pairs', 'fold_annotators', 'Manifest', 'SplitReport', 'official_splits',
+           'keep_official', 'free_fractions', 'make_split']
 
 # %% ../nbs/02_manifest.ipynb #61ac34db
 COLUMNS = ('image', 'mask', 'id', 'group', 'split')
@@ -83,7 +84,10 @@ def relative_path(
     if path is None: return ''
     path, folder = Path(os.path.abspath(path)), Path(os.path.abspath(folder))
     shared = os.path.commonprefix([path.parts, folder.parts])
-    return Path(os.path.relpath(path, folder)).as_posix() if len(shared) > 1 else path.as_posix()
+    if len(shared) <= 1: return path.as_posix()
+    relative = Path(os.path.relpath(path, folder)).as_posix()
+    is_odd = relative[0].isspace() or FORMULA.match(relative)
+    return f'./{relative}' if is_odd else relative # which a spreadsheet would run, or a reader of tables strip
 
 # %% ../nbs/02_manifest.ipynb #5d571b11
 M = TypeVar('M', bound='_Rows') # whatever class a method is called on, it returns
@@ -129,7 +133,8 @@ class _Shown(_Rows):
         return {s: (n, groups[s]) for s, n in rows.items()}
     def __repr__(self):
         n = ', '.join(f'{k} {v}' for k, (v, _) in self.counts().items())
-        return f'Manifest of {len(self)} pairs in {len({p.group for p in self})} groups: {n}'
+        groups = len({p.group for p in self})
+        return f'Manifest of {counted(len(self), "pair")} in {counted(groups, "group")}: {n}'
     def _repr_html_(self):
         total = ('all', (len(self), len({p.group for p in self})))
         cells = [f'<td>{safe_html(s)}</td><td>{n}</td><td>{g}</td>' for s, (n, g) in [*self.counts().items(), total]]
@@ -304,18 +309,28 @@ def describe_grouping(
     parts = []
     for c in used:
         n = sum(column == c for column, _ in spellings)
-        parts.append(f'{c} ({n} {noun(c)}{"s" * (n != 1)})')
+        parts.append(f'{c} ({counted(n, noun(c))})')
     if parts: parts = ['grouped by ' + ' and '.join(parts)]
     elif all(p.group == p.id for p in pairs): parts = ['no patient column found: each photograph is its own group']
-    else: parts = [f'groups as the table has them ({len({p.group for p in pairs})} groups)']
+    else: parts = [f'groups as the table has them ({counted(len({p.group for p in pairs}), "group")})']
     bare = sum(not any(known_value(p.meta.get(c, '')) for c in used) for p in pairs) if used else 0
     if bare:
-        parts.append(f'{bare} photograph{"s" * (bare > 1)} without a {" or ".join(dict.fromkeys(map(noun, used)))}')
+        parts.append(f'{counted(bare, "photograph")} without a {" or ".join(dict.fromkeys(map(noun, used)))}')
     if same := [v for v in spellings.values() if len(v) > 1]:
         more = f', and {len(same) - 1} more such' if len(same) > 1 else ''
         parts.append(f'{" and ".join(sorted(same[0]))} are taken for one{more}')
     if ignored: parts.append(f'column {", ".join(ignored)} was not used')
     return '; '.join(parts)
+
+# %% ../nbs/02_manifest.ipynb #a4fb0994
+def duplicate_pairs(
+    table: str | os.PathLike, # with columns `image_a` and `image_b`
+) -> list[tuple[str, str]]: # of ids
+    "The near-duplicates that a table lists."
+    rows = list(read_rows(table))
+    if rows and not {'image_a', 'image_b'} <= set(rows[0]):
+        raise InputError(table, 'has no columns image_a and image_b', 'name them so')
+    return [(r['image_a'], r['image_b']) for r in rows]
 
 # %% ../nbs/02_manifest.ipynb #1bc194b6
 class _Grouped(_Joined):
@@ -340,27 +355,27 @@ class _Grouped(_Joined):
         return self.replaced((replace(p, group=g) for p, g in zip(self.pairs, groups, strict=True)), grouping)
     def link_duplicates(self: M,
         pairs: str | os.PathLike | Iterable[tuple[str, str]], # pairs of ids, or a table with `image_a` and `image_b`
-    ) -> M: # ids that are not here are passed over
+    ) -> M: # pairs with an id that is not here are counted in its notes
         "Put near-duplicates into one group."
-        if isinstance(pairs, (str, os.PathLike)):
-            rows = list(read_rows(pairs))
-            if rows and not {'image_a', 'image_b'} <= set(rows[0]):
-                raise InputError(pairs, 'has no columns image_a and image_b', 'name them so')
-            pairs = [(r['image_a'], r['image_b']) for r in rows]
+        pairs = duplicate_pairs(pairs) if isinstance(pairs, (str, os.PathLike)) else list(pairs)
         keys: dict[str, list[tuple]] = defaultdict(list)
         for i, both in enumerate(pairs):
             for x in both: keys[x].append(('pair', i))
         groups = merge_groups(self.pairs, [keys.get(p.id, []) for p in self.pairs], [(0, p.group) for p in self.pairs])
-        return self.replaced(replace(p, group=g) for p, g in zip(self.pairs, groups, strict=True))
+        linked = self.replaced(replace(p, group=g) for p, g in zip(self.pairs, groups, strict=True))
+        strange = sum(not {*both} <= {p.id for p in self.pairs} for both in pairs)
+        if strange: linked.notes.append(f'{counted(strange, "pair")} of duplicates with an id that is not here')
+        return linked
 
 # %% ../nbs/02_manifest.ipynb #f075f1ab
 def check_fractions(
     fractions: Sequence[float], # of train, valid and test
 ) -> np.ndarray: # float (3,); raises `InputError`
     "Three fractions that sum to 1."
-    f = np.array(list(fractions), float)
+    try: f = np.array(list(fractions), float)
+    except (TypeError, ValueError): f = np.zeros(0)
     if f.shape != (3,) or not (f >= 0).all() or abs(f.sum() - 1) > 1e-6:
-        raise InputError(f'fractions {tuple(fractions)}', 'are not three numbers from 0 to 1 that sum to 1',
+        raise InputError(f'fractions {tuple(f.tolist()) or repr(fractions)}', 'are not three numbers from 0 to 1 that sum to 1',
                          'give those of train, valid and test, such as 0.7,0.15,0.15')
     return f
 
@@ -446,10 +461,11 @@ def split_groups(
 ) -> list[str]: # 'train', 'valid' or 'test' for each row
     "Divide rows into splits so that no group is divided; the order of the rows does not matter."
     f = check_fractions(fractions)
+    check_kind('seed', seed, int)
     names = sorted(set(groups), key=lambda g: hashlib.sha256(f'{seed}:{g}'.encode()).digest())
     wanted = sum(x > 0 for x in f)
     if len(names) < wanted:
-        raise InputError(f'{len(names)} groups', f'cannot fill {wanted} splits',
+        raise InputError(counted(len(names), 'group'), f'cannot fill {counted(wanted, "split")}',
                          'add patients, or give fractions with a 0')
     counts = Counter(groups)
     size = np.array([counts[g] for g in names])
@@ -509,6 +525,13 @@ def file_size(
     odd = implausible(pixels)
     return pixels.shape[:2], [Problem(pair.id, 'implausible photograph', f'{path} {odd}')] if odd else []
 
+def same_form(
+    image: tuple[int, ...], # (height, width) of a photograph
+    mask: tuple[int, ...], # (height, width) of its mask
+) -> bool: # True where height and width have the same ratio, but for 2 %
+    "May a mask be scaled to its photograph?"
+    return abs(image[1] * mask[0] / (image[0] * mask[1]) - 1) < .02
+
 def size_problem(
     pair: LesionPair, # with a mask
     image: tuple[int, ...], # (height, width) of its photograph, as a person sees it
@@ -529,9 +552,8 @@ def size_problem(
             return [Problem(pair.id, 'mask not turned with its photograph', f'{sizes}: {why}; turn the mask')]
         return [Problem(pair.id, 'mask lies on its side', f'{sizes}: width and height are exchanged; turn the mask')]
     if resize_ok: return []
-    alike = abs(w * mask_h / (h * mask_w) - 1) < .02
     remedy = 'another form; is it the mask of this photograph?'
-    if alike: remedy = 'the same form, so scaling is allowed by `resize_ok=True`'
+    if same_form(image, mask): remedy = 'the same form, so scaling is allowed by `resize_ok=True`'
     return [Problem(pair.id, 'sizes differ', f'{sizes}: {remedy}')]
 
 def pair_problems(
@@ -574,7 +596,7 @@ class _Checked(_Grouped):
         with ThreadPoolExecutor() as pool:
             for some in pool.map(lambda p: pair_problems(p, full, resize_ok), self.pairs): problems += some
         if problems and strict:
-            head = f'{len(problems)} problem{"s" * (len(problems) > 1)}, to be mended (or their rows removed) first:'
+            head = f'{counted(len(problems), "problem")}, to be mended (or their rows removed) first:'
             raise InputError('the data', f'{head}\n{problem_summary(problems)}', problems=problems)
         return problems
     def areas(self) -> list[float]: # NaN where there is no mask
@@ -582,17 +604,40 @@ class _Checked(_Grouped):
         with ThreadPoolExecutor() as pool:
             return list(pool.map(lambda p: float(read_mask(p.mask).mean()) if p.mask else math.nan, self.pairs))
 
+# %% ../nbs/02_manifest.ipynb #b761fc5f
+def scale_masks(
+    manifest: Manifest, # with masks of several sizes
+    folder: str | os.PathLike, # where scaled masks go
+) -> Manifest: # with those instead, and a note of how many there are
+    "Scale masks to their photographs, where both have the same form."
+    pairs = list(manifest)
+    stems = unique_stems(p.id for p in pairs)
+    def scaled(pair: LesionPair, stem: str) -> LesionPair:
+        if pair.mask is None: return pair
+        try: image, mask = image_size(pair.image), image_size(pair.mask)
+        except InputError: return pair # `check` says what is wrong
+        if image == mask or not same_form(image, mask): return pair
+        path = Path(folder)/f'{stem}_mask.png'
+        with atomic_path(path) as tmp:
+            tmp.write_bytes(encode_png(resize_mask(read_mask(pair.mask), image).astype(np.uint8) * 255))
+        return replace(pair, mask=path)
+    with ThreadPoolExecutor() as pool: new = list(pool.map(scaled, pairs, stems))
+    n = sum(a is not b for a, b in zip(pairs, new, strict=True))
+    out = manifest.replaced(new)
+    if n: out.notes.append(f'{counted(n, "mask")} scaled to the size of the photograph, in {folder}')
+    return out
+
 # %% ../nbs/02_manifest.ipynb #e4405c06
 def write_csv(
     rows: Sequence[dict[str, Any]], # by column
     columns: Sequence[str], # in this order
     path: Path, # the file
 ) -> None:
-    "Write rows as CSV; a column that a row lacks is empty."
+    "Write rows as CSV, without formulas; a column that a row lacks is empty."
     with open(path, 'w', encoding='utf-8', newline='') as f:
-        w = csv.DictWriter(f, columns, restval='', lineterminator='\n')
-        w.writeheader()
-        w.writerows(rows)
+        w = csv.writer(f, lineterminator='\n')
+        w.writerow(map(guarded_cell, columns))
+        w.writerows([guarded_cell(row.get(c, '')) for c in columns] for row in rows)
 
 def write_parquet(
     rows: Sequence[dict[str, Any]], # by column
@@ -629,7 +674,9 @@ class _Stored(_Checked):
         path: str | os.PathLike, # .csv, or .parquet by its suffix
     ) -> Path: # the same path
         "Write the table."
-        path = Path(path)
+        path = given_path(path)
+        if path.suffix.lower() not in ('.csv', '.parquet', '.pq'):
+            raise InputError(path, 'is no name of a table', 'give one that ends in .csv or .parquet')
         rows, columns = self.rows(path.parent), self.columns()
         if any(p.split for p in self.pairs):
             rows = [{**r, 'split_digest': self.digest[:16]} for r in rows]
@@ -685,7 +732,7 @@ def complete_pairs(
         file = here.get(p.image.name) if p.image.suffix.lower() not in suffixes() else None
         out.append(replace(p, image=file.image, mask=p.mask or file.mask, id=p.id or p.image.name) if file else p)
     n = sum(a.image != b.image for a, b in zip(pairs, out, strict=True))
-    return out, [f'{n} photographs were found by their ids'] * bool(n)
+    return out, [f'{counted(n, "photograph")} found by id'] * bool(n)
 
 # %% ../nbs/02_manifest.ipynb #b1d3cf34
 def fold_annotators(
@@ -730,7 +777,7 @@ class Manifest(_Stored):
         mask_column: str | None = None, # the column of masks; None: found by name (`MASK_COLUMNS`)
     ) -> Manifest: # grouped by patient and lesion where the table has no column `group`
         "Read a table with a column of photographs and, where known, masks, `id`, `group`, `split` and any others."
-        path = Path(path)
+        path = given_path(path)
         rows, notes = name_columns(list(read_rows(path)), path, image_column, mask_column)
         pairs, more = complete_pairs([row_pair(r, path.parent) for r in rows], path.parent)
         pairs, folded = fold_annotators(pairs)
@@ -751,7 +798,7 @@ class Manifest(_Stored):
         label: str | None = None, # of a folder: which label of the polygons is the lesion, where there are several
     ) -> Manifest: # with all its notes and problems
         "Read a table, a folder's own `manifest.csv` or `manifest.parquet`, or else the folder's files."
-        path = Path(path)
+        path = given_path(path)
         if not path.is_dir(): return cls.from_csv(path, image_column, mask_column)
         own = [p for p in (path / 'manifest.csv', path / 'manifest.parquet') if p.exists()]
         return cls.from_csv(own[0], image_column, mask_column) if own else cls.from_folder(path, masks_to, label)
@@ -799,7 +846,8 @@ class SplitReport:
     def __str__(self):
         area = {s: f', mean lesion area {a:.1%}' if a == a else '' for s, a in self.area.items()}
         lines = [self.grouping] * bool(self.grouping) + self.notes
-        lines += [f'{s}: {n} images in {self.groups[s]} groups{area[s]}' for s, n in self.images.items()]
+        for s, n in self.images.items():
+            lines.append(f'{s}: {counted(n, "image")} in {counted(self.groups[s], "group")}{area[s]}')
         return '\n'.join([*lines, *(f'dropped: {p.detail}' for p in self.dropped), f'digest {self.digest[:16]}'])
 
 # %% ../nbs/02_manifest.ipynb #db4e3a5f
@@ -870,6 +918,7 @@ def make_split(
     group_by: Sequence[str] | str | None = None, # columns that make a group; None: those of patients and lesions
 ) -> tuple[Manifest, SplitReport]: # the manifest with its splits, and what was done
     "Join, group and split in one go; no group is in two splits."
+    check_kind('seed', seed, int)
     m = manifest.join(table, on) if table is not None else manifest
     m = m.group_by(group_by)
     if duplicates is not None: m = m.link_duplicates(duplicates)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 import numpy as np
@@ -152,7 +152,7 @@ class MaskFolder:
 def score_masks(
     manifest: Manifest, # photographs with their true masks
     folder: str | Path | MaskFolder, # the masks to score, named after the photographs
-    distances: bool = False, # boundary metrics as well (slower)
+    distances: bool | Collection[str] = False, # boundary metrics as well (slower): all, or some by their names
     missing: str = 'empty', # a photograph without a mask counts as an 'empty' one, or 'skip' it
     resize: bool = False, # bring a mask of another size to that of the photograph? Else it is refused
     report: Callable[[int], None] | None = None, # called with the number of images done

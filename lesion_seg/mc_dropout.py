@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from PIL import Image
+from .bundle import default_channel
 from .core import InputError
 
 if TYPE_CHECKING:
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 # %% auto #0
-__all__ = ['entropy', 'figure_png', 'Uncertainty', 'channel_masks', 'DropoutMasks', 'plain_decoder', 'quarter_weights',
-           'doubled_conv', 'FoldedBlock', 'lean_decoder_of', 'evaluating', 'dropout_rate', 'samples_at_once',
-           'decoder_widths', 'mc_samples', 'mc_predict', 'lowered_mean', 'confidence_mask', 'pairwise_dice',
-           'lesion_scores']
+__all__ = ['entropy', 'overlay_heat', 'figure_png', 'Uncertainty', 'channel_masks', 'DropoutMasks', 'plain_decoder',
+           'quarter_weights', 'doubled_conv', 'FoldedBlock', 'lean_decoder_of', 'evaluating', 'dropout_rate',
+           'samples_at_once', 'decoder_widths', 'mc_samples', 'mc_predict', 'lowered_mean', 'confidence_mask',
+           'pairwise_dice', 'lesion_scores']
 
 # %% ../nbs/20_mc_dropout.ipynb #f64138e1
 def entropy(
@@ -85,6 +86,25 @@ class _Resizable(_Maps):
         return replace(self, mean=bilinear(self.mean), std=bilinear(self.std), entropy=bilinear(self.entropy),
                        mutual_information=bilinear(self.mutual_information), masks=self.masks[:, rows][:, :, cols],
                        samples=None, size=(height, width))
+
+# %% ../nbs/20_mc_dropout.ipynb #165ac21a
+def overlay_heat(
+    image: np.ndarray, # uint8 (H, W, 3)
+    heat: np.ndarray, # float32 (H, W) in [0, 1]
+    alpha: float = 0.5, # weight of the colours, in [0, 1]
+    cmap: str = 'inferno', # one of matplotlib's colour maps
+) -> np.ndarray: # uint8 (H, W, 3)
+    "A heat map in colours over a photograph."
+    from matplotlib import colormaps
+    if heat.shape != image.shape[:2]:
+        raise InputError('the map', f'has the shape {heat.shape}, the image {image.shape[:2]}', 'resize one of them')
+    if not 0 <= alpha <= 1:
+        raise InputError(f'alpha {alpha}', 'is not within [0, 1]', 'give a number from 0 (photograph) to 1 (colours)')
+    if cmap not in colormaps:
+        raise InputError(f'colour map {cmap!r}', 'is not one of matplotlib', "try 'inferno', 'viridis' or 'magma'")
+    table = colormaps[cmap](np.linspace(0, 1, 256), bytes=True)[:, :3]
+    colours = table[(heat * 255).round().astype(np.uint8)]
+    return np.array(Image.blend(Image.fromarray(image), Image.fromarray(colours), alpha))
 
 # %% ../nbs/20_mc_dropout.ipynb #1035e20b
 def figure_png(
@@ -156,7 +176,7 @@ def plain_decoder(
     model: nn.Module, # with `encode` and `decode`
     features: Sequence[Tensor], # of one image, from `encode`
     size: tuple[int, int], # (H, W) of the image
-) -> Callable[[DropoutMasks, int], Tensor]: # (dropout masks, k) to logits (k, 1, H, W)
+) -> Callable[[DropoutMasks, int], Tensor]: # (dropout masks, k) to logits (k, C, H, W)
     "The decoder as it stands, for `k` samples at a time."
     def decode(masks: DropoutMasks, k: int) -> Tensor:
         return model.decode([f.expand(k, -1, -1, -1) for f in features], size, dropout=masks)  # type: ignore[operator]
@@ -217,7 +237,7 @@ def lean_decoder_of(
     model: nn.Module, # a `LesionUNet` with a lean decoder
     features: Sequence[Tensor], # of one image, from `encode`
     size: tuple[int, int], # (H, W) of the image
-) -> Callable[[DropoutMasks, int], Tensor]: # (dropout masks, k) to logits (k, 1, H, W)
+) -> Callable[[DropoutMasks, int], Tensor]: # (dropout masks, k) to logits (k, C, H, W)
     "The lean decoder, with all that the samples share worked out once."
     import torch.nn.functional as F
     blocks = [FoldedBlock.of(b) for b in model.blocks]  # type: ignore[union-attr]
@@ -230,7 +250,8 @@ def lean_decoder_of(
             if s.shape[-2:] == (2 * x.shape[-2], 2 * x.shape[-1]): x = doubled_conv(x, b.quarters)
             else: x = F.conv2d(F.interpolate(x, s.shape[-2:], mode='nearest'), b.below, padding=1)
             x = F.relu_(b.second(F.relu_(x + s)))
-        return F.interpolate(model.head(model.final_up(x)), size, mode='nearest')  # type: ignore[operator]
+        logits = F.interpolate(model.head(model.final_up(x)), size, mode='nearest')  # type: ignore[operator]
+        return model.nest(logits)  # type: ignore[operator]
     return decode
 
 # %% ../nbs/20_mc_dropout.ipynb #c43f3ce2
@@ -289,7 +310,7 @@ def mc_samples(
     calibration: Callable[[Tensor], Tensor] | None = None, # logits (n, H, W) to probabilities; None: a sigmoid
     memory: float = 64., # MB for the samples that run at once
 ) -> np.ndarray: # probabilities float32 (n, H, W)
-    "Samples of one image, for one encoder pass."
+    "Samples of one image, for one encoder pass; of three borders those of the default one."
     import torch
     if rate is None: rate = dropout_rate(model)
     if not 0 < rate < 1: raise InputError(f'rate {rate}', 'is not between 0 and 1', 'give `rate=0.1` or leave it out')
@@ -306,7 +327,7 @@ def mc_samples(
         step = samples_at_once(features, size, decoder_widths(model), memory)
         for i in range(0, n, step):
             rows = slice(i, min(i + step, n))
-            logits = decode(DropoutMasks(rate, n, rows, seed), rows.stop - i)[:, 0].float()
+            logits = default_channel(decode(DropoutMasks(rate, n, rows, seed), rows.stop - i))[:, 0].float()
             out[rows] = (calibration or torch.sigmoid)(logits).cpu()
     return out
 

@@ -4,7 +4,7 @@
 
 # %% ../nbs/16_metrics.ipynb #462bd38f
 from __future__ import annotations
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import cached_property
 from typing import Any, NamedTuple
 import numpy as np
@@ -13,11 +13,11 @@ from scipy.spatial import KDTree
 from .core import InputError
 
 # %% auto #0
-__all__ = ['TOLERANCE', 'BAND_WIDTH', 'METRICS', 'check_mask', 'check_pair', 'binarise', 'Confusion', 'confusion', 'check_known',
-           'dice', 'jaccard', 'pixel_accuracy', 'sensitivity', 'specificity', 'precision', 'surface', 'check_spacing',
-           'image_diagonal', 'bounding_box', 'Borders', 'surface_distances', 'hd95', 'assd', 'nsd', 'inner_band',
-           'band_layers', 'boundary_iou', 'area_ratio', 'border_bias', 'Metric', 'register_metric', 'overlap',
-           'score_pair', 'overlay_errors']
+__all__ = ['TOLERANCE', 'BAND_WIDTH', 'METRICS', 'BIAS', 'check_mask', 'check_pair', 'binarise', 'Confusion', 'confusion',
+           'check_known', 'dice', 'jaccard', 'pixel_accuracy', 'sensitivity', 'specificity', 'precision', 'surface',
+           'check_spacing', 'image_diagonal', 'bounding_box', 'Borders', 'surface_distances', 'hd95', 'assd', 'nsd',
+           'inner_band', 'band_layers', 'boundary_iou', 'area_ratio', 'border_bias', 'relative_bias', 'Metric',
+           'register_metric', 'overlap', 'border_metrics', 'score_pair', 'overlay_errors']
 
 # %% ../nbs/16_metrics.ipynb #bd0ddc4a
 def check_mask(
@@ -358,6 +358,19 @@ def border_bias(
     signed = [np.where(borders.truth[of_pred], -there, there), np.where(borders.pred[of_truth], back, -back)]
     return float(np.concatenate(signed).mean())
 
+# %% ../nbs/16_metrics.ipynb #3dac6b6d
+def relative_bias(
+    pred: np.ndarray | Borders, # predicted mask (H, W); or borders, then without `truth` and `spacing`
+    truth: np.ndarray | None = None, # true mask (H, W)
+    spacing: tuple[float, float] | None = None, # size of a pixel (row, column)
+) -> float: # in diameters of a disc of the true area; 0 when both are empty, NaN when one is
+    "Border bias as a fraction of the true lesion's equivalent diameter: above 0 the prediction lies too far out."
+    borders = _borders(pred, truth, spacing)
+    if any(borders.empty): return 0. if all(borders.empty) else float('nan')
+    row, col = borders.spacing
+    area = np.count_nonzero(borders.truth) * row * col
+    return border_bias(borders) / (2 * float(np.sqrt(area / np.pi)))
+
 # %% ../nbs/16_metrics.ipynb #48c25054
 class Metric(NamedTuple):
     "A number for a pair of masks, and how to read it."
@@ -399,6 +412,10 @@ register_metric(Metric('nsd', nsd, of_borders=True, setting='tolerance'))
 register_metric(Metric('boundary_iou', boundary_iou, of_borders=True, setting='width'))
 register_metric(Metric('border_bias', border_bias, (-np.inf, np.inf), best=0., of_borders=True, is_length=True,
                        may_be_undefined=True, note='above 0 is too far out'))
+register_metric(Metric('relative_bias', relative_bias, (-np.inf, np.inf), best=0., of_borders=True,
+                       may_be_undefined=True, note='of the diameter; above 0 is too far out'))
+
+BIAS = ('border_bias', 'relative_bias') # which side of the true border, in px or mm and in diameters; both are cheap
 
 # %% ../nbs/16_metrics.ipynb #ca8b7975
 def overlap(
@@ -410,11 +427,22 @@ def overlap(
     return {name: m.function(c) for name, m in METRICS.items() if not m.of_borders}
 
 # %% ../nbs/16_metrics.ipynb #9d30bca4
+def border_metrics(
+    wanted: bool | Collection[str], # True: all, False: none, or some by their names
+) -> list[str]: # in the order of `METRICS`; raises `InputError` for a name that is not one of them
+    "The metrics of borders that are asked for."
+    known = [name for name, m in METRICS.items() if m.of_borders]
+    if isinstance(wanted, (bool, np.bool_)): return known if wanted else []
+    names = [wanted] if isinstance(wanted, str) else list(wanted)
+    if odd := [n for n in names if n not in known]:
+        raise InputError(f'the metric {odd[0]}', 'is not one of borders', f'choose from {", ".join(known)}')
+    return [n for n in known if n in names]
+
 def score_pair(
     pred: np.ndarray, # predicted mask (H, W), bool or 0/1
     truth: np.ndarray, # true mask (H, W), bool or 0/1
     spacing: tuple[float, float] | None = None, # size of a pixel (row, column), for example in mm
-    distances: bool = False, # also the metrics of borders: hd95, assd, nsd, boundary_iou, border_bias
+    distances: bool | Collection[str] = False, # also the metrics of borders: True for all, or the names of some
     tolerance: float | None = None, # of `nsd`, >= 0, in px or the unit of `spacing`; None: 1 % of the diagonal
     width: float | None = None, # of the band of `boundary_iou`, > 0, same units; None: 2 % of the diagonal
     known: np.ndarray | None = None, # bool (H, W): the pixels whose truth is known; None: all
@@ -422,11 +450,13 @@ def score_pair(
     "Every metric of one image."
     pred, truth = check_pair(pred, truth)
     scores = overlap(confusion(pred, truth, known))
-    if not distances: return scores
+    names = border_metrics(distances)
+    if not names: return scores
     if known is not None: pred, truth = pred & known, truth & known
     borders, settings = Borders(pred, truth, spacing), dict(tolerance=tolerance, width=width)
-    for name, m in METRICS.items():
-        if m.of_borders: scores[name] = m.function(borders, **{m.setting: settings[m.setting]} if m.setting else {})
+    for name in names:
+        m = METRICS[name]
+        scores[name] = m.function(borders, **{m.setting: settings[m.setting]} if m.setting else {})
     return scores
 
 # %% ../nbs/16_metrics.ipynb #768723ae

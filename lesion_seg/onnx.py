@@ -10,16 +10,20 @@ import json
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as Late
+from contextlib import suppress
+from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .bundle import CHECKED, ONNX, ONNX_DECODER, ONNX_INT8, SHIPPED, Bundle, revise, versions
+from .bundle import (CHECKED, ONNX, ONNX_DECODER, ONNX_INT8, SHIPPED, Bundle, default_channel, revise,
+                               versions)
 from .core import InputError, atomic_path, cores, sha256
 from .mc_dropout import channel_masks
 from .untrusted import check_onnx
@@ -29,11 +33,11 @@ if TYPE_CHECKING:
     from torch import nn
 
 # %% auto #0
-__all__ = ['OPSETS', 'Axes', 'RUN_SECONDS', 'SIZES', 'TOLERANCE', 'exported_network', 'trace_module', 'trace_today',
-           'trace_before', 'fold_shapes', 'name_axes', 'absorb_padding', 'prune_graph', 'pack_weights', 'keep_outputs',
-           'metadata_of', 'opset_of', 'write_graph', 'checked_file', 'session_error', 'open_session', 'run_session',
-           'parity', 'exported_decoder', 'export_decoder', 'export_onnx', 'metadata_list', 'encoder_graph',
-           'OnnxSampler']
+__all__ = ['OPSETS', 'Axes', 'NETWORK_BYTES', 'RUN_SECONDS', 'SIZES', 'TOLERANCE', 'exported_network', 'trace_module',
+           'trace_today', 'trace_before', 'fold_shapes', 'name_axes', 'absorb_padding', 'prune_graph', 'pack_weights',
+           'keep_outputs', 'metadata_of', 'opset_of', 'write_graph', 'checked_file', 'session_error', 'limit_memory',
+           'open_session', 'run_session', 'border_maps', 'parity', 'exported_decoder', 'export_decoder', 'export_onnx',
+           'metadata_list', 'encoder_graph', 'OnnxSampler']
 
 # %% ../nbs/23_onnx.ipynb #1b689689
 OPSETS = range(13, 19) # 18 by PyTorch's exporter of today, 13 to 17 by the one before it
@@ -41,7 +45,7 @@ OPSETS = range(13, 19) # 18 by PyTorch's exporter of today, 13 to 17 by the one 
 def exported_network(
     bundle: Bundle, # the model
     floats: bool = False, # take float32 in [0, 1] instead of uint8
-) -> nn.Module: # images (N, H, W, 3) to a tuple: probability (N, H, W), then the encoder's features (N, C, h, w)
+) -> nn.Module: # images (N, H, W, 3) to a tuple: probability (N, 1 or 3, H, W), then the encoder's features
     "The network with its preparation before it and the probability behind it."
     import torch
     class Network(torch.nn.Module):
@@ -56,11 +60,11 @@ def exported_network(
             x = image.permute(0, 3, 1, 2).float() * self.scale - self.shift
             features = self.net.encode(x)  # type: ignore[operator]
             logits = self.net.decode(features, image.shape[1:3])  # type: ignore[operator]
-            return self.calibration(logits[:, 0]), *features
+            return self.calibration.channels(logits), *features
     return Network().eval()
 
 # %% ../nbs/23_onnx.ipynb #1f5dd425
-Axes = dict[int, str] # open axes of a tensor, by their number, with their names
+Axes = Mapping[int, str | int] # axes of a tensor, by their number: the name of an open one, the length of another
 
 def trace_module(
     net: nn.Module, # in evaluation mode
@@ -117,7 +121,7 @@ def trace_before(
     with torch.no_grad():
         torch.onnx.export(net, args, file, dynamo=False, opset_version=opset,  # type: ignore[arg-type]
                           input_names=list(inputs), output_names=list(outputs),
-                          dynamic_axes={name: axes for name, axes in inputs.items() if axes})
+                          dynamic_axes={name: dict(axes) for name, axes in inputs.items() if axes})  # type: ignore
     graph = onnx.load_from_string(file.getvalue())
     fold_shapes(graph)
     model = serde.deserialize_model(graph)
@@ -144,12 +148,15 @@ def fold_shapes(
 # %% ../nbs/23_onnx.ipynb #c2000007
 def name_axes(
     graph: ModelProto, # changed
-    axes: dict[str, Axes], # the open axes of inputs and outputs, by the names of the tensors
+    axes: dict[str, Axes], # the axes of inputs and outputs, by the names of the tensors
 ) -> None:
     "Name the open axes of a graph's inputs and outputs."
     del graph.graph.value_info[:]
     for tensor in (*graph.graph.input, *graph.graph.output):
-        for axis, name in axes.get(tensor.name, {}).items(): tensor.type.tensor_type.shape.dim[axis].dim_param = name
+        for axis, said in axes.get(tensor.name, {}).items():
+            dim = tensor.type.tensor_type.shape.dim[axis]
+            if isinstance(said, int): dim.dim_value = said
+            else: dim.dim_param = said
 
 # %% ../nbs/23_onnx.ipynb #261fbd8b
 def absorb_padding(
@@ -223,7 +230,8 @@ def metadata_of(
         name='lesion_seg', architecture=bundle.architecture, size=bundle.size, threshold=bundle.threshold,
         temperature=bundle.temperature, calibration=info.get('calibration', {}),
         image='float32 RGB in [0, 1] (N, H, W, 3)' if floats else 'uint8 RGB (N, H, W, 3)',
-        probability='float32 in [0, 1] (N, H, W)', mean=bundle.mean, std=bundle.std,
+        probability=f'float32 in [0, 1] (N, {bundle.channels}, H, W)',
+        borders={name: asdict(border) for name, border in bundle.borders.items()}, mean=bundle.mean, std=bundle.std,
         weights_sha256=info['weights_sha256'], licence=info['training'].get('licence', 'unknown'), versions=versions(),
         notice='A tool for research and for a second look, not a medical device.')
 
@@ -254,6 +262,7 @@ def write_graph(
 
 # %% ../nbs/23_onnx.ipynb #5ca9bdf2
 os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')
+NETWORK_BYTES = 4 << 30 # of memory for all networks of a process together
 
 def checked_file(
     path: str | Path, # an ONNX file
@@ -273,8 +282,20 @@ def session_error(
     e: Exception, # of onnxruntime, which has a class of its own for each way to fail
 ) -> InputError: # to be raised
     "The sentence for a file that onnxruntime refuses."
+    if 'Available memory' in str(e): # of the limit in `limit_memory`
+        problem = f'needs more than {NETWORK_BYTES / 2**30:g} GB of memory'
+        return InputError(name, problem, 'predict fewer photographs at a time, or use another bundle')
     reason = (str(e).splitlines() or [type(e).__name__])[0][:200]
     return InputError(name, f'cannot be {verb} by onnxruntime ({reason})', 'export it again')
+
+@lru_cache(1)
+def limit_memory() -> None:
+    "Give all networks of this process one memory, which has a limit: `NETWORK_BYTES`."
+    import onnxruntime as ort
+    memory = ort.OrtMemoryInfo('Cpu', ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    settings = ort.OrtArenaCfg({'max_mem': NETWORK_BYTES, 'arena_extend_strategy': 1}) # 1: no more than was asked for
+    with suppress(Exception): # a program round this package has set a memory of its own
+        ort.create_and_register_allocator(memory, settings)
 
 def open_session(
     model: str | Path | bytes, # an ONNX file, or the bytes of one that was checked
@@ -287,6 +308,8 @@ def open_session(
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or cores()
     options.log_severity_level = 4
+    limit_memory()
+    options.add_session_config_entry('session.use_env_allocators', '1')
     if not isinstance(model, bytes): name, model = model, checked_file(model)
     try: return ort.InferenceSession(model, options, providers=['CPUExecutionProvider'])
     except Exception as e: raise session_error(name, 'opened', e) from None
@@ -316,6 +339,20 @@ def run_session(
     except Exception as e: raise session_error(name, 'run', e) from None
     finally: options.terminate = True # nothing happens where it has ended
 
+# %% ../nbs/23_onnx.ipynb #c4e19bab
+def border_maps(
+    answer: np.ndarray, # 'probability' of an exported file: (N, C, H, W), or (N, H, W) of an older one
+    channels: int | None = None, # that the bundle promises; None: 1 or 3
+    name: Any = 'the network', # the file, for the error
+) -> np.ndarray: # (N, C, H, W)
+    "The maps that a file answered with, all channels of them."
+    maps = answer[:, None] if answer.ndim == 3 else answer
+    expected = (1, 3) if channels is None else (channels,)
+    if maps.ndim != 4 or maps.shape[1] not in expected:
+        borders = ' or '.join(map(str, expected))
+        raise InputError(name, f'answers with the shape {answer.shape}, not with {borders} borders', 'export it again')
+    return maps
+
 # %% ../nbs/23_onnx.ipynb #76b66e13
 SIZES = ((1, 64, 64), (3, 96, 128), (1, 130, 130), (3, 127, 125), (1, 256, 256)) # images, height, width
 TOLERANCE = 1e-4 # of a probability
@@ -336,7 +373,8 @@ def parity(
         x = rng.integers(0, 256, (n, h, w, 3), np.uint8)
         if floats: x = x.astype(np.float32) / 255
         with torch.inference_mode(): expected = net(torch.from_numpy(x))[0].numpy()
-        [given] = run_session(session, ['probability'], {'image': x}, path)
+        [answer] = run_session(session, ['probability'], {'image': x}, path)
+        given = border_maps(answer, bundle.channels, path)
         worst = max(worst, float(np.abs(given - expected).max()))
     return worst
 
@@ -358,7 +396,7 @@ def exported_decoder(
             many = [f.expand(n, -1, -1, -1) for f in features]
             def drop(x: torch.Tensor) -> torch.Tensor: return x * next(parts)[:, :, None, None]
             logits = self.net.decode(many, size, dropout=drop)  # type: ignore[operator]
-            return bundle.calibration(logits[:, 0])
+            return bundle.calibration.channels(logits)
     def measure(x: torch.Tensor) -> torch.Tensor:
         widths.append(x.shape[1])
         return x
@@ -375,8 +413,9 @@ def export_decoder(
     "Write the decoder of a bundle for MC dropout."
     net, args, widths = exported_decoder(bundle)
     features: dict[str, Axes] = {f'feature_{i}': {} for i in range(len(args[1]))}
-    samples = {0: 'samples'}
-    graph = trace_module(net, args, {'keep': samples} | features, {'probability': samples}, opset)
+    inputs = {'keep': {0: 'samples'}} | features
+    answer: Axes = {0: 'samples', 1: bundle.channels}
+    graph = trace_module(net, args, inputs, {'probability': answer}, opset)
     pack_weights(graph)
     return write_graph(graph, bundle.path / ONNX_DECODER, metadata_of(bundle) | dict(widths=widths), opset)
 
@@ -397,9 +436,10 @@ def export_onnx(
     net = exported_network(b, floats)
     example = torch.zeros(2, 130, 134, 3, dtype=torch.float32 if floats else torch.uint8)
     with torch.inference_mode(): features = [f'feature_{i}' for i in range(len(net(example)) - 1)]
-    image = {0: 'batch', 1: 'height', 2: 'width'}
+    image: Axes = {0: 'batch', 1: 'height', 2: 'width'}
+    answer: Axes = {0: 'batch', 1: b.channels, 2: 'height', 3: 'width'}
     say(f'tracing the network for opset {opset}')
-    outputs: dict[str, Axes] = {'probability': image} | {f: {} for f in features}
+    outputs: dict[str, Axes] = {'probability': answer} | {f: {} for f in features}
     graph = trace_module(net, (example,), {'image': image}, outputs, opset)
     keep_outputs(graph, ['probability'])
     absorb_padding(graph)
@@ -454,7 +494,7 @@ class OnnxSampler:
         bundle: Bundle, # with exported files, trained with dropout
         threads: int | None = None, # of one prediction; None: all cores
     ):
-        self.path, self.size = bundle.path, bundle.size
+        self.path, self.size, self.channels = bundle.path, bundle.size, bundle.channels
         dropout = bundle.architecture.get('dropout')
         self.rate: float = dropout if isinstance(dropout, float) else 0.
         if not 0 < self.rate < 1:
@@ -473,7 +513,7 @@ class OnnxSampler:
         seed: int = 0, # same seed, same samples
         at_once: int = 5, # samples in one pass of the decoder
     ) -> np.ndarray: # probabilities float32 (n, S, S)
-        "Samples of one image, the same ones that `mc_samples` gives."
+        "Samples of one image and its default border, the same ones that `mc_samples` gives."
         if n < 1: raise InputError(f'{n} samples', 'say nothing', 'ask for at least one')
         wanted = (self.size, self.size, 3)
         if image.shape != wanted:
@@ -483,5 +523,6 @@ class OnnxSampler:
         masks = [channel_masks(site, c, n, rate or self.rate, seed) for site, c in enumerate(self.widths)]
         keep = np.concatenate(masks, axis=1)
         def decode(rows: np.ndarray) -> np.ndarray:
-            return run_session(self.decoder, None, {'keep': rows, **features}, self.path / ONNX_DECODER)[0]
+            [answer] = run_session(self.decoder, None, {'keep': rows, **features}, self.path / ONNX_DECODER)
+            return default_channel(border_maps(answer, self.channels, self.path / ONNX_DECODER))[:, 0]
         return np.concatenate([decode(keep[i:i + at_once]) for i in range(0, n, at_once)])

@@ -16,19 +16,20 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 from scipy import ndimage
 from scipy.special import expit
-from .core import InputError, atomic_path
+from .core import InputError, atomic_path, check_kind
 from .layouts import LesionPair
 from .manifest import Manifest
 
 # %% auto #0
 __all__ = ['TRAITS', 'SKIN_TRAITS', 'ANY_LESION', 'FAMILIES', 'FAMILY_ODDS', 'TURNS', 'CIRCLE', 'TONES', 'FLOOR', 'BLOOD',
-           'LETTERS_MM', 'ARTEFACTS', 'rng_for', 'axes', 'noise_grid', 'zoom', 'clouds', 'ramp', 'skin_traits',
+           'LETTERS_MM', 'ARTEFACTS', 'DRAWN', 'rng_for', 'axes', 'noise_grid', 'zoom', 'clouds', 'ramp', 'skin_traits',
            'lesion_traits', 'check_traits', 'radius_curve', 'lobe_depth', 'lobes_depth', 'lesion_depth', 'one_region',
            'pigment_profile', 'network', 'paint_polygons', 'globules', 'thickness', 'skin_tone', 'absorb',
            'skin_density', 'expose', 'blend', 'render', 'mix', 'curves_from', 'ribbons', 'add_hair', 'rotated',
            'ruler_ticks', 'add_ruler', 'add_gel', 'add_dark_corners', 'add_glare', 'add_ink', 'add_colour_cast',
-           'add_blur', 'add_jpeg', 'Artefact', 'check_severities', 'add_artefacts', 'usual_artefacts', 'Phantom',
-           'make_phantom', 'save_phantom', 'write_phantoms']
+           'add_blur', 'add_jpeg', 'Artefact', 'check_severities', 'add_artefacts', 'usual_artefacts',
+           'depth_in_pixels', 'main_region', 'equivalent_radius', 'draw_polygon', 'draw_grown', 'draw_automatic',
+           'draw_mask', 'Phantom', 'make_phantom', 'save_phantom', 'write_phantoms']
 
 # %% ../nbs/03_phantom.ipynb #8cf93531
 def rng_for(
@@ -735,12 +736,85 @@ def usual_artefacts(
         if usual != otherwise: mixture[name] = severity
     return mixture
 
+# %% ../nbs/03_phantom.ipynb #c9bab117
+def depth_in_pixels(
+    mask: np.ndarray, # bool (H, W), neither empty nor full
+) -> np.ndarray: # float64 (H, W)
+    "The distance of each pixel to the border, positive inside."
+    return ndimage.distance_transform_edt(mask) - ndimage.distance_transform_edt(~mask)
+
+def main_region(
+    mask: np.ndarray, # bool (H, W), not empty
+) -> np.ndarray: # bool (H, W)
+    "The largest region of a mask, without holes."
+    parts, n = ndimage.label(mask)
+    if n > 1: mask = parts == 1 + np.bincount(parts.ravel())[1:].argmax()
+    return ndimage.binary_fill_holes(mask)
+
+def equivalent_radius(
+    mask: np.ndarray, # bool (H, W)
+) -> float: # in pixels
+    "Radius of a disc with the area of a mask."
+    return math.sqrt(np.count_nonzero(mask) / math.pi)
+
+# %% ../nbs/03_phantom.ipynb #d5236adf
+def draw_polygon(
+    mask: np.ndarray, # bool (H, W), the exact one
+    rng: np.random.Generator, # draws distance and corners
+) -> np.ndarray: # bool (H, W)
+    "A polygon of few corners, clicked by hand outside of the lesion."
+    import cv2
+    away = rng.uniform(.04, .12) * equivalent_radius(mask)
+    wide = main_region(depth_in_pixels(mask) >= -away)
+    contours, _ = cv2.findContours(np.pad(wide, 1).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    border = max(contours, key=len)[:, 0] - 1
+    on_screen = 1000 * cv2.arcLength(border[:, None], True) / min(mask.shape) # length where the short side has 1000 px
+    n = max(6, round(.45 * math.sqrt(on_screen)))
+    at = (np.arange(n) + rng.uniform(-.3, .3, n)) / n % 1
+    canvas = Image.new('1', mask.shape[::-1])
+    ImageDraw.Draw(canvas).polygon(border[(at * len(border)).astype(int)].ravel().tolist(), fill=1)
+    return main_region(np.array(canvas))
+
+def draw_grown(
+    mask: np.ndarray, # bool (H, W), the exact one
+    rng: np.random.Generator, # draws the waves
+) -> np.ndarray: # bool (H, W)
+    "A region that grew from a click: a wavy border, here outside and there inside of the exact one."
+    radius = equivalent_radius(mask)
+    calm = ndimage.gaussian_filter(depth_in_pixels(mask), .15 * radius) / radius
+    waves = clouds(rng, mask.shape, .3 * radius / min(mask.shape), 1)
+    field = calm + .04 * waves
+    return main_region(field >= np.quantile(field, 1 - mask.mean())) # as large as the exact one
+
+def draw_automatic(
+    mask: np.ndarray, # bool (H, W), the exact one
+    rng: np.random.Generator, # draws the ragged edge
+) -> np.ndarray: # bool (H, W)
+    "What a program found and somebody accepted: tight, and ragged to the pixel."
+    ragged = ndimage.gaussian_filter(rng.normal(size=mask.shape), 1)
+    return main_region(depth_in_pixels(mask) + 1.4 * ragged / ragged.std() >= .04 * equivalent_radius(mask))
+
+DRAWN: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
+    'polygon': draw_polygon, 'grown': draw_grown, 'automatic': draw_automatic}
+
+def draw_mask(
+    mask: np.ndarray, # bool (H, W), the exact one, neither empty nor full
+    style: str, # one of `DRAWN`
+    seed: int, # another seed, another hand
+) -> np.ndarray: # bool (H, W), one region without holes
+    "The mask that somebody would have drawn."
+    if style not in DRAWN: raise InputError(f'style {style!r}', 'does not exist', f'use one of {", ".join(DRAWN)}')
+    mask = np.asarray(mask, bool)
+    if mask.all() or not mask.any():
+        raise InputError('the mask', 'has no border to draw', 'give one that is neither empty nor full')
+    return DRAWN[style](mask, rng_for(seed, 'drawn', style))
+
 # %% ../nbs/03_phantom.ipynb #65c39fff
 @dataclass(frozen=True, eq=False)
 class Phantom:
     "A synthetic dermoscopic photograph, and all that is known about it."
     image: np.ndarray # uint8 (H, W, 3), with its artefacts
-    mask: np.ndarray # bool (H, W), the lesion: `pigment >= 0.5`
+    mask: np.ndarray # bool (H, W), the lesion: `pigment >= 0.5`, or as somebody drew it in a style
     patient: str # for instance 'P0003'
     meta: dict[str, Any] # seed, area (fraction of the image), artefacts (severities), family and traits
     clean: np.ndarray # uint8 (H, W, 3), before the artefacts
@@ -758,9 +832,13 @@ def make_phantom(
     artefacts: Mapping[str, float] | None = None, # severities in [0, 1] by name; None: a realistic mix, {}: none
     patient: str | None = None, # images of one patient share skin, camera and style; None: a patient of its own
     traits: Mapping[str, float] | None = None, # what to fix instead of drawing it (`TRAITS`)
+    style: str | None = None, # how its mask is drawn, one of `DRAWN`; None: exactly
 ) -> Phantom: # image, mask, and all that is known about them
     "Draw one phantom."
+    check_kind('seed', seed, int)
     if seed < 0: raise InputError(f'seed {seed}', 'is negative', 'give 0 or more')
+    sides = size if isinstance(size, (tuple, list, np.ndarray)) and len(size) == 2 else [size]
+    for side in sides: check_kind('size', side, int)
     h, w = (size, size) if isinstance(size, (int, np.integer)) else size
     if min(h, w) < 32 or max(h, w) > 8192:
         raise InputError(f'a phantom of {h}x{w} pixels', 'cannot be drawn', 'give sides from 32 to 8192')
@@ -770,8 +848,10 @@ def make_phantom(
     pigment, depth = pigment_profile(seed, (int(h), int(w)), own)
     clean = render(seed, own, pigment, depth)
     mask = pigment >= 0.5
+    image = add_artefacts(clean, mask, seed, **severities)
+    if style is not None: mask = draw_mask(mask, style, seed)
     meta = dict(seed=int(seed), area=float(mask.mean()), artefacts=severities, **own)
-    return Phantom(add_artefacts(clean, mask, seed, **severities), mask, patient, meta, clean, pigment)
+    return Phantom(image, mask, patient, meta if style is None else meta | dict(style=style), clean, pigment)
 
 # %% ../nbs/03_phantom.ipynb #20ad28b0
 def save_phantom(
@@ -779,13 +859,14 @@ def save_phantom(
     folder: Path, # gets `images/` and `masks/`
     name: str, # of both files, without suffix
     quality: int = 92, # of the JPEG file, 1 to 95
-) -> LesionPair: # with seed, family, skin and area in `meta`
+) -> LesionPair: # with seed, family, skin and area in `meta`, and the style in which it was drawn
     "Save a phantom as JPEG and its mask as PNG."
     image = folder / 'images' / f'{name}.jpg'
     mask = folder / 'masks' / f'{name}_segmentation.png'
     with atomic_path(image) as f: Image.fromarray(phantom.image).save(f, quality=quality)
     with atomic_path(mask) as f: Image.fromarray(phantom.mask).convert('L').save(f)
     meta = {k: phantom.meta[k] for k in ('seed', 'family')} | {k: round(phantom.meta[k], 4) for k in ('skin', 'area')}
+    if 'style' in phantom.meta: meta['style'] = phantom.meta['style']
     return LesionPair(image, mask, name, phantom.patient, meta=meta)
 
 def write_phantoms(
@@ -797,6 +878,7 @@ def write_phantoms(
     artefacts: Mapping[str, float] | None = None, # severities by name, {}: none, None: a realistic mix
     quality: int = 92, # of the JPEG files, 1 to 95
     progress: Callable[[Iterable[int]], Iterable[int]] = iter, # wraps the loop, e.g. fastprogress' `progress_bar`
+    styles: Sequence[str] = (), # of `DRAWN`, one of which is drawn for each mask; none: exact masks
 ) -> Manifest: # the pairs, without a split
     "Write a phantom data set with its manifest."
     if min(n, images_per_patient) < 1:
@@ -809,6 +891,7 @@ def write_phantoms(
         who, shot = divmod(i, images_per_patient)
         own_size: Any = size
         if isinstance(size, range): own_size = tuple(int(s) for s in rng_for(own_seed, 'size').choice(size, 2))
-        p = make_phantom(own_seed, own_size, artefacts, f'P{10_000 * seed + who:04d}')
+        style = str(rng_for(own_seed, 'style').choice(list(styles))) if len(styles) else None
+        p = make_phantom(own_seed, own_size, artefacts, f'P{10_000 * seed + who:04d}', style=style)
         pairs.append(save_phantom(p, folder, f'{p.patient}_{shot + 1}', quality))
     return Manifest.load(Manifest(pairs, folder).save(folder / 'manifest.csv'))

@@ -4,6 +4,8 @@
 
 # %% ../nbs/01a_polygons.ipynb #d0203f02
 from __future__ import annotations
+import base64
+import binascii
 import json
 import os
 import re
@@ -13,10 +15,13 @@ from typing import Any
 from xml.etree import ElementTree
 import numpy as np
 from .core import InputError, open_file
+from .data import MAX_PIXELS, read_mask
 
 # %% auto #0
-__all__ = ['fill_polygon', 'decode_counts', 'fill_runs', 'Outlines', 'polygon', 'rectangle', 'last_part', 'read_coco',
-           'read_labelme', 'read_label_studio', 'read_cvat', 'read_outlines', 'lesion_label']
+__all__ = ['MAX_CORNERS', 'BRUSH_LENGTHS', 'fill_polygon', 'check_canvas', 'decode_counts', 'fill_runs', 'encode_runs',
+           'encode_counts', 'encode_brush', 'decode_brush', 'Painted', 'Outlines', 'polygon', 'rectangle', 'last_part',
+           'file_address', 'read_coco', 'labelme_mask', 'read_labelme', 'read_label_studio', 'read_cvat',
+           'read_outlines', 'lesion_label']
 
 # %% ../nbs/01a_polygons.ipynb #f0ebb342
 def fill_polygon(
@@ -37,6 +42,18 @@ def fill_polygon(
             mask[row, max(0, int(np.ceil(left - .5))):max(0, int(np.ceil(right - .5)))] = True
     return mask
 
+# %% ../nbs/01a_polygons.ipynb #e8a8610a
+MAX_CORNERS = 200_000 # of a polygon
+
+def check_canvas(
+    size: Sequence[Any], # what should be (height, width)
+) -> tuple[int, int]: # the same as integers; raises `InputError`
+    "Refuse a size that no photograph has."
+    h, w = (int(n) for n in size)
+    if h >= 1 and w >= 1 and h * w <= MAX_PIXELS: return h, w
+    problem = f'are for {h} x {w} pixels, which is not between 1 and {MAX_PIXELS:,} in all'
+    raise InputError('outlines', problem, 'export them again')
+
 # %% ../nbs/01a_polygons.ipynb #e88c1dc3
 def decode_counts(
     text: str, # compressed run lengths of COCO
@@ -48,6 +65,7 @@ def decode_counts(
         bits = ord(c) - 48
         value |= (bits & 31) << shift
         shift += 5
+        if shift > 60: raise InputError('run lengths', 'hold a number that does not end', 'export them again')
         if not bits & 32: # the last character of this number
             if bits & 16: value -= 1 << shift
             counts.append(value + (counts[-2] if len(counts) > 2 else 0))
@@ -60,20 +78,127 @@ def fill_runs(
     by_column: bool = True, # as COCO counts; otherwise row by row
 ) -> np.ndarray: # bool (H, W); raises `InputError` where the runs do not fit the size
     "A mask from run lengths."
-    h, w = size
+    h, w = check_canvas(size)
     if min(counts, default=0) < 0 or sum(counts) != h * w:
         raise InputError('run lengths', f'cover {sum(counts)} of {h} x {w} pixels', 'export them again')
     flat = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
     return flat.reshape(w, h).T if by_column else flat.reshape(h, w)
 
+# %% ../nbs/01a_polygons.ipynb #ba64e188
+def encode_runs(
+    mask: np.ndarray, # bool (H, W)
+    by_column: bool = True, # as COCO counts; otherwise row by row
+) -> list[int]: # pixels without, with, without, ...
+    "The run lengths of a mask."
+    flat = (mask.T if by_column else mask).ravel()
+    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    counts = np.diff(np.r_[0, edges, flat.size]).tolist()
+    return [0, *counts] if flat[0] else counts
+
+def encode_counts(
+    counts: Sequence[int], # pixels without, with, without, ...
+) -> str: # compressed run lengths of COCO
+    "Pack run lengths."
+    out = []
+    for i, n in enumerate(counts):
+        value = n - counts[i - 2] if i > 2 else n
+        while True:
+            bits, value = value & 31, value >> 5
+            done = value == (-1 if bits & 16 else 0)
+            out.append(chr((bits if done else bits | 32) + 48))
+            if done: break
+    return ''.join(out)
+
+# %% ../nbs/01a_polygons.ipynb #b405ac5f
+BRUSH_LENGTHS = (3, 4, 8, 16) # bits that a length may take
+
+def encode_brush(
+    mask: np.ndarray, # bool (H, W)
+) -> list[int]: # bytes
+    "A mask as Label Studio's brush stores it."
+    head = f'{4 * mask.size:032b}{8 - 1:05b}' + ''.join(f'{n - 1:04b}' for n in BRUSH_LENGTHS)
+    parts = [head]
+    for i, n in enumerate(encode_runs(mask, by_column=False)):
+        left = 4 * n
+        while left:
+            run = min(left, 1 << BRUSH_LENGTHS[-1])
+            kind = next(k for k, bits in enumerate(BRUSH_LENGTHS) if run <= 1 << bits)
+            parts.append(f'1{kind:02b}{run - 1:0{BRUSH_LENGTHS[kind]}b}{255 * (i % 2):08b}')
+            left -= run
+    bits = ''.join(parts)
+    bits += '0' * (-len(bits) % 8)
+    return list(int(bits, 2).to_bytes(len(bits) // 8, 'big'))
+
+def decode_brush(
+    rle: Sequence[int], # bytes, as Label Studio stores a brush
+    size: tuple[int, int], # (height, width)
+) -> np.ndarray: # bool (H, W); raises `InputError` where they do not fit the size
+    "A mask from the brush of Label Studio."
+    h, w = check_canvas(size)
+    remedy = 'export it again'
+    bits, at = ''.join(f'{b:08b}' for b in bytes(rle)), 0
+    def take(n: int) -> int:
+        nonlocal at
+        at += n
+        if at > len(bits): raise InputError('a brush', 'is cut', remedy)
+        return int(bits[at - n:at], 2)
+    numbers, word = take(32), take(5) + 1
+    lengths = [take(4) + 1 for _ in range(4)]
+    if numbers != 4 * h * w or word > 8:
+        raise InputError('a brush', f'holds {numbers} numbers of {word} bits for {h} x {w} pixels', remedy)
+    values = np.zeros(numbers, np.uint8)
+    done = 0
+    while done < numbers:
+        repeated, n = take(1), 1 + take(lengths[take(2)])
+        if done + n > numbers: raise InputError('a brush', 'paints beyond the photograph', remedy)
+        values[done:done + n] = take(word) if repeated else [take(word) for _ in range(n)]
+        done += n
+    return values.reshape(h, w, 4)[..., 3] > 127
+
 # %% ../nbs/01a_polygons.ipynb #82bbc3bc
+@dataclass(frozen=True)
+class Painted:
+    "A mask of a photograph or of a part of it, as run lengths, so that thousands of them fit into the memory."
+    runs: np.ndarray # int64, row by row: pixels without, with, without, ...
+    part: tuple[int, int] # (height, width) of the part
+    at: tuple[int, int] = (0, 0) # (row, column) of its first pixel in the photograph
+    whole: bool = True # is the part the photograph?
+
+    @classmethod
+    def of(cls,
+        mask: np.ndarray, # bool (h, w)
+        at: tuple[int, int] = (0, 0), # (row, column) of its first pixel in the photograph
+        whole: bool = True, # is it the photograph's?
+    ) -> Painted:
+        "Pack a mask."
+        return cls(np.array(encode_runs(mask, by_column=False)), (mask.shape[0], mask.shape[1]), at, whole)
+
+    def mask(self,
+        size: tuple[int, int], # (height, width) of the photograph
+    ) -> np.ndarray: # bool (H, W); raises `InputError` for a mask of another photograph
+        "The mask, unpacked; what lies outside of the photograph is cut off."
+        small = fill_runs(self.runs.tolist(), self.part, by_column=False)
+        if self.whole and self.part != size:
+            raise InputError('a mask', f'is for {self.part[0]} x {self.part[1]} pixels, not for {size[0]} x {size[1]}',
+                             'use the photograph that was annotated')
+        if self.whole: return small
+        mask = np.zeros(check_canvas(size), bool)
+        (top, left), (h, w) = self.at, self.part
+        rows = slice(max(top, 0), max(min(top + h, size[0]), 0))
+        columns = slice(max(left, 0), max(min(left + w, size[1]), 0))
+        cut = small[max(-top, 0):, max(-left, 0):]
+        mask[rows, columns] = cut[:mask[rows, columns].shape[0], :mask[rows, columns].shape[1]]
+        return mask
+
 @dataclass
 class Outlines:
     "What an annotation file says about one photograph."
     image: str # its file name, without folders
     size: tuple[int, int] | None = None # (height, width), where the file says so
-    shapes: list[tuple[str, Any]] = field(default_factory=list) # (label, polygon (n, 2) in pixels or mask (H, W))
+    shapes: list[tuple[str, Any]] = field(default_factory=list) # (label, polygon (n, 2) in pixels or `Painted`)
     left_out: list[str] = field(default_factory=list) # kinds of shapes that are not read
+    address: str = '' # where the file says that the photograph is; it is compared, and never opened
+    looked_at: bool = False # does the file say that a person was here, also where there is no shape?
     def mask(self,
         size: tuple[int, int], # (height, width) of the photograph
         label: str | None = None, # which shapes; None: all of them
@@ -82,7 +207,7 @@ class Outlines:
         mask = np.zeros(size, bool)
         for name, shape in self.shapes:
             if label is not None and name != label: continue
-            mask |= shape if shape.dtype == bool else fill_polygon(shape, size)
+            mask |= shape.mask(size) if isinstance(shape, Painted) else fill_polygon(shape, size)
         return mask
 
 def polygon(
@@ -90,6 +215,8 @@ def polygon(
 ) -> np.ndarray | None: # float (n, 2); None for fewer than three corners
     "Corners from a flat list."
     corners = np.array([float(v) for v in numbers]).reshape(-1, 2)
+    if len(corners) > MAX_CORNERS:
+        raise InputError('a polygon', f'has {len(corners)} corners, more than {MAX_CORNERS}', 'export it again')
     return corners if len(corners) > 2 and np.isfinite(corners).all() else None
 
 def rectangle(
@@ -105,7 +232,13 @@ def last_part(
     path: str, # a path or address of any system
 ) -> str: # what stands behind the last slash or backslash
     "The file name of a path."
-    return re.split(r'[/\\]', str(path))[-1].partition('?')[0]
+    return re.split(r'[/\\]', file_address(path))[-1].partition('?')[0]
+
+def file_address(
+    address: str, # a path or address of any system
+) -> str: # without what Label Studio puts before a path of its own disk
+    "Where a photograph is, as far as its address says."
+    return str(address).partition('/data/local-files/?d=')[-1] or str(address)
 
 # %% ../nbs/01a_polygons.ipynb #64ea0c38
 def read_coco(
@@ -116,7 +249,7 @@ def read_coco(
     photographs = {}
     for i in data['images']:
         size = (int(i['height']), int(i['width'])) if i.get('height') and i.get('width') else None
-        photographs[i['id']] = Outlines(last_part(i['file_name']), size)
+        photographs[i['id']] = Outlines(last_part(i['file_name']), size, address=str(i['file_name']))
     for a in data['annotations']:
         o = photographs.get(a['image_id'])
         if o is None: continue
@@ -124,13 +257,24 @@ def read_coco(
         segmentation = a.get('segmentation')
         if isinstance(segmentation, dict):
             counts = segmentation['counts']
-            h, w = segmentation['size']
-            o.shapes.append((label, fill_runs(decode_counts(counts) if isinstance(counts, str) else counts, (h, w))))
+            h, w = check_canvas(segmentation['size'])
+            runs = decode_counts(counts) if isinstance(counts, str) else [int(n) for n in counts]
+            o.shapes.append((label, Painted.of(fill_runs(runs, (h, w)))))
         elif segmentation:
             for numbers in segmentation:
                 if (corners := polygon(numbers)) is not None: o.shapes.append((label, corners))
         else: o.left_out.append('box')
     return list(photographs.values())
+
+# %% ../nbs/01a_polygons.ipynb #6b2000e4
+def labelme_mask(
+    shape: dict[str, Any], # of labelme, of the kind `mask`: a small PNG and the corners of its box
+) -> Painted: # raises `InputError` for a picture that is damaged or too large
+    "A mask that labelme has painted."
+    try: data = base64.b64decode(shape['mask'], validate=True)
+    except binascii.Error: raise InputError('a mask of labelme', 'is damaged', 'export it again') from None
+    left, top = (int(v) for v in shape['points'][0])
+    return Painted.of(read_mask(data), (top, left), whole=False)
 
 # %% ../nbs/01a_polygons.ipynb #d161631a
 def read_labelme(
@@ -139,7 +283,7 @@ def read_labelme(
     "Outlines of a labelme file."
     size = (int(data['imageHeight']),
             int(data['imageWidth'])) if data.get('imageHeight') and data.get('imageWidth') else None
-    o = Outlines(last_part(data['imagePath']), size)
+    o = Outlines(last_part(data['imagePath']), size, address=str(data['imagePath']))
     for s in data['shapes']:
         kind, points, label = s.get('shape_type') or 'polygon', s['points'], str(s.get('label', ''))
         corners = polygon(v for p in points for v in p) if kind == 'polygon' else None
@@ -150,7 +294,8 @@ def read_labelme(
             (x, y), (x1, y1) = points
             angle = np.linspace(0, 2 * np.pi, 360, endpoint=False)
             corners = np.hypot(x1 - x, y1 - y) * np.stack([np.cos(angle), np.sin(angle)], -1) + [x, y]
-        if corners is None: o.left_out.append(kind)
+        if kind == 'mask': o.shapes.append((label, labelme_mask(s)))
+        elif corners is None: o.left_out.append(kind)
         else: o.shapes.append((label, corners))
     return [o]
 
@@ -161,15 +306,22 @@ def read_label_studio(
     photographs = []
     for task in data:
         address = next((v for v in task['data'].values() if isinstance(v, str)), '')
-        o = Outlines(re.sub(r'^[0-9a-f]{8}-', '', last_part(address)))
-        results = [r for a in task.get('annotations', []) if not a.get('was_cancelled') for r in a.get('result', [])]
-        for r in results:
-            if r.get('type') != 'polygonlabels':
-                o.left_out.append(str(r.get('type')))
+        o = Outlines(re.sub(r'^[0-9a-f]{8}-', '', last_part(address)), address=file_address(address))
+        answers = [a for a in task.get('annotations', []) if not a.get('was_cancelled')]
+        o.looked_at = bool(answers)
+        o.left_out += ['earlier annotation'] * (len(answers) - 1) # the last one counts
+        for r in answers[-1].get('result', []) if answers else []:
+            kind = str(r.get('type'))
+            is_read = kind == 'polygonlabels' or kind == 'brushlabels' and 'rle' in r.get('value', {})
+            if not is_read:
+                o.left_out.append(kind)
                 continue
-            o.size = (int(r['original_height']), int(r['original_width']))
+            o.size = check_canvas((r['original_height'], r['original_width']))
+            label = ', '.join(map(str, r['value'].get(kind, [])))
+            if kind == 'brushlabels':
+                o.shapes.append((label, Painted.of(decode_brush(r['value']['rle'], o.size))))
+                continue
             points = np.array(r['value']['points'], float) / 100 * o.size[::-1]
-            label = ', '.join(map(str, r['value'].get('polygonlabels', [])))
             if (corners := polygon(points.ravel())) is not None: o.shapes.append((label, corners))
         photographs.append(o)
     return photographs
@@ -181,7 +333,7 @@ def read_cvat(
     photographs = []
     for image in root.iter('image'):
         size = (int(image.attrib['height']), int(image.attrib['width']))
-        o = Outlines(last_part(image.attrib['name']), size)
+        o = Outlines(last_part(image.attrib['name']), size, address=image.attrib['name'])
         for shape in image:
             a, label = shape.attrib, shape.attrib.get('label', '')
             if shape.tag == 'polygon':
@@ -191,10 +343,8 @@ def read_cvat(
                 o.shapes.append((label, rectangle(*(float(a[k]) for k in ('xtl', 'ytl', 'xbr', 'ybr')))))
             elif shape.tag == 'mask':
                 top, left, h, w = (int(float(a[k])) for k in ('top', 'left', 'height', 'width'))
-                whole = np.zeros(size, bool)
-                whole[top:top + h, left:left + w] = fill_runs([int(n) for n in a['rle'].split(',')], (h, w),
-                                                              by_column=False)
-                o.shapes.append((label, whole))
+                runs = [int(n) for n in a['rle'].split(',')]
+                o.shapes.append((label, Painted.of(fill_runs(runs, (h, w), by_column=False), (top, left), whole=False)))
             elif shape.tag not in ('tag', 'attribute'): o.left_out.append(shape.tag)
         photographs.append(o)
     return photographs
@@ -219,7 +369,7 @@ def read_outlines(
             return read_label_studio(data)
     except InputError as e: raise e.named(path) from None
     except (ElementTree.ParseError, UnicodeDecodeError, ValueError, KeyError, TypeError, AttributeError,
-            RecursionError, IndexError) as e:
+            RecursionError, IndexError, OverflowError) as e:
         raise InputError(path, f'is damaged ({type(e).__name__}: {e})', 'export it again') from e
     return None
 

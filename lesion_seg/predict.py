@@ -10,7 +10,7 @@ import math
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -22,20 +22,22 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 # %% auto #0
-__all__ = ['T', 'KINDS', 'ALL_KINDS', 'RUNTIMES', 'REVIEW_SCORE', 'StoredMap', 'map_fault', 'ProbabilityMap', 'MeasuredMap',
-           'draw_lesion', 'DrawnMap', 'OutlinedMap', 'FileKind', 'json_bytes', 'Segmentation', 'Backend', 'OnnxBackend',
-           'TorchBackend', 'make_backend', 'turn', 'turn_back', 'd4_maps', 'review_scores', 'ModelInput', 'spacing_of',
-           'prepare_input', 'prepare_ahead', 'LoadedBundle', 'Segmenter']
+__all__ = ['T', 'KINDS', 'ALL_KINDS', 'RUNTIMES', 'REVIEW_SCORE', 'StoredMap', 'map_fault', 'nest_mask', 'ProbabilityMap',
+           'MeasuredMap', 'draw_lesion', 'DrawnMap', 'OutlinedMap', 'FileKind', 'json_bytes', 'Segmentation', 'Backend',
+           'OnnxBackend', 'TorchBackend', 'make_backend', 'turn', 'turn_back', 'd4_maps', 'review_scores', 'ModelInput',
+           'spacing_of', 'prepare_input', 'prepare_ahead', 'LoadedBundle', 'ExplainingBundle', 'Segmenter']
 
 # %% ../nbs/25_predict.ipynb #b1000001
-from .bundle import ONNX, ONNX_INT8, Bundle
-from .contours import (bounding_box, centre_of_area, clean_map, clean_mask, find_polygons, keyhole,
-                                 measure_polygons, resize_probability, resize_threshold, touches_frame)
-from .core import (DICOM, HEAD, InputError, Source, atomic_path, encode_jpeg, encode_png, open_source,
-                             printable, safe_stem, sniff)
+from .bundle import (BORDERS, DEFAULT_BORDER, ONNX, ONNX_INT8, Border, Bundle, default_channel, find_border,
+                               usual_borders)
+from .contours import (bounding_box, centre_of_area, clean_map, clean_mask, find_polygons, find_regions,
+                                 keyhole, measure_polygons, resize_probability, resize_threshold, touches_frame)
+from .core import (DICOM, HEAD, Frame, InputError, Source, atomic_path, check_kind, encode_jpeg, encode_png,
+                             given_path, open_source, printable, safe_stem, sniff)
 from .data import draw_contour, image_size, implausible, read_image, resize_image
+from .explain import Explanation, gradcam_maps, parse_why, torch_network, uncertainty_maps
 from .mc_dropout import Uncertainty, lesion_scores, mc_samples
-from .onnx import OnnxSampler, open_session, run_session
+from .onnx import OnnxSampler, border_maps, open_session, run_session
 
 # %% ../nbs/25_predict.ipynb #8cda61e2
 T = TypeVar('T', bound='StoredMap')
@@ -55,13 +57,24 @@ class StoredMap:
     disagreement: float | None = None # of the network with itself, where it was asked for
     review_above: float | None = None # a larger disagreement is for a person to look at
     warnings: list[str] = field(default_factory=list) # what is odd about the photograph, in plain words
+    border: str = DEFAULT_BORDER # which of `BORDERS` this is
+    channels: np.ndarray | None = None # float32 (C, h, w), what the network said of all borders; None: `small` alone
+    levels: dict[str, Border] | None = None # where to find each border; None: `usual_borders` of the threshold
+    middle: Any = None # the default border of the same photograph, for another one; it is nested with that
 
     def __post_init__(self) -> None:
         if reason := map_fault(self.small): raise InputError(f'the map for {self.name}', *reason)
+        check_kind('threshold', self.threshold, float)
         if not 0 < self.threshold < 1:
             raise InputError(f'threshold {self.threshold}', 'is not between 0 and 1', 'give a probability such as 0.5')
+        find_border(usual_borders(self.threshold), self.border)
+        if self.border != DEFAULT_BORDER and self.middle is None:
+            raise InputError(f'border {self.border!r}', 'needs the middle one to be nested with',
+                             f"make that first, then `with_border('{self.border}')`")
         mm = self.spacing
-        if mm is not None and not (len(mm) == 2 and all(math.isfinite(s) and s > 0 for s in mm)):
+        is_pair = isinstance(mm, (tuple, list, np.ndarray)) and len(mm) == 2
+        for s in mm if is_pair else (): check_kind('spacing', s, float)  # type: ignore[union-attr]
+        if mm is not None and not (is_pair and all(math.isfinite(s) and s > 0 for s in mm)):
             raise InputError(f'spacing {mm}', 'is not two numbers of millimetres',
                              'give those of a pixel as (row, column), such as (0.02, 0.02)')
 
@@ -73,6 +86,33 @@ class StoredMap:
         kept = {k: v for k, v in self.__dict__.items() if k in ('probability', 'image')}
         new.__dict__.update(kept)
         return new
+
+    @property
+    def all_levels(self) -> dict[str, Border]:
+        "Channel and threshold of each border, that of this one as it is now."
+        levels = self.levels or usual_borders(self.threshold, 1 if self.channels is None else len(self.channels))
+        return levels | {self.border: replace(find_border(levels, self.border), threshold=self.threshold)}
+
+    def with_border(self: T,
+        name: str, # one of `BORDERS`
+    ) -> T: # shares the photograph; raises `InputError` for another name
+        "Another border of the same photograph; the network is not run again."
+        border = find_border(self.all_levels, name)
+        if name == self.border: return self
+        middle = self.middle or self
+        if name == DEFAULT_BORDER: return middle
+        small = self.small if self.channels is None else self.channels[border.channel]
+        new = replace(middle, small=small, threshold=border.threshold, border=name, levels=self.all_levels,
+                      middle=middle)
+        same_map = self.all_levels[self.border].channel == border.channel
+        shared = ('image', 'probability') if same_map else ('image',)
+        new.__dict__.update({k: v for k, v in self.__dict__.items() if k in shared})
+        return new
+
+    @property
+    def borders(self: T) -> dict[str, T]: # by the names of `BORDERS`
+        "The three borders of the photograph, each inside the next; they are made anew at each call."
+        return {name: self.with_border(name) for name in BORDERS}
 
 # %% ../nbs/25_predict.ipynb #71d337b3
 def map_fault(
@@ -88,6 +128,21 @@ def map_fault(
         return f'holds values from {low:.3g} to {high:.3g}, which are not probabilities', 'give values in [0, 1]'
     return None
 
+# %% ../nbs/25_predict.ipynb #f9e80397
+def nest_mask(
+    mask: np.ndarray, # bool (H, W), of a border by itself
+    middle: np.ndarray, # bool (H, W), the middle border's, cleaned
+    border: str, # 'tight' or 'wide'
+    largest: bool, # is one region wanted?
+) -> np.ndarray: # bool (H, W), inside the middle border's or around it
+    "A mask that is nested with the middle border's."
+    if border == 'tight': return mask & middle
+    joined = mask | middle
+    if not largest: return joined
+    if not middle.any(): return clean_mask(joined, largest=True, fill_holes=False)
+    labels = find_regions(joined).labels
+    return np.isin(labels, np.unique(labels[middle]))
+
 # %% ../nbs/25_predict.ipynb #b1000040
 class ProbabilityMap(StoredMap):
     "A map, and what follows from it: probability, mask and border."
@@ -98,14 +153,23 @@ class ProbabilityMap(StoredMap):
     @cached_property
     def cleaned(self) -> np.ndarray: # float32 (h, w) in [0, 1]
         "The small map after `largest` and `fill_holes`."
-        return clean_map(self.small, self.threshold, self.largest, self.fill_holes)
+        if self.middle is None: return clean_map(self.small, self.threshold, self.largest, self.fill_holes)
+        level = np.float32(self.threshold)
+        within = self.middle.cleaned >= np.float32(self.middle.threshold)
+        reached = self.small >= level
+        nested = nest_mask(reached, within, self.border, self.largest)
+        small = self.small.astype(np.float32)
+        small[reached & ~nested] = 0
+        small[nested & ~reached] = 1
+        return clean_map(small, self.threshold, self.largest and self.border == 'tight', self.fill_holes)
     @cached_property
     def mask(self) -> np.ndarray: # bool (H, W)
         "The lesion at the photograph's size."
         mask = resize_threshold(self.cleaned, self.size, self.threshold)
+        if self.middle is not None: mask = nest_mask(mask, self.middle.mask, self.border, self.largest)
         box = bounding_box(mask)
         if box and (self.largest or self.fill_holes): # a bridge thinner than a pixel of the map may break on its way up
-            mask[box] = clean_mask(mask[box], self.largest, self.fill_holes)
+            mask[box] = clean_mask(mask[box], self.largest and self.border != 'wide', self.fill_holes)
         return mask
     @cached_property
     def polygons(self) -> list[list[np.ndarray]]: # each an outer ring and its holes, (N, 2) as x, y
@@ -155,11 +219,14 @@ class MeasuredMap(ProbabilityMap):
     def notes(self) -> list[str]: # sentences without a full stop
         "What a reader of the measures has to know."
         leaves = 'the lesion reaches the edge of the photograph, so its measures are lower bounds'
-        return [leaves] * touches_frame(self.mask) + self.warnings
+        nowhere = f'nothing inside the middle border reaches the {self.border} one, so its mask is empty'
+        lost = self.middle is not None and self.middle.mask.any() and not self.mask.any()
+        return [leaves] * touches_frame(self.mask) + [nowhere] * lost + self.warnings
     def __repr__(self) -> str:
         fraction = np.count_nonzero(self.mask) / self.mask.size
         H, W = self.size
-        line = f'{self.name}, {W} x {H} pixels, {fraction:.1%} lesion at threshold {self.threshold:g}'
+        which = '' if self.border == DEFAULT_BORDER else f', {self.border} border'
+        line = f'{self.name}, {W} x {H} pixels, {fraction:.1%} lesion at threshold {self.threshold:g}{which}'
         text = printable('; '.join([line, *self.notes()]).replace('\n', '?'), most=1000)
         return f'{type(self).__name__}({text})'
 
@@ -226,7 +293,8 @@ class DrawnMap(MeasuredMap):
         diameter = f'{m["major_diameter_mm"]:.1f} mm' if self.spacing else f'{m["major_diameter_px"]:.0f} px'
         bound = 'at least ' if m['touches_frame'] else ''
         H, W = self.size
-        return f'{self.name}: {m["area_fraction"]:.1%} of {W} x {H} px, diameter {bound}{diameter}'
+        which = '' if self.border == DEFAULT_BORDER else f', {self.border} border'
+        return f'{self.name}: {m["area_fraction"]:.1%} of {W} x {H} px, diameter {bound}{diameter}{which}'
     def _repr_jpeg_(self) -> bytes: return encode_jpeg(self.preview(), limit=40_000)
 
 # %% ../nbs/25_predict.ipynb #b1000015
@@ -248,7 +316,8 @@ class OutlinedMap(DrawnMap):
         elif polygons: geometry = dict(type='MultiPolygon', coordinates=polygons)
         return dict(type='Feature', geometry=geometry, properties=dict(
             name=self.name, coordinates='pixels of the image: x to the right, y down, (0, 0) at the upper left corner',
-            height=self.size[0], width=self.size[1], threshold=self.threshold, measures=self.measure()))
+            height=self.size[0], width=self.size[1], border=self.border, threshold=self.threshold,
+            measures=self.measure()))
 
     def coco(self,
         image_id: int = 1, # of the photograph in your COCO file
@@ -294,19 +363,34 @@ ALL_KINDS = tuple(KINDS)
 # %% ../nbs/25_predict.ipynb #b1000042
 class Segmentation(OutlinedMap):
     "A lesion's border: probabilities, mask, measures, polygons and files."
+    @property
+    def frame(self) -> int | None: # from 1; None for a file with one picture
+        "Which picture of its file it is."
+        return self.source.number if isinstance(self.source, Frame) else None
     def record(self) -> dict[str, Any]: # what the JSON file says
         "All that is known about the result, as JSON."
-        path = str(self.source) if isinstance(self.source, (str, os.PathLike)) else None
+        path = os.fspath(self.source) if isinstance(self.source, (str, os.PathLike)) else None
         record: dict[str, Any] = dict(
-            name=self.name, source=path, height=self.size[0], width=self.size[1], threshold=self.threshold,
+            name=self.name, source=path, frame=self.frame,
+            height=self.size[0], width=self.size[1],
+            border=self.border, threshold=self.threshold, borders=self.border_summary,
             largest=self.largest, fill_holes=self.fill_holes, measures=self.measure(), warnings=self.notes(),
             model=self.model, coordinates='(row, column) in pixels of the image, (0, 0) at the upper left corner')
         if self.disagreement is None: return record
         return record | dict(doubt=self.disagreement, needs_review=self.needs_review)
 
+    @cached_property
+    def border_summary(self) -> dict[str, dict[str, float]]: # by the names of `BORDERS`
+        "Threshold and area of each border."
+        areas = {name: (s.threshold, int(np.count_nonzero(s.mask))) for name, s in self.borders.items()}
+        pixels = self.size[0] * self.size[1]
+        mm2 = None if self.spacing is None else float(self.spacing[0]) * float(self.spacing[1])
+        return {name: dict(threshold=threshold, area_px=area, area_fraction=area / pixels)
+                | ({} if mm2 is None else dict(area_mm2=area * mm2)) for name, (threshold, area) in areas.items()}
+
     def save(self,
         folder: str | Path, # where to; made when missing
-        stem: str | None = None, # how the names of the files begin; None: like the photograph's
+        stem: str | None = None, # how the names of the files begin; None: like the photograph's, with its frame
         kinds: Iterable[str] = ALL_KINDS, # which files, names of `KINDS`; one name alone will do
     ) -> dict[str, Path]: # the file of each kind; raises `InputError` for a kind that is unknown
         "Write files of the kinds wanted; the photograph itself is never overwritten."
@@ -314,8 +398,10 @@ class Segmentation(OutlinedMap):
         for kind in kinds:
             if kind not in KINDS:
                 raise InputError(f'kind {kind!r}', 'is not a kind of file', f'choose from {", ".join(KINDS)}')
+        if stem is None and isinstance(self.source, Frame):
+            stem = f'{safe_stem(self.source.path)}_frame{self.frame}'
         stem = safe_stem(self.name if stem is None else f'{stem}.x') # whose suffix is cut off
-        paths = {kind: Path(folder) / f'{stem}{KINDS[kind].ending}' for kind in kinds}
+        paths = {kind: given_path(folder, 'the folder') / f'{stem}{KINDS[kind].ending}' for kind in kinds}
         for path in paths.values():
             if isinstance(self.source, (str, os.PathLike)) and path.exists() and path.samefile(self.source):
                 raise InputError(path, 'is the photograph itself and is not overwritten',
@@ -329,7 +415,7 @@ class Backend(Protocol):
     "What a runtime has to do."
     def probabilities(self,
         batch: np.ndarray, # uint8 RGB (N, H, W, 3)
-    ) -> np.ndarray: # float32 (N, H, W) in [0, 1]
+    ) -> np.ndarray: # float32 (N, C, H, W) in [0, 1], C 1 or 3
         "Calibrated probabilities of a batch."
         ...
     def samples(self,
@@ -357,9 +443,10 @@ class OnnxBackend:
 
     def probabilities(self,
         batch: np.ndarray, # uint8 RGB (N, H, W, 3)
-    ) -> np.ndarray: # float32 (N, H, W) in [0, 1]
+    ) -> np.ndarray: # float32 (N, C, H, W) in [0, 1], C 1 or 3
         "Calibrated probabilities of a batch."
-        return run_session(self.session, ['probability'], {'image': batch}, self.path)[0]
+        [answer] = run_session(self.session, ['probability'], {'image': batch}, self.path)
+        return border_maps(answer, self.bundle.channels, self.path)
     def samples(self,
         image: np.ndarray, # uint8 RGB (S, S, 3), S the bundle's size
         n: int, # how many
@@ -397,10 +484,10 @@ class TorchBackend:
         return self.torch.from_numpy(batch).permute(0, 3, 1, 2) * self.scale - self.shift
     def probabilities(self,
         batch: np.ndarray, # uint8 RGB (N, H, W, 3)
-    ) -> np.ndarray: # float32 (N, H, W) in [0, 1]
+    ) -> np.ndarray: # float32 (N, C, H, W) in [0, 1], C 1 or 3
         "Calibrated probabilities of a batch."
         with self.torch.inference_mode():
-            return self.calibration(self.model(self.normalised(batch))[:, 0]).numpy()
+            return self.calibration.channels(self.model(self.normalised(batch))).numpy()
     def samples(self,
         image: np.ndarray, # uint8 RGB (S, S, 3), S the bundle's size
         n: int, # how many
@@ -447,30 +534,29 @@ def turn_back(
 
 # %% ../nbs/25_predict.ipynb #f93b0c44
 def d4_maps(
-    probabilities: Callable[[np.ndarray], np.ndarray], # uint8 (N, S, S, 3) to float32 (N, S, S)
+    probabilities: Callable[[np.ndarray], np.ndarray], # uint8 (N, S, S, 3) to float32 (N, C, S, S)
     batch: np.ndarray, # uint8 (N, S, S, 3)
-) -> np.ndarray: # float32 (N, 8, S, S), the plain prediction first, its mirror image second
+) -> np.ndarray: # float32 (N, 8, C, S, S), the plain prediction first, its mirror image second
     "Predictions over the eight symmetries of the square, turned back; the network sees 2 N images at a time."
-    n = len(batch)
-    out = np.empty((n, 8, *batch.shape[1:3]), np.float32)
+    n, views = len(batch), []
     for k in range(4):
         pair = np.concatenate([turn(batch, k, False), turn(batch, k, True)])
-        answers = probabilities(np.ascontiguousarray(pair))
-        out[:, 2 * k] = turn_back(answers[:n], k, False)
-        out[:, 2 * k + 1] = turn_back(answers[n:], k, True)
-    return out
+        answers = np.moveaxis(probabilities(np.ascontiguousarray(pair)), 1, -1) # (2 N, S, S, C)
+        views += [turn_back(answers[:n], k, False), turn_back(answers[n:], k, True)]
+    return np.moveaxis(np.stack(views, axis=1), -1, 2)
 
 # %% ../nbs/25_predict.ipynb #fb43e3bf
 REVIEW_SCORE = 'disagreement' # which of `lesion_scores` tells what a person should look at
 
 def review_scores(
-    maps: np.ndarray, # float32 (N, 8, S, S), from `d4_maps`
+    maps: np.ndarray, # float32 (N, 8, C, S, S), from `d4_maps`
     bundle: Bundle, # calibrated, so that it has a rule for review
 ) -> list[float]: # one for each photograph; raises `InputError` for a bundle without a rule
-    "How much the symmetries disagree about each photograph."
+    "How much the symmetries disagree about the default border of each photograph."
     rule = bundle.info.get('review')
     if not rule: raise InputError(bundle.path, 'has no rule for review', 'run `lesion_seg calibrate` on it first')
-    scores = [lesion_scores(Uncertainty.from_samples(m, bundle.threshold), bundle.threshold) for m in maps]
+    middle = [default_channel(m)[:, 0] for m in maps]
+    scores = [lesion_scores(Uncertainty.from_samples(m, bundle.threshold), bundle.threshold) for m in middle]
     if any(rule['score'] not in s for s in scores):
         raise InputError(bundle.path, f'{rule["score"]!r} is not a score of uncertainty',
                          'run `lesion_seg calibrate` on it again')
@@ -559,6 +645,7 @@ class LoadedBundle:
             architecture=self.bundle.architecture['name'], precision=precision, size=info['size'],
             threshold=info['threshold'], temperature=info['temperature'], weights_sha256=info['weights_sha256'],
             calibration=info.get('calibration', {}))
+        self.borders = self.bundle.borders
 
     def predict_inputs(self,
         items: list[ModelInput], # photographs, from `prepare_input`
@@ -568,9 +655,16 @@ class LoadedBundle:
         fill_holes: bool = False, # as in `predict`
         spacing: tuple[float, float] | None = None, # as in `predict`
         review: bool = False, # as in `predict`
+        border: str = DEFAULT_BORDER, # as in `predict`
     ) -> list[Segmentation]: # one for each photograph
         "The lesions in prepared photographs: one pass of the network, or eight."
+        shown = find_border(self.borders, border)
+        flags = dict(tta=tta, fill_holes=fill_holes, review=review, largest=False if largest is None else largest)
+        for name, flag in flags.items(): check_kind(name, flag, bool)
         if not items: return []
+        if threshold is not None: shown = replace(shown, threshold=threshold)
+        levels = self.borders | {border: shown}
+        default = levels[DEFAULT_BORDER]
         batch = np.stack([i.pixels for i in items])
         scores: list[float | None] = [None] * len(items)
         if tta or review:
@@ -579,33 +673,73 @@ class LoadedBundle:
             if review: scores = list(review_scores(eight, self.bundle))
         else: maps = self.backend.probabilities(batch)
         limit = self.bundle.info['review']['threshold'] if review else None
-        return [Segmentation(
-            m.copy(), i.size, self.bundle.threshold if threshold is None else threshold, i.name, i.source,
-            largest=self.bundle.largest if largest is None else largest, fill_holes=fill_holes,
-            spacing=i.spacing if spacing is None else spacing, model=self.metadata,
-            disagreement=s, review_above=limit, warnings=list(i.warnings))
-            for m, i, s in zip(maps, items, scores, strict=True)]
+        results = []
+        for m, i, s in zip(maps, items, scores, strict=True):
+            own = np.array(m, order='C') # a copy: the batch may go
+            middle = Segmentation(
+                own[default.channel], i.size, default.threshold, i.name, i.source,
+                largest=self.bundle.largest if largest is None else largest, fill_holes=fill_holes,
+                spacing=i.spacing if spacing is None else spacing, model=self.metadata,
+                disagreement=s, review_above=limit, warnings=list(i.warnings), channels=own, levels=levels)
+            results.append(middle.with_border(border))
+        return results
 
     def __reduce__(self) -> tuple:
         bundle = replace(self.bundle, path=self.bundle.path.absolute())
         return type(self), (bundle, self.threads, self.runtime, self.precision)
     def __repr__(self) -> str: return f'{type(self).__name__}({self.bundle!r})'
 
+# %% ../nbs/25_predict.ipynb #092cf9ec
+class ExplainingBundle(LoadedBundle):
+    "A bundle on a runtime that says why."
+    @cached_property
+    def network(self) -> Any: # a module of PyTorch
+        "The network, for Grad-CAM; loaded when it is first wanted."
+        return torch_network(self.bundle)
+
+    def explain(self,
+        src: Source, # path, bytes, binary file, array, PIL image or data set of pydicom
+        kinds: str | Iterable[str] = ('uncertainty', 'gradcam'), # what is wanted, names in `lesion_seg.explain.WHY`
+        n: int = 20, # samples of MC dropout
+        seed: int = 0, # same seed, same samples
+        layer: str | None = None, # for Grad-CAM, a name in `named_modules`; None: the one that localises best
+        target: str | Sequence[int] | np.ndarray = 'lesion', # or 'border', a point (row, column) or a mask (H, W)
+        threshold: float | None = None, # lesion from this probability on, (0, 1); None: the bundle's
+    ) -> Explanation: # raises `InputError` for a file that cannot be read, and where PyTorch is missing for Grad-CAM
+        "Where the border is uncertain, and which places spoke for the lesion."
+        wanted, item = parse_why(kinds), prepare_input(src, self.bundle.size)
+        level = self.bundle.threshold if threshold is None else threshold
+        maps: dict[str, np.ndarray] = {}
+        about: dict[str, Any] = dict(threshold=level, model=self.metadata)
+        if 'uncertainty' in wanted:
+            samples = self.backend.samples(item.pixels, n, seed)
+            found, about['uncertainty'] = uncertainty_maps(samples, level)
+            about['uncertainty']['seed'] = seed
+            maps |= found
+        if 'gradcam' in wanted:
+            found, about['gradcam'] = gradcam_maps(self.bundle, self.network, item.pixels, item.size, layer, target,
+                                                   level)
+            maps |= found
+        return Explanation(maps, item.size, item.name, item.source, about)
+
 # %% ../nbs/25_predict.ipynb #b1000044
-class Segmenter(LoadedBundle):
+class Segmenter(ExplainingBundle):
     "A bundle, ready to predict. Make one and keep it: it may be shared by threads."
     def predict(self,
-        src: Source, # path, bytes, binary file, array, PIL image or data set of pydicom, of any size from 1 x 1
+        src: Source, # path, `Frame`, bytes, binary file, array, PIL image or data set of pydicom, from 1 x 1 pixel
         threshold: float | None = None, # lesion from this probability on, (0, 1); None: the bundle's
         tta: bool = False, # mean over the square's eight symmetries: eight passes
         largest: bool | None = None, # keep the largest region only (4-connected); None: as the bundle was calibrated
         fill_holes: bool = False, # fill its holes
         spacing: tuple[float, float] | None = None, # mm of a pixel: (row, column); None: as a DICOM file says
         review: bool = False, # say how far the symmetries disagree and whether a person should look: eight passes
+        frame: int | None = None, # of a DICOM file with several, from 1
+        border: str = DEFAULT_BORDER, # 'tight', 'middle' or 'wide'; `threshold` is for this one
     ) -> Segmentation: # raises `InputError` for a file that cannot be read
         "The lesion in one photograph."
+        if frame is not None: src = Frame(src, frame)  # type: ignore[arg-type]
         item = prepare_input(src, self.bundle.size)
-        return self.predict_inputs([item], threshold, tta, largest, fill_holes, spacing, review)[0]
+        return self.predict_inputs([item], threshold, tta, largest, fill_holes, spacing, review, border)[0]
 
     __call__ = predict
 
@@ -613,9 +747,13 @@ class Segmenter(LoadedBundle):
         srcs: Iterable[Source], # as in `predict`; read as it goes, may be endless
         batch_size: int = 8, # photographs in one pass of the network
         workers: int = 2, # threads that decode while the network works
-        **options: Any, # as in `predict`
+        **options: Any, # as in `predict`, but for `frame`
     ) -> Iterator[Segmentation | InputError]: # in the order of `srcs`; the error stands where a file could not be read
         "The lesions in many photographs, one after the other; a broken file does not stop the others."
+        is_one = isinstance(srcs, (str, os.PathLike, bytes, np.ndarray, Image.Image))
+        if is_one or not isinstance(srcs, Iterable):
+            problem = 'are one photograph' if is_one else f'are of the type {type(srcs).__name__}'
+            raise InputError('the photographs', problem, 'give a list of them, or call `predict` for one')
         for group in prepare_ahead(partial(prepare_input, side=self.bundle.size), srcs, batch_size, workers):
             whole = [i for i in group if isinstance(i, ModelInput)]
             results = iter(self.predict_inputs(whole, **options))
@@ -626,7 +764,7 @@ class Segmenter(LoadedBundle):
         n: int = 20, # samples
         seed: int = 0, # same seed, same samples
     ) -> Uncertainty: # maps of the model's size
-        "MC dropout: what the network says with channels of its decoder switched off at random."
+        "MC dropout: what the network says of the default border with channels of its decoder off at random."
         prepared = prepare_input(src, self.bundle.size)
         samples = self.backend.samples(prepared.pixels, n, seed)
         return Uncertainty.from_samples(samples, self.bundle.threshold, size=prepared.size)

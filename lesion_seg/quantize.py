@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .bundle import ONNX, ONNX_INT8, Bundle, revise
+from .bundle import ONNX, ONNX_INT8, Border, Bundle, revise
 from .core import InputError, atomic_path, sha256
 from .data import read_image, resize_image
 from .manifest import Manifest
-from .onnx import checked_file, metadata_of, open_session, run_session, write_graph
+from .onnx import border_maps, checked_file, metadata_of, open_session, run_session, write_graph
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['OPERATIONS', 'TRIED', 'CLOSE', 'PROBES', 'METHODS', 'AT_LEAST', 'fold_norms', 'convolutions', 'predict_maps',
            'float_nodes', 'round_static', 'round_dynamic', 'round_one', 'sensitivity', 'layer_names', 'mask_agreement',
-           'fewest_floats', 'search_floats', 'training_images', 'calibration_images', 'quantize_onnx']
+           'border_agreement', 'fewest_floats', 'search_floats', 'training_images', 'calibration_images',
+           'quantize_onnx']
 
 # %% ../nbs/24_quantize.ipynb #e707db62
 def fold_norms(
@@ -58,9 +59,10 @@ def convolutions(
 def predict_maps(
     session: Any, # from `open_session`
     images: np.ndarray, # uint8 RGB (N, S, S, 3)
-) -> np.ndarray: # float32 (N, S, S) in [0, 1]
+) -> np.ndarray: # float32 (N, C, S, S) in [0, 1], C 1 or 3
     "The probabilities of a session, image by image."
-    return np.concatenate([run_session(session, ['probability'], {'image': i[None]}, 'the network')[0] for i in images])
+    answers = [run_session(session, ['probability'], {'image': i[None]}, 'the network')[0] for i in images]
+    return border_maps(np.concatenate(answers))
 
 # %% ../nbs/24_quantize.ipynb #f88b17f1
 OPERATIONS = ['Conv', 'Clip', 'Relu', 'Add', 'Concat', 'Resize', 'MaxPool', 'Pad'] # what is worth doing in integers
@@ -165,6 +167,14 @@ def mask_agreement(
     both, either = (a & b).sum((1, 2)), (a | b).sum((1, 2))
     return float(np.where(either > 0, both / np.maximum(either, 1), 1).mean())
 
+def border_agreement(
+    maps: np.ndarray, # probabilities (N, C, H, W)
+    others: np.ndarray, # probabilities (N, C, H, W)
+    borders: dict[str, Border], # of the bundle
+) -> float: # that of the border which agrees least, [0, 1]
+    "How well the masks of all borders agree."
+    return min(mask_agreement(maps[:, b.channel], others[:, b.channel], b.threshold) for b in borders.values())
+
 def fewest_floats(
     agreements: dict[int, float], # by the number of convolutions in floats
 ) -> int: # one of these numbers
@@ -177,7 +187,7 @@ def search_floats(
     graph: ModelProto, # from `fold_norms`
     file: Path, # where it stands; candidates are written beside it
     images: np.ndarray, # uint8 RGB (N, S, S, 3), to see the ranges on and to compare masks on
-    threshold: float, # of the masks
+    borders: dict[str, Border], # of the masks
     say: Callable[[str], None] = lambda _: None, # told how the search goes
 ) -> tuple[Path, dict[str, Any]]: # the best candidate; its agreement, its float convolutions and what was tried
     "The static file with the fewest convolutions in floats."
@@ -192,7 +202,7 @@ def search_floats(
     for n in TRIED:
         if n >= len(ranking): break
         if n: round_static(graph, file, candidate(n), images, ranking[:n])
-        agreements[n] = mask_agreement(predict_maps(open_session(candidate(n)), images), expected, threshold)
+        agreements[n] = border_agreement(predict_maps(open_session(candidate(n)), images), expected, borders)
         say(f'{n} convolutions in floats: agreement {agreements[n]:.4f}')
     n = fewest_floats(agreements)
     tried = {str(k): v for k, v in agreements.items()}
@@ -253,13 +263,13 @@ def quantize_onnx(
         folded = Path(tmp) / 'folded.onnx'
         graph = fold_norms(exported, folded)
         if method == 'static':
-            best, search = search_floats(graph, folded, stack, b.threshold, say)
+            best, search = search_floats(graph, folded, stack, b.borders, say)
             summary |= search | dict(floats=layer_names(onnx.load(exported), search['floats']))
         else:
             best = Path(tmp) / 'dynamic.onnx'
             round_dynamic(folded, best)
             maps, expected = (predict_maps(open_session(f), stack) for f in (best, folded))
-            summary['agreement'] = mask_agreement(maps, expected, b.threshold)
+            summary['agreement'] = border_agreement(maps, expected, b.borders)
         if summary['agreement'] < at_least:
             problem = f'its masks agree with those in floats by {summary["agreement"]:.3f} only, not {at_least}'
             raise InputError(target, f'is not written, {problem}',

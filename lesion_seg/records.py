@@ -6,7 +6,6 @@
 from __future__ import annotations
 import copy
 import hashlib
-import html
 import json
 import math
 import mmap
@@ -23,7 +22,7 @@ from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 import numpy as np
-from .core import InputError, open_file, writing
+from .core import InputError, open_file, safe_html, writing
 from .data import image_size, read_image, read_mask, resize_image, resize_mask
 from .manifest import SPLITS, LesionPair, Manifest, Problem
 from .tfrecord import Frames, decode_example, encode_example, frame
@@ -454,7 +453,7 @@ class RecordManifest(Manifest):
     "A manifest whose pairs lie in records: they can be read, split by name and scored, but not listed in a table."
     def __repr__(self): return f'Record{super().__repr__()}'
 
-    def _repr_html_(self): return f'<p>{html.escape(repr(self))}</p>'
+    def _repr_html_(self): return f'<p>{safe_html(repr(self))}</p>'
 
     def subset(self,
         split: str, # 'train', 'valid' or 'test'

@@ -9,22 +9,24 @@ import html
 import io
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from PIL import Image
-from .bundle import Bundle, Calibration, revise
-from .calibrate import calibrated, fit_calibration, mean_jaccard
+from .bundle import DEFAULT_BORDER, Bundle, Calibration, default_channel, revise
+from .calibrate import calibrated, fit_borders, fit_calibration, mean_jaccard
 from .reliability import fit_review
-from .core import InputError, atomic_path, encode_jpeg, printable, writing
+from .core import InputError, atomic_path, counted, encode_jpeg, printable, writing
 from .data import contact_sheet, draw_contour, read_image, read_mask, resize_image, resize_mask
 from .manifest import Manifest
+from .metrics import BIAS, jaccard
+from .styles import describe_styles
 from .masks import FoundMask, MaskFolder
-from .evaluate import (POOLED, evaluate_predictions, metric_label, plot_distribution, save_report,
-                                 save_summary, save_table, summarise, worst)
+from .evaluate import (BEST_OF_THREE, POOLED, evaluate_predictions, metric_label, plot_distribution,
+                                 save_report, save_summary, save_table, summarise, worst)
 from .onnx import export_onnx
 from .contours import clean_map
 from .predict import REVIEW_SCORE, Segmentation, Segmenter
@@ -33,10 +35,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # %% auto #0
-__all__ = ['TRUTH', 'PREDICTION', 'STYLE', 'NOTICE', 'DEMO_MODEL', 'true_mask', 'evaluate_manifest', 'exported_again',
-           'calibrate_bundle', 'fit_review_rule', 'case_picture', 'plot_history', 'data_uri', 'html_figure',
-           'html_table', 'html_report', 'origin_section', 'pooled_line', 'score_section', 'case_section',
-           'save_evaluation', 'demo_section', 'run_demo']
+__all__ = ['TRUTH', 'PREDICTION', 'STYLE', 'NOTICE', 'DEMO_MODEL', 'true_mask', 'evaluate_manifest', 'check_columns',
+           'subgroup_columns', 'with_styles', 'exported_again', 'small_maps', 'calibrate_bundle', 'fitted_on',
+           'fit_review_rule', 'fit_bundle_borders', 'case_picture', 'plot_history', 'data_uri', 'html_figure',
+           'html_table', 'html_report', 'origin_section', 'pooled_line', 'score_section', 'part_section',
+           'border_section', 'case_section', 'save_evaluation', 'demo_section', 'run_demo']
 
 # %% ../nbs/28_report.ipynb #e29e4615
 def true_mask(
@@ -61,9 +64,12 @@ def evaluate_manifest(
     distances: bool = False, # boundary metrics as well (slower)
     report: Callable[[int], None] | None = None, # called with the number of images done
     precision: str = 'float32', # or 'int8', see `Segmenter`
+    by: Sequence[str] = (), # columns of the manifest that say which sub-group an image belongs to
     **options: Any, # of `Segmenter.predict`: threshold, tta, largest, fill_holes
-) -> pd.DataFrame: # one row an image: id, group, counts of pixels, metrics
+) -> pd.DataFrame: # one row an image: id, group, counts of pixels, metrics, bias, `by`, and the best of three borders
     "Predict and score each image of a manifest at its own resolution."
+    best: list[str] = []
+    best_jaccard: list[float] = []
     def answers() -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
         pairs = list(manifest)
         predictions = Segmenter(Bundle.open(bundle), precision=precision).predict_many(
@@ -72,9 +78,47 @@ def evaluate_manifest(
         for i, (pair, result) in enumerate(zip(pairs, predictions, strict=True)):
             if isinstance(result, InputError): raise result
             truth = true_mask(pair, result.mask.shape)
+            borders = {name: jaccard(border.mask, truth) for name, border in result.borders.items()}
+            best.append(max((DEFAULT_BORDER, *borders), key=lambda name: borders[name])) # the default one, if it is as good
+            best_jaccard.append(borders[best[-1]])
             if report: report(i + 1)
             yield pair.id, pair.group, result.mask, truth
-    return evaluate_predictions(answers(), distances=distances)
+    check_columns(manifest, by)
+    table = evaluate_predictions(answers(), distances=distances or BIAS)
+    return subgroup_columns(table.assign(best_jaccard=best_jaccard, best_border=best), manifest, by)
+
+def check_columns(
+    manifest: Manifest, # images
+    by: Sequence[str], # columns that are wanted
+) -> None: # raises `InputError`
+    "Sub-groups need a column that somebody has."
+    for column in by:
+        if not any(column in p.meta for p in manifest):
+            have = ', '.join(dict.fromkeys(k for p in manifest for k in p.meta)) or 'none beside its own'
+            raise InputError('the table', f'has no column {column} (it has {have})', 'join one that has it')
+
+def subgroup_columns(
+    table: pd.DataFrame, # scores of images of the manifest
+    manifest: Manifest, # which knows the sub-groups
+    by: Sequence[str], # its columns
+) -> pd.DataFrame: # with these columns as text
+    "Write down beside each score which sub-groups its image belongs to."
+    check_columns(manifest, by)
+    if taken := set(by) & set(table.columns):
+        raise InputError(f'the column {taken.pop()}', 'is one of the scores', 'give the sub-groups another name')
+    known = {p.id: p.meta for p in manifest}
+    return table.assign(**{column: [str(known[i].get(column, '')) for i in table.id] for column in by})
+
+def with_styles(
+    manifest: Manifest, # images with masks
+    by: Sequence[str], # columns of sub-groups
+    say: Callable[[str], None] = print, # told what the masks gave away
+) -> Manifest: # with the column `style`, where that is wanted and nobody has it
+    "Read the style off the masks, when sub-groups by style are asked for."
+    if 'style' not in by or any('style' in p.meta for p in manifest): return manifest
+    styles = describe_styles(manifest)
+    say(f'how the masks were drawn:\n{styles}')
+    return styles.merge(manifest)
 
 # %% ../nbs/28_report.ipynb #fc774f24
 def exported_again(
@@ -94,6 +138,18 @@ def exported_again(
     return Bundle.open(bundle.path, bundle.network)
 
 # %% ../nbs/28_report.ipynb #8ea2dd75
+def small_maps(
+    segmenter: Segmenter, # its bundle's calibration is inside
+    manifest: Manifest, # N images with masks
+) -> tuple[list[np.ndarray], list[np.ndarray]]: # of each image all channels, (C, S, S), and the truth, bool (S, S)
+    "What a network says about images, and what is true, at the network's size."
+    maps, masks = [], []
+    for pair, result in zip(manifest, segmenter.predict_many(p.image for p in manifest), strict=True):
+        if isinstance(result, InputError): raise result
+        maps.append(result.channels)
+        masks.append(resize_mask(true_mask(pair, result.size), segmenter.bundle.size))
+    return maps, masks  # type: ignore[return-value]
+
 def calibrate_bundle(
     bundle: str | Path | Bundle, # a trained model; its metadata is revised
     manifest: Manifest, # images with masks that the model was not trained on
@@ -101,18 +157,14 @@ def calibrate_bundle(
     share: float | None = 0.2, # fraction of the images that a person shall look at; None: leave that rule as it is
     say: Callable[[str], None] = print, # told when exported files are written anew
 ) -> Bundle: # revised; the fits are in metrics['calibration'] of its metadata
-    "Fit probabilities, threshold, rule for review, and whether to keep the largest region only, at the model's size."
+    "Fit probabilities, thresholds of all borders, rule for review, and whether to keep the largest region only."
     bundle = Bundle.open(bundle)
     if not len(manifest):
         raise InputError(bundle.path, 'there is no image to calibrate it with', "give a table with a 'valid' split")
     plain = replace(bundle, info=bundle.info | dict(temperature=1.0, calibration={}))
-    segmenter = Segmenter(plain, runtime='torch') # exported files have their temperature inside
-    maps, masks = [], []
-    for pair, result in zip(manifest, segmenter.predict_many(p.image for p in manifest), strict=True):
-        if isinstance(result, InputError): raise result
-        maps.append(result.small)
-        masks.append(resize_mask(true_mask(pair, result.size), bundle.size))
-    fit = fit_calibration(maps, masks)
+    stacks, masks = small_maps(Segmenter(plain, runtime='torch'), manifest) # exported files have their temperature inside
+    maps = [default_channel(s[None])[0, 0] for s in stacks]
+    fit = fit_calibration(maps, masks, [(s[0], s[2]) for s in stacks] if bundle.channels == 3 else None)
     for warning in fit['warnings']: say(warning)
     curve = Calibration(fit['temperature'], **fit['calibration'])
     probabilities = [calibrated(m, curve) for m in maps]
@@ -120,13 +172,23 @@ def calibrate_bundle(
     all_regions, one_region = (
         float(mean_jaccard(m, masks, [fit['threshold']])[0]) for m in (probabilities, largest_only)
     )
-    fit['largest'] = [all_regions, one_region]
+    fit |= dict(largest=[all_regions, one_region], source=source, digest=manifest.digest)
     exported = bundle.info.get('onnx')
     new = revise(bundle, threshold=fit['threshold'], temperature=fit['temperature'], calibration=fit['calibration'],
-                 largest=one_region > all_regions, metrics=dict(calibration=dict(fit, source=source)))
+                 borders=fit['borders'], largest=one_region > all_regions, metrics=dict(calibration=fit))
     if exported and 'onnx' not in new.info: new = exported_again(replace(new, info=new.info | dict(onnx=exported)), say)
     if share is None: return new
     return revise(new, review=fit_review_rule(new, manifest, source, share))
+
+def fitted_on(
+    bundle: Bundle, # a model, perhaps calibrated
+    manifest: Manifest, # photographs that it is scored on
+) -> list[str]: # a sentence without a full stop where they are those that its threshold was fitted on
+    "Were threshold and probabilities fitted on the very photographs of an evaluation?"
+    digest = bundle.info['metrics'].get('calibration', {}).get('digest')
+    if not digest or digest != manifest.digest: return []
+    return ['the threshold and the probabilities of this bundle were fitted on the same photographs, '
+            'so the scores flatter it; calibrate on valid and evaluate on test']
 
 def fit_review_rule(
     bundle: Bundle, # calibrated
@@ -139,6 +201,23 @@ def fit_review_rule(
     results = Segmenter(open_rule, runtime='torch').predict_many((p.image for p in manifest), review=True)
     scores = np.array([r.disagreement for r in results]) # type: ignore[union-attr]
     return dict(score=REVIEW_SCORE, threshold=fit_review(scores, share), share=share, n=len(scores), source=source)
+
+# %% ../nbs/28_report.ipynb #8f71a1f6
+def fit_bundle_borders(
+    bundle: str | Path | Bundle, # calibrated; its metadata is revised
+    manifest: Manifest, # images with masks that the model was not trained on
+    source: str = 'valid', # what they are, for the metadata
+) -> Bundle: # revised; what was gained is in metrics['borders'] of its metadata
+    "Fit the tight and the wide border of a bundle, and nothing else."
+    bundle = Bundle.open(bundle)
+    if not len(manifest):
+        raise InputError(bundle.path, 'there is no image to fit borders with', "give a table with a 'valid' split")
+    maps, masks = small_maps(Segmenter(bundle), manifest)
+    borders, best = fit_borders(maps, masks, bundle.threshold)
+    middle = [default_channel(m[None])[0, 0] for m in maps]
+    default = float(mean_jaccard(middle, masks, [bundle.threshold])[0])
+    gain = dict(n=len(masks), source=source, default=default, best_of_three=best)
+    return revise(bundle, borders={name: asdict(b) for name, b in borders.items()}, metrics=dict(borders=gain))
 
 # %% ../nbs/28_report.ipynb #6e0ce806
 TRUTH, PREDICTION = (0, 200, 120), (255, 140, 0)
@@ -260,7 +339,8 @@ def origin_section(
         ('weights', bundle.info['weights_sha256'][:16]),
         (
             'trained on',
-            f'{training.get("n_train", "an unknown number of")} images, licence {training.get("licence", "unknown")}',
+            counted(training.get('n_train', 'an unknown number of'), 'image')
+            + f', licence {training.get("licence", "unknown")}',
         ),
         ('threshold', f'{threshold:g}' + ('' if 'calibration' in bundle.info['metrics'] else ' (not calibrated)')),
         ('test-time augmentation', 'eight symmetries' if options.get('tta') else 'none'),
@@ -300,14 +380,48 @@ def score_section(
     if summary.get('empty_truths') or summary.get('empty_predictions'):
         empty = f' Empty masks: {summary["empty_truths"]} true, {summary["empty_predictions"]} predicted.'
     head = ['metric', 'mean', 'standard deviation', f'{summary["level"]:.0%} t-interval', 'bootstrap by group']
-    def counted(n: int, what: str) -> str: return f'{n} {what}' + 's' * (n != 1)
+    warnings = ''.join(f'<p>{html.escape(text)}.</p>' for text in summary.get('warnings', []))
     return (f'<p>{counted(summary["n"], "image")} of {counted(summary["groups"], "group")}. '
             f'ISIC 2016/17 score {summary["isic_2017"]:.3f}, ISIC 2018 score {summary["isic_2018"]:.3f}. '
             f'{counted(summary["failures"], "failure")} (Jaccard below {summary["threshold"]:g}), '
-            f'{summary["failure_rate"]:.1%} (interval {low:.1%} to {high:.1%}).{empty}</p>' + html_table(head, rows)
-            + pooled_line(summary))
+            f'{summary["failure_rate"]:.1%} (interval {low:.1%} to {high:.1%}).{empty}</p>'
+            + warnings + html_table(head, rows) + pooled_line(summary))
 
 # %% ../nbs/28_report.ipynb #5b7d20ea
+def part_section(
+    summary: dict[str, Any], # from `summarise`
+    column: str, # of sub-groups
+) -> str: # HTML
+    "Each sub-group: Jaccard index, failures, and on which side of the true border it errs."
+    def score(part: dict[str, Any], name: str) -> str:
+        found = part.get(name) or dict(mean=None)
+        if found['mean'] is None: return 'n/a'
+        return f'{found["mean"]:.3f}' + ('' if None in found['ci'] else ' ({:.3f} to {:.3f})'.format(*found['ci']))
+    names = ('jaccard', 'isic_2018', 'area_ratio', *BIAS)
+    rows = []
+    for value, part in summary['subgroups'][column].items():
+        low, high = part['failure_rate_ci']
+        failures = f'{part["failures"]}, {part["failure_rate"]:.1%} ({low:.1%} to {high:.1%})'
+        rows.append([value, part['n'], failures, *(score(part, name) for name in names)])
+    head = [column, 'images', 'failures', *(metric_label(name, summary).replace('_', ' ') for name in names)]
+    note = f'<p>Means with {summary["level"]:.0%} bootstrap intervals by group; failures with Wilson intervals.</p>'
+    return note + html_table(head, rows)
+
+def border_section(
+    summary: dict[str, Any], # from `summarise`, with `best_of_three`
+) -> str: # HTML
+    "The default border beside the best of three."
+    best, default = summary['best_of_three'], summary['metrics']['jaccard']
+    def row(name: str, jaccard: float, ci: list, isic_2018: float, failures: int, rate: float) -> list[str]:
+        interval = '' if None in ci else f' ({ci[0]:.3f} to {ci[1]:.3f})'
+        return [name, f'{jaccard:.3f}{interval}', f'{isic_2018:.3f}', f'{failures}, {rate:.1%}']
+    rows = [row('the default border', default['mean'], default['bootstrap_ci'], summary['isic_2018'], summary['failures'],
+                summary['failure_rate']),
+            row(BEST_OF_THREE, best['jaccard']['mean'], best['jaccard']['ci'], best['isic_2018']['mean'],
+                best['failures'], best['failure_rate'])]
+    won = ', '.join(f'{k} {n}' for k, n in best['borders'].items())
+    return html_table(['', 'Jaccard', 'ISIC 2018 score', 'failures'], rows) + f'<p>{html.escape(f"Best were: {won}.")}</p>'
+
 def case_section(
     segmenter: Segmenter | MaskFolder, # the model, or the masks, that were scored
     manifest: Manifest, # with the images
@@ -334,6 +448,7 @@ def save_evaluation(
     title: str = 'Evaluation', # heading of the page
     extra: list[tuple[str, str]] | None = None, # further sections, before the cases
     precision: str = 'float32', # as for `evaluate_manifest`
+    by: Sequence[str] = (), # columns of sub-groups, as for `evaluate_manifest`
     **options: Any, # those of the prediction, for the pictures
 ) -> dict[str, Any]: # the summary
     "Write what an evaluation found, for programs and for people."
@@ -342,13 +457,16 @@ def save_evaluation(
     if isinstance(bundle, MaskFolder): segmenter = bundle
     else: segmenter = Segmenter(Bundle.open(bundle), precision=precision)
     with writing(folder): folder.mkdir(parents=True, exist_ok=True)
-    summary = summarise(table, level=level)
+    summary = summarise(table, level=level, by=by)
+    if isinstance(segmenter, Segmenter): summary['warnings'] += fitted_on(segmenter.bundle, manifest)
     save_table(table, folder/'scores.csv')
     save_summary(summary, folder/'summary.json')
     save_report(summary, folder/'report.txt')
     best = table.sort_values(['jaccard', 'id'], ascending=[False, True]).head(8)
     sections = [
         ('Scores', score_section(summary)),
+        *([('Three borders', border_section(summary))] if 'best_of_three' in summary else []),
+        *((f'By {column}', part_section(summary, column)) for column in by),
         ('Distribution', html_figure(plot_distribution(table), 'Each tick is an image.')),
         *(extra or []),
         ('Worst cases', case_section(segmenter, manifest, worst(table, 8), options)),
@@ -403,12 +521,12 @@ def run_demo(
     from lesion_seg.callbacks import HISTORY
     from lesion_seg.train import train_model
     folder, begin = Path(folder), time.perf_counter()
-    say(f'1/5 {n} phantoms of {n // 2} patients')
+    say(f'1/5 {counted(n, "phantom")} of {counted(n // 2, "patient")}')
     manifest = write_phantoms(folder/'data', n=n, size=size, seed=seed).split(seed=seed)
     manifest.save(folder/'data'/'manifest.csv')
     counts = {s: len(manifest.subset(s)) for s in ('train', 'valid', 'test')}
     say(f'2/5 split by patient: {counts}')
-    say(f'3/5 training for {epochs} epochs at {model_size} x {model_size}')
+    say(f'3/5 training for {counted(epochs, "epoch")} at {model_size} x {model_size}')
     def row(r: dict[str, float]) -> None:
         say(f'    epoch {r["epoch"] + 1:2.0f}/{epochs}  loss {r["train_loss"]:.3f}  '
             f'validation Jaccard {r["jaccard"]:.3f}  {r["seconds"]:.0f} s')
@@ -416,7 +534,8 @@ def run_demo(
     bundle = train_model(manifest, folder/'run', model or DEMO_MODEL, size=model_size, epochs=epochs, lr=3e-3,
                    schedule='one_cycle', seed=seed, licence=licence, progress=False, report=row, say=say)
     bundle = calibrate_bundle(bundle, manifest.subset('valid'), say=say)
-    say(f'4/5 scores on {counts["test"]} phantoms of unseen patients, at the threshold of {bundle.threshold:g}')
+    unseen = counted(counts['test'], 'phantom')
+    say(f'4/5 scores on {unseen} of unseen patients, at the threshold of {bundle.threshold:g}')
     test = manifest.subset('test')
     table = evaluate_manifest(bundle, test, distances=True)
     say('5/5 masks for new phantoms at their own resolution')

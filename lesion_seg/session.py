@@ -30,6 +30,7 @@ from .mc_dropout import Uncertainty, confidence_mask, lesion_scores, lowered_mea
 from .metrics import dice, jaccard
 from .phantom import Phantom, make_phantom
 from .predict import KINDS, Segmentation, Segmenter
+from .time_limit import check_time
 
 # %% auto #0
 __all__ = ['INFERNO', 'MIME', 'COLUMNS', 'EXAMPLES', 'svg_path', 'reaches_frame', 'heat_png', 'screen_jpeg', 'plain_name',
@@ -232,6 +233,7 @@ class SessionFiles:
         name = plain_name(name)
         try:
             self.check_room(name, len(data))
+            check_time(data, name)
             return self._place(Photograph.open(f'f{secrets.token_hex(4)}', name, data, self.limits))
         except InputError as e:
             self.broken.append((name, str(e)))

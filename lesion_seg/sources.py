@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 import pandas as pd
 from .bundle import Bundle
-from .compare import few_groups
+from .compare import group_note
 from .comparison import interval_cell, note_list
 from .core import InputError, unique_stems, writing
 from .evaluate import save_summary, save_table, summarise
@@ -80,7 +80,7 @@ def leave_one_out(
         rows.append(dict(source=value, n=s['n'], groups=s['groups'], n_train=report.images['train'],
                          jaccard=jaccard['mean'], ci=jaccard['bootstrap_ci'], dice=s['metrics']['dice']['mean'],
                          failures=s['failures'], seen=float(seen.jaccard.mean()), n_seen=len(seen),
-                         cost=float(seen.jaccard.mean()) - jaccard['mean'], note=few_groups(s['groups'])))
+                         cost=float(seen.jaccard.mean()) - jaccard['mean'], note=group_note(s['groups'])))
         say(f'{value}: mean Jaccard {jaccard["mean"]:.4f} where it is new, {rows[-1]["seen"]:.4f} on the others')
     result = dict(column=column, level=level, sources=rows, mean=sum(r['jaccard'] for r in rows) / len(rows),
                   worst=min(rows, key=lambda r: r['jaccard'])['source'])

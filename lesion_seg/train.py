@@ -25,7 +25,7 @@ from .callbacks import BEST, BUNDLE, CHECKPOINT, HISTORY, TENSORBOARD
 from .callbacks import Checkpoint, CPUBFloat16, Distil, History, KeepBest, PerImage
 from .callbacks import Run, SeedEpoch, ThawEncoder, WeightAverage
 from .callbacks import load_best, precision_callbacks, read_state, schedule_callbacks
-from .core import InputError, cores, sha256, writing
+from .core import InputError, cores, counted, sha256, writing
 from .loaders import MEAN, STD, lesion_dls
 from .loss import make_loss
 from .manifest import LesionPair, Manifest
@@ -145,7 +145,7 @@ def headline(
     n = sum(p.numel() for p in learn.model.parameters())
     parameters = f'{n / 1e6:.1f} million parameters' if n >= 1e6 else f'{n:,} parameters'
     ds = learn.dls.train_ds
-    data = f'{len(ds)} photographs, {len(learn.dls.valid_ds)} for validation, {ds.size} x {ds.size} pixels'
+    data = f'{counted(len(ds), "photograph")}, {len(learn.dls.valid_ds)} for validation, {ds.size} x {ds.size} pixels'
     return f'training on {place} in {precision}: {data}; {parameters}, {weights}'
 
 # %% ../nbs/15_train.ipynb #89e313e4

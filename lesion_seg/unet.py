@@ -21,8 +21,8 @@ from .core import InputError, sha256
 __all__ = ['STRIDES', 'DIGESTS', 'PACKAGED', 'MODELS', 'OWN', 'conv_block', 'he_normal_', 'halve', 'UpCat', 'check_size',
            'check_batch', 'UNet', 'full_precision', 'DepthwiseConv', 'SameConv', 'replace_convs', 'make_encoder',
            'ShuffleUp', 'batch_norm', 'conv3', 'SkipBlock', 'CrossBlock', 'LeanBlock', 'quad_head', 'fastai_decoder',
-           'lean_decoder', 'LesionUNet', 'model_cost', 'packaged_weights', 'read_weights', 'load_encoder',
-           'lesion_unet', 'build_model', 'OwnNetwork', 'param_groups']
+           'lean_decoder', 'NestedBorders', 'LesionUNet', 'with_borders', 'model_cost', 'packaged_weights',
+           'read_weights', 'load_encoder', 'lesion_unet', 'build_model', 'OwnNetwork', 'param_groups']
 
 # %% ../nbs/10_unet.ipynb #586c44f4
 def conv_block(
@@ -324,15 +324,17 @@ class LeanBlock(nn.Module):
 # %% ../nbs/10_unet.ipynb #d4ad9722
 def quad_head(
     n: int, # channels in
-) -> nn.Sequential: # maps (N, n, H, W) to logits (N, 1, 2 H, 2 W)
-    "Four logits a place, laid out as the four pixels of a map of twice the size."
-    return nn.Sequential(nn.Conv2d(n, 4, 1), nn.PixelShuffle(2))
+    n_out: int = 1, # channels of logits
+) -> nn.Sequential: # maps (N, n, H, W) to logits (N, n_out, 2 H, 2 W)
+    "Four logits a place and channel, laid out as the four pixels of a map of twice the size."
+    return nn.Sequential(nn.Conv2d(n, 4 * n_out, 1), nn.PixelShuffle(2))
 
 # %% ../nbs/10_unet.ipynb #ef4f94f2
 def fastai_decoder(
     channels: Sequence[int], # of the encoder's stages, finest first
     last_cross: bool = False, # set the image beside the last features
     n_in: int = 3, # channels of the image
+    n_out: int = 1, # channels of logits
 ) -> tuple[nn.Module, nn.ModuleList, nn.Module, CrossBlock | None, nn.Module]: # middle, blocks, up, cross, head
     "The parts of fastai's decoder."
     *skips, n = channels
@@ -345,7 +347,7 @@ def fastai_decoder(
     final_up = ShuffleUp(n, n)
     if last_cross: n += n_in
     cross = CrossBlock(n) if last_cross else None
-    head = nn.Conv2d(n, 1, 1)
+    head = nn.Conv2d(n, n_out, 1)
     nn.init.normal_(head.bias, std=0.01) # type: ignore[arg-type]
     return middle, nn.ModuleList(blocks), final_up, cross, head
 
@@ -353,6 +355,7 @@ def fastai_decoder(
 def lean_decoder(
     channels: Sequence[int], # of the encoder's stages, finest first
     widths: Sequence[int], # of the lean blocks, deepest first
+    n_out: int = 1, # channels of logits
 ) -> tuple[nn.Module, nn.ModuleList, nn.Module, None, nn.Module]: # middle, blocks, up, no cross, head
     "The parts of a lean decoder."
     *skips, n = channels
@@ -361,11 +364,21 @@ def lean_decoder(
                          'give e.g. `decoder=[128, 64, 48, 24]`')
     sizes = zip([n, *widths], skips[::-1], widths, strict=False)
     blocks = nn.ModuleList(LeanBlock(below, skip, out) for below, skip, out in sizes)
-    return nn.Identity(), blocks, quad_head(widths[-1]), None, nn.Identity()
+    return nn.Identity(), blocks, quad_head(widths[-1], n_out), None, nn.Identity()
+
+# %% ../nbs/10_unet.ipynb #e1bcbd20
+class NestedBorders(nn.Module):
+    "Three nested borders from a middle one, a step outward and a step inward."
+    def forward(
+        self,
+        x: Tensor, # (N, 3, H, W): logits m of the middle border, then a and b, whose softplus are the steps
+    ) -> Tensor: # logits (N, 3, H, W): tight m - softplus(b), middle m, wide m + softplus(a)
+        middle, outward, inward = x.split(1, dim=1)
+        return torch.cat([middle - F.softplus(inward), middle, middle + F.softplus(outward)], dim=1)
 
 # %% ../nbs/10_unet.ipynb #0ef2cbbf
 class LesionUNet(nn.Module):
-    "fastai's DynamicUnet over a timm encoder, or a lean decoder; any size from 32 x 32, one channel of logits."
+    "fastai's DynamicUnet over a timm encoder, or a lean decoder; any size from 32 x 32, one border or three."
     def __init__(
         self,
         encoder: str = 'tf_efficientnet_lite0', # a timm model with stages at strides 2 to 32
@@ -373,18 +386,23 @@ class LesionUNet(nn.Module):
         last_cross: bool = False, # set the image beside the last features, as fastai does by default
         n_in: int = 3, # channels of the image
         decoder: Sequence[int] | None = None, # channels of the four lean blocks, deepest first; None: fastai's blocks
+        borders: bool = False, # three channels of logits instead of one: tight, middle and wide
     ):
         super().__init__()
         widths = None if decoder is None else list(decoder)
         self.architecture = dict(name='lesion_unet', encoder=encoder, dropout=dropout, last_cross=last_cross, n_in=n_in,
                                  decoder=widths)
+        if borders: self.architecture['borders'] = True
         if decoder is not None and last_cross:
             raise InputError(f'decoder {widths}', 'is lean and has no cross connection',
                              'leave it out or set `last_cross=False`')
         self.encoder, self.dropout = make_encoder(encoder, n_in), nn.Dropout2d(dropout)
         channels = self.encoder.feature_info.channels()
-        parts = fastai_decoder(channels, last_cross, n_in) if decoder is None else lean_decoder(channels, decoder)
+        n_out = 3 if borders else 1
+        if decoder is None: parts = fastai_decoder(channels, last_cross, n_in, n_out)
+        else: parts = lean_decoder(channels, decoder, n_out)
         self.middle, self.blocks, self.final_up, self.cross, self.head = parts
+        self.nest = NestedBorders() if borders else nn.Identity()
 
     def encode(
         self,
@@ -402,19 +420,44 @@ class LesionUNet(nn.Module):
         features: list[Tensor], # from `encode`
         size: Sequence[int], # (height, width) of the images given to `encode`
         dropout: Callable[[Tensor], Tensor] | None = None, # in the place of the model's own
-    ) -> Tensor: # logits (N, 1, height, width)
+    ) -> Tensor: # logits (N, 1 or 3, height, width)
         "Up again, with the skips."
         x, skips = features[-1], features[-2::-1][:len(self.blocks)]
         drop = dropout or self.dropout
         for block, skip in zip(self.blocks, skips, strict=True): x = block(drop(x), skip)
         x = F.interpolate(self.final_up(x), (size[0], size[1]), mode='nearest')
-        return self.head(x if self.cross is None else self.cross(x, features[0]))
+        return self.nest(self.head(x if self.cross is None else self.cross(x, features[0])))
 
     def forward(
         self,
         x: Tensor, # images (N, C, H, W), normalised with mean = std = 0.5
-    ) -> Tensor: # logits (N, 1, H, W)
+    ) -> Tensor: # logits (N, 1 or 3, H, W)
         return self.decode(self.encode(x), x.shape[-2:])
+
+# %% ../nbs/10_unet.ipynb #b7ac7d6e
+def with_borders(
+    model: LesionUNet, # with one channel of logits; left as it is
+    tight: float = 1.7, # step inward at the start, in logits, above 0
+    wide: float = 1.1, # step outward at the start, in logits, above 0
+) -> LesionUNet: # with three channels, in the mode of `model`; raises `InputError` for any other network
+    "A network with three borders that begins as one with one border."
+    architecture: dict[str, Any] = getattr(model, 'architecture', {})
+    name = architecture.get('name', type(model).__name__)
+    if not isinstance(model, LesionUNet) or architecture.get('borders'):
+        problem = 'has three borders already' if architecture.get('borders') else 'cannot be given three borders'
+        raise InputError(f'model {name!r}', problem, 'give a `lesion_unet` with one')
+    if not (tight > 0 and wide > 0):
+        raise InputError(f'steps {tight:g} and {wide:g}', 'are not both above 0', 'give logits such as 1.7 and 1.1')
+    new = build_model(architecture | dict(borders=True))
+    weights, empty = model.state_dict(), new.state_dict()
+    for key in [k for k, v in empty.items() if v.shape != weights[k].shape]: # of the last convolution
+        old, n = weights[key], len(weights[key])
+        steps = torch.zeros(2 * n, *old.shape[1:])
+        if old.ndim == 1: # the biases; this is the inverse of softplus
+            steps = torch.tensor([wide, tight]).expm1().log().repeat_interleave(n)
+        weights[key] = torch.cat([old, steps.to(old)])
+    new.load_state_dict(weights)
+    return new.to(next(model.parameters()).device).train(model.training)  # type: ignore[return-value]
 
 # %% ../nbs/10_unet.ipynb #3260bd7e
 def model_cost(
@@ -505,10 +548,11 @@ def lesion_unet(
     last_cross: bool = False, # set the image beside the last features, see `LesionUNet`
     n_in: int = 3, # channels of the image
     decoder: Sequence[int] | None = None, # channels of the four lean blocks, deepest first; None: fastai's blocks
+    borders: bool = False, # three channels of logits instead of one, see `LesionUNet`
 ) -> LesionUNet: # in training mode
     "A `LesionUNet`, its encoder pretrained if wanted."
     path = packaged_weights(encoder) if pretrained is True else pretrained
-    model = LesionUNet(encoder, dropout=dropout, last_cross=last_cross, n_in=n_in, decoder=decoder)
+    model = LesionUNet(encoder, dropout=dropout, last_cross=last_cross, n_in=n_in, decoder=decoder, borders=borders)
     if path: load_encoder(model.encoder, path)
     return model
 
@@ -522,6 +566,8 @@ def build_model(
     "The model that an architecture describes."
     name = architecture.get('name', 'lesion_unet')
     if name not in MODELS: raise InputError(f'model {name!r}', 'is not known', f'choose one of {", ".join(MODELS)}')
+    if name == 'unet' and architecture.get('borders'):
+        raise InputError(f'model {name!r}', 'has one border only', 'choose `lesion_unet` for three')
     if seed is not None: torch.manual_seed(seed)
     try: return MODELS[name](**{k: v for k, v in architecture.items() if k != 'name'})
     except TypeError as e:

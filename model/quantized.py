@@ -1,7 +1,7 @@
-"""What whole numbers cost, photograph by photograph: python model/quantized.py DATA [--bundle FOLDER]
+"""What 8-bit integers cost, photograph by photograph: python model/quantized.py DATA [--bundle FOLDER]
 
 DATA holds isic2017/ as for model/model_card.py. Predicts the 150 photographs of the official validation set with the bundle's file in floats and
-its file in 8-bit whole numbers, and scores both at 256x256. Neither file has seen these photographs: the ranges come from training ones.
+its file in 8-bit integers, and scores both at 256x256. Neither file has seen these photographs: the ranges come from training ones.
 Writes model/results/quantized.json, with the loss of each photograph.
 """
 
@@ -19,7 +19,7 @@ from lesion_seg.manifest import Manifest
 from lesion_seg.predict import Segmenter
 
 RESULT = Path(__file__).resolve().parent / "results" / "quantized.json"
-LIMIT = 0.005  # mean Jaccard that whole numbers may cost
+LIMIT = 0.005  # mean Jaccard that 8-bit integers may cost
 
 
 def main():

@@ -6,9 +6,11 @@ import albumentations as A
 import numpy as np
 import pytest
 
-from lesion_seg.augment import PRESETS, AlbumentationsTransform, all_transforms, apply_augs, robust, seed_augs, strict_pipeline, train_augs, valid_augs
+from lesion_seg.augment import (
+    PRESETS, AlbumentationsTransform, all_transforms, apply_augs, retone, robust, seed_augs, skin_around, strict_pipeline, train_augs,
+    typology_angle, valid_augs)
 from lesion_seg.core import InputError
-from lesion_seg.phantom import make_phantom
+from lesion_seg.phantom import make_phantom, skin_tone
 
 PHANTOM = make_phantom(21, 96, artefacts={"hair": 0.3})
 IMAGE, MASK = PHANTOM.image, PHANTOM.mask
@@ -50,7 +52,7 @@ def test_flips_are_independent():
 def test_every_transform_has_a_stream_of_its_own():
     augs = seed_augs(strict_pipeline(robust(96)), 5)
     draws = {t.py_random.random() for t in all_transforms(augs)}
-    assert len(draws) == len(all_transforms(augs)) == 15  # the pipeline, ten transforms, four in the last of them
+    assert len(draws) == len(all_transforms(augs)) == 16  # the pipeline, eleven transforms, four in the last of them
 
 
 @pytest.mark.parametrize("preset, values, says", [
@@ -88,3 +90,30 @@ def test_a_fastai_transform_acts_on_the_training_set_only():
     x, y, name = turn((IMAGE, MASK, "a.jpg"), split_idx=0)
     assert np.array_equal(x, IMAGE[:, ::-1]) and np.array_equal(y, MASK[:, ::-1]) and name == "a.jpg"
     assert turn((IMAGE, MASK, "a.jpg"), split_idx=1)[0] is IMAGE
+
+
+def cielab(rgb):
+    "CIELAB (D65) of sRGB in [0, 1], by the formulas of CIE 15 and IEC 61966-2-1."
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    xyz = linear @ np.array([[.4124, .2126, .0193], [.3576, .7152, .1192], [.1805, .0722, .9505]]) / [.9505, 1, 1.089]
+    f = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz / (3 * (6 / 29) ** 2) + 4 / 29)
+    return np.stack([116 * f[..., 1] - 16, 500 * (f[..., 0] - f[..., 1]), 200 * (f[..., 1] - f[..., 2])], -1)
+
+
+@pytest.mark.parametrize("skin", [1, 2.5, 4, 6])
+def test_another_skin_has_the_angle_of_its_type(skin):
+    phantom = make_phantom(5, 160, {}, traits={"skin": 2})
+    toned = retone(phantom.image, phantom.mask, skin)
+    L, _, b = cielab(skin_tone(skin) / 255)
+    assert typology_angle(toned, phantom.mask) == pytest.approx(np.degrees(np.arctan2(L - 50, b)), abs=4)
+    if skin < 2: return
+    before, after = (cielab(i / 255)[..., 0] for i in (phantom.image, toned))
+    skin_mask = skin_around(phantom.mask)
+    ratio = [np.median(v[phantom.mask]) / np.median(v[skin_mask]) for v in (before, after)]
+    assert ratio[1] == pytest.approx(ratio[0], abs=0.03)
+
+
+def test_no_skin_in_view_changes_nothing():
+    image = np.full((40, 40, 3), 90, np.uint8)
+    everywhere = np.ones((40, 40), bool)
+    assert retone(image, everywhere, 6) is image and np.isnan(typology_angle(image, everywhere))

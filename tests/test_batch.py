@@ -310,7 +310,8 @@ p.prepare_input = slow
 
 
 @pytest.mark.slow
-def test_a_file_that_takes_for_ever_costs_one_row(work, tmp_path):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_file_that_takes_for_ever_costs_one_row(workers, work, tmp_path):
     "Its process is ended, the shard begun again one by one, and the rest of it is done."
     (tmp_path / "photos").mkdir()
     for i in range(10):
@@ -331,7 +332,7 @@ def test_a_file_that_takes_for_ever_costs_one_row(work, tmp_path):
         "out",
         "--batch",
         "--workers",
-        "2",
+        workers,
         "--masks",
         "none",
         "--set",

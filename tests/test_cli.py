@@ -1,11 +1,13 @@
 """The command line as a process: exit codes, streams, and what is left on the disk."""
 
+import csv
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -573,6 +575,188 @@ def test_frames_of_a_dicom_file(work, tmp_path, capfd):
     )
 
 
+def film(path, photos, **elements):
+    "A DICOM file with a frame for each photograph."
+    pydicom = pytest.importorskip("pydicom")
+    from lesion_seg.dicom_seg import photo_to_dicom
+    ds = pydicom.dcmread(photo_to_dicom(photos[0], path, spacing=(0.1, 0.2)))
+    ds.NumberOfFrames, ds.PixelData = len(photos), b"".join(p.tobytes() for p in photos)
+    ds.PhotometricInterpretation, ds.PlanarConfiguration = "RGB", 0
+    for name, value in elements.items(): setattr(ds, name, value)
+    ds.save_as(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def mixed(work, tmp_path_factory):
+    "A folder with a film of three frames and a PNG; and the areas of each by themselves."
+    folder = tmp_path_factory.mktemp("mixed")
+    photos = [make_phantom(i, (48, 64)).image for i in (3, 4, 5)]
+    film(folder / "clip.dcm", photos)
+    Image.fromarray(photos[0]).save(folder / "photo.png")
+    from lesion_seg.predict import Segmenter
+    segmenter = Segmenter(work / "bundle")
+    return folder, [segmenter(p).measure()["area_px"] for p in photos]
+
+
+def test_all_frames_of_a_folder(capfd, work, mixed, tmp_path):
+    folder, areas = mixed
+    args = ("segment", folder, "-b", work / "bundle", "-o", tmp_path / "out", "--json", "--save", "mask,json")
+    code, out, err = here(capfd, *args, "--frame", "all")
+    assert code == 0, err
+    got = [(Path(r["file"]).name, r.get("frame"), r["area_px"]) for r in json.loads(out)["results"]]
+    assert got == [("clip.dcm", 1, areas[0]), ("clip.dcm", 2, areas[1]), ("clip.dcm", 3, areas[2]),
+                   ("photo.png", None, areas[0])]
+    for n, area in enumerate(areas, 1):
+        assert np.count_nonzero(np.asarray(Image.open(tmp_path / f"out/clip_frame{n}_mask.png"))) == area
+        record = json.loads((tmp_path / f"out/clip_frame{n}.json").read_text())
+        assert (record["source"], record["frame"], record["name"]) == (str(folder / "clip.dcm"), n, f"clip.dcm#{n}")
+        assert record["measures"]["spacing_mm"] == [0.1, 0.2]
+    table = (tmp_path / "out/segmentations.csv").read_text().splitlines()
+    assert table[0].startswith("file,frame,status,reason,") and len(table) == 5
+    coco = json.loads((tmp_path / "out/segmentations_coco.json").read_text())
+    assert len({i["file_name"] for i in coco["images"]}) == 4
+
+
+def test_a_film_without_the_option_is_named_with_its_frames(capfd, work, mixed, tmp_path):
+    folder, _ = mixed
+    code, out, err = here(capfd, "segment", folder, "-b", work / "bundle", "-o", tmp_path / "out")
+    assert code == 2 and "1 of 2 segmented" in out
+    assert "clip.dcm: holds 3 frames; choose one with `--frame 1`, or take all with `--frame all`" in err
+
+
+def test_frames_of_a_batch(capfd, work, mixed, tmp_path):
+    import pyarrow.parquet as pq
+    folder, areas = mixed
+    def batch(out, *more):
+        code, text, err = here(capfd, "segment", folder, "-b", work / "bundle", "-o", tmp_path / out, "--batch",
+                               "--workers", "1", "--json", *more)
+        return code, json.loads(text), pq.read_table(tmp_path / out / "results").to_pylist()
+    code, _, rows = batch("plain")
+    assert code == 2 and [r["status"] for r in rows] == ["failed", "ok"]
+    assert "holds 3 frames; choose one with `--frame 1`, or take all with `--frame all`" in rows[0]["reason"]
+    code, told, rows = batch("all", "--frame", "all", "--set", "batch.shard_size=3")
+    assert code == 0 and told["inputs"] == 4
+    assert [(r["frame"], r["area_px"]) for r in rows] == [*enumerate(areas, 1), (None, areas[0])]
+    assert len({r["mask"] for r in rows}) == 4 and all((tmp_path / "all" / r["mask"]).is_file() for r in rows)
+    assert batch("all", "--frame", "all")[1]["before"] == 4
+    code, _, rows = batch("two", "--frame", "3,4")
+    assert code == 2 and [(Path(r["image"]).name, r["frame"], r["status"]) for r in rows] == [
+        ("clip.dcm", 3, "ok"), ("clip.dcm", 4, "failed"), ("photo.png", 3, "failed"), ("photo.png", 4, "failed")]
+    assert "has no frame 4; choose one from 1 to 3" in rows[1]["reason"]
+
+
+@pytest.mark.parametrize("text", ["0", "x", "1-3"])
+def test_a_frame_that_is_no_number(capfd, work, tmp_path, text):
+    code, _, err = here(capfd, "segment", work / "photo0.png", "-b", work / "bundle", "-o", tmp_path / "o", "--frame", text)
+    assert code == 2 and f"--frame {text}: is not a number of a frame" in err and not (tmp_path / "o").exists()
+
+
+def test_a_segmentation_of_one_frame_refers_to_it(capfd, work, mixed, tmp_path):
+    import pydicom
+    folder, _ = mixed
+    args = ("segment", folder / "clip.dcm", "-b", work / "bundle", "-o", tmp_path / "o", "--seg", tmp_path / "seg.dcm")
+    assert here(capfd, *args, "--frame", "2")[0] == 0
+    seg = pydicom.dcmread(tmp_path / "seg.dcm")
+    referred = seg.SharedFunctionalGroupsSequence[0] if "DerivationImageSequence" in seg.SharedFunctionalGroupsSequence[0] \
+        else seg.PerFrameFunctionalGroupsSequence[0]
+    assert referred.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber == 2
+    assert here(capfd, *args, "--frame", "all")[0] == 2
+
+
+def test_nothing_is_left_behind_where_nothing_was_segmented(capfd, work, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = here(capfd, "segment", "nothing.jpg", "-b", work / "bundle")
+    assert code == 2 and "nothing.jpg: does not exist" in err and not list(tmp_path.iterdir())
+
+
+def test_an_evaluation_says_what_flatters_it(trained, tmp_path, capfd):
+    "Calibrated on the photographs that it is scored on; and a bootstrap over three groups."
+    import shutil
+    shutil.copytree(trained / "run", tmp_path / "run")
+    table = trained / "data" / "split.csv"
+    def evaluated(source, *more):
+        code, out, err = here(capfd, "evaluate", tmp_path / "run", source, "-o", tmp_path / "e", "--json", *more)
+        assert code == 0, err
+        page, text = ((tmp_path / "e" / name).read_text() for name in ("report.html", "report.txt"))
+        assert json.loads((tmp_path / "e" / "summary.json").read_text())["warnings"] == json.loads(out)["warnings"]
+        for warning in json.loads(out)["warnings"]: assert warning in page and f"Note: {warning}" in text
+        return json.loads(out)["warnings"]
+    few = "the bootstrap draws from 3 groups only, so its intervals are likely to be too narrow"
+    assert evaluated(table) == [few]
+    assert here(capfd, "calibrate", tmp_path / "run", table, "--split", "test")[0] == 0
+    assert len(json.loads((tmp_path / "run/bundle/bundle.json").read_text())["metrics"]["calibration"]["digest"]) == 64
+    for source in (table, trained / "records"): # the same split, the same digest
+        first, second = evaluated(source)
+        assert first == few and "fitted on the same photographs" in second
+    assert evaluated(table, "--split", "valid") == [few]
+
+
+def test_records_round_the_8_bit_file(trained, tmp_path, capfd):
+    args = ("export", trained / "run", "-o", tmp_path / "a.onnx", "--quantize", "static", "-n", "2", "--calibration")
+    import shutil
+    for source in ("data/split.csv", "records"):
+        shutil.copytree(trained / "run", tmp_path / source / "run")
+        export_onnx(tmp_path / source / "run/bundle", opset=17)
+        code, _, err = here(capfd, "export", tmp_path / source / "run", *args[2:], trained / source)
+        assert code == 0 and (tmp_path / "a.onnx").stat().st_size > 1000, err
+
+
+def test_a_table_of_duplicates_hides_no_missing_patients(trained, tmp_path, capfd):
+    from lesion_seg.manifest import Manifest
+    pairs = list(Manifest.load(trained / "data" / "split.csv"))
+    (tmp_path / "bare.csv").write_text("image,mask\n" + "".join(f"{p.image},{p.mask}\n" for p in pairs))
+    (tmp_path / "pairs.csv").write_text(f"image_a,image_b\n{pairs[0].id},{pairs[1].id}\nx,y\n")
+    for audit in ([], ["--audit"]):
+        code, out, err = here(capfd, "split", tmp_path / "bare.csv", "-o", tmp_path / "m.csv", "--duplicates",
+                              tmp_path / "pairs.csv", *audit)
+        assert code == 0 and "no patient column found" in out and "1 pair of duplicates with an id that is not here" in out, err
+        groups = {p.id: p.group for p in Manifest.load(tmp_path / "m.csv")}
+        assert groups[pairs[0].id] == groups[pairs[1].id]
+
+
+def test_masks_of_another_size_are_scaled_on_request(capfd, tmp_path):
+    "Once, by split; and train or evaluate need not know about it."
+    for i in range(4):
+        photo = make_phantom(i, (64, 96))
+        for kind, picture in (("images", photo.image), ("masks", photo.mask[::2, ::2] if i < 3 else photo.mask)):
+            (tmp_path / "data" / kind).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(tmp_path / "data" / kind / f"{i}.png")
+    args = ("split", tmp_path / "data", "-o", tmp_path / "m.csv", "--fractions", "0.5,0.25,0.25")
+    code, _, err = here(capfd, *args)
+    assert code == 2 and "`--resize-ok` of `lesion_seg split`" in err and "resize_ok" not in err
+    code, out, err = here(capfd, *args, "--resize-ok")
+    assert code == 0 and f"3 masks scaled to the size of the photograph, in {tmp_path}/m_masks" in out, err
+    from lesion_seg.cli import open_table
+    from lesion_seg.data import read_mask
+    pairs = {p.id: p for p in open_table(tmp_path / "m.csv")}
+    for i in range(4):
+        mask = read_mask(pairs[str(i)].mask)
+        assert np.array_equal(mask[::2, ::2], make_phantom(i, (64, 96)).mask[::2, ::2]) and mask.shape == (64, 96)
+    assert pairs["3"].mask == tmp_path / "data/masks/3.png"
+    Image.fromarray(make_phantom(2, 64).mask).save(tmp_path / "data/masks/2.png") # another form stays an error
+    assert here(capfd, *args, "--resize-ok")[0] == 2
+
+
+def test_the_label_of_polygons_has_an_option(capfd, tmp_path):
+    (tmp_path / "data").mkdir()
+    for i in range(4):
+        Image.fromarray(make_phantom(i, 64).image).save(tmp_path / f"data/{i}.png")
+        shapes = [dict(label=label, shape_type="polygon", points=[[a, a], [a, b], [b, b], [b, a]])
+                  for label, a, b in (("spot", 10, 40), ("hair", 2, 60))]
+        (tmp_path / f"data/{i}.json").write_text(json.dumps(dict(
+            shapes=shapes, imagePath=f"{i}.png", imageHeight=64, imageWidth=64)))
+    args = ("split", tmp_path / "data", "-o", tmp_path / "m.csv", "--fractions", "0.5,0.25,0.25")
+    code, _, err = here(capfd, *args)
+    assert code == 2 and "`--label " in err and "` of `lesion_seg split`" in err
+    code, _, err = here(capfd, *args, "--label", "spot", "--masks-to", tmp_path / "drawn")
+    assert code == 0, err
+    from lesion_seg.manifest import Manifest
+    assert {p.mask.parent for p in Manifest.load(tmp_path / "m.csv")} == {tmp_path / "drawn"}
+    code, _, err = here(capfd, "split", tmp_path / "m.csv", "-o", tmp_path / "n.csv", "--label", "spot")
+    assert code == 2 and "--label: is for a folder with polygons" in err
+
+
 # ------------------------------------------------------------------------------------------------------- small comforts
 def test_segment_writes_the_log_file(work, tmp_path, capfd):
     log = tmp_path / "log.jsonl"
@@ -672,7 +856,7 @@ def test_the_module_is_a_program_too(tmp_path):
         text=True,
         timeout=120,
     )
-    assert done.returncode == 0 and done.stdout == "1 phantoms; the table is p/manifest.csv\n", done.stderr
+    assert done.returncode == 0 and done.stdout == "1 phantom; the table is p/manifest.csv\n", done.stderr
 
 
 def test_an_output_of_another_kind_is_not_overwritten(capfd, work, tmp_path):
@@ -686,7 +870,8 @@ def test_an_output_of_another_kind_is_not_overwritten(capfd, work, tmp_path):
 
 def test_a_frame_of_what_is_no_dicom(capfd, work, tmp_path):
     code, _, err = here(capfd, "segment", work / "photo0.png", "-b", work / "bundle", "-o", tmp_path, "--frame", "1")
-    assert code == 2 and err == f"{work / 'photo0.png'}: is not a DICOM file; leave out --frame for it\n"
+    assert code == 2
+    assert err == f"{work / 'photo0.png'}: is not a DICOM file, so it has no frames; name it without a frame\n"
 
 
 def test_fractional_without_a_segmentation(capfd, work, tmp_path):
@@ -774,3 +959,29 @@ def test_several_annotators_are_scored_beside_each_other(trained, tmp_path, capf
     with open(tmp_path / "a" / "annotators.csv") as f: assert len(list(csv.DictReader(f))) == 4 * (1 + 2 + 2)
     code, out, _ = here(capfd, "evaluate", trained / "run", table, "-o", tmp_path / "b")
     assert code == 0 and "each annotator less between annotators: dice " in out
+
+
+def test_styles_and_evaluation_by_style(tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert here(capfd, "phantom", "drawn", "-n", "4", "--size", "512", "--seed", "4", "--style", "mixed")[0] == 0
+    code, out, err = here(capfd, "styles", "drawn", "-o", "styles.csv", "--picture", "styles.png", "--json")
+    found = json.loads(out)
+    assert (code, found["masks"], found["table"], found["picture"]) == (0, 4, "styles.csv", "styles.png")
+    with open("styles.csv") as f, open("drawn/manifest.csv") as g: rows, made = list(csv.DictReader(f)), list(csv.DictReader(g))
+    assert [r["style"] for r in rows] == [r["style"] for r in made] and {"density", "compactness", "solidity"} <= set(rows[0])
+    assert sum(r["masks"] for r in found["styles"]) == 4
+    code, out, err = here(capfd, "evaluate", "shipped", "styles.csv", "--split", "all", "--by", "style", "--by", "family", "-o", "report")
+    assert code == 0 and "By style" in out and "By family" in out and "relative_bias" in out
+    parts = json.loads(Path("report/summary.json").read_text())["subgroups"]
+    assert {k: p["n"] for k, p in parts["style"].items()} == dict(Counter(r["style"] for r in rows))
+    assert "<h2>By style</h2>" in Path("report/report.html").read_text()
+    Path("bare.csv").write_text("image,mask\n" + "".join(f"{r['image']},{r['mask']}\n" for r in rows))
+    code, out, err = here(capfd, "evaluate", "bare.csv", "--masks", "drawn/masks", "--split", "all", "--by", "style", "-o", "own", "--json")
+    assert code == 0 and "how the masks were drawn" in err
+    assert {k: p["jaccard"]["mean"] for k, p in json.loads(out)["subgroups"]["style"].items()} == {r["style"]: 1 for r in rows}
+    for words, args in (("--out styles.txt: is no name of a table", ["styles", "drawn", "-o", "styles.txt"]),
+                        ("--picture a.jpg: is no name of a picture", ["styles", "drawn", "--picture", "a.jpg"]),
+                        ("--style round: does not exist", ["phantom", "x", "--style", "round"]),
+                        ("has no column tone", ["evaluate", "shipped", "bare.csv", "--split", "all", "--by", "tone"])):
+        code, out, err = here(capfd, *args)
+        assert (code, out) == (2, "") and words in err, (words, err)

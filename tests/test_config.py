@@ -133,3 +133,11 @@ def test_the_shipped_recipe():
 def test_the_remedy_for_a_broken_file_is_a_whole_command(tmp_path):
     (tmp_path / 'c.yaml').write_text('training: [')
     with pytest.raises(InputError, match=r'write one with `lesion_seg info --set project.seed=42`$'): load_config(tmp_path / 'c.yaml')
+
+
+@pytest.mark.parametrize('key,near', [
+    ('training.image_size', 'data.image_size'), ('training.epoch', 'epochs'), ('training.imagesize', 'data.image_size'),
+    ('trainig.epochs', 'training'), ('prediction.temperature_of_the_room', '')])
+def test_the_nearest_key_of_any_section(key, near):
+    with pytest.raises(InputError) as e: load_config(overrides=[f'{key}=3'])
+    assert (f'perhaps you mean {near};' in str(e.value)) if near else ('known keys are' in str(e.value))

@@ -22,7 +22,7 @@ from PIL import Image
 
 from lesion_seg import data
 from lesion_seg import dicom as d
-from lesion_seg.core import InputError, as_options
+from lesion_seg.core import Frame, InputError, as_options
 from lesion_seg.data import image_size, read_image, read_mask
 from lesion_seg.dicom_seg import photo_to_dicom, write_seg
 from lesion_seg.phantom import make_phantom
@@ -335,12 +335,44 @@ def test_a_data_set_is_a_source(ds, photo, phantom, tmp_path):
     assert raw(ds) == before   # nothing in it was changed
 
 
+def test_a_segmentation_of_several_frames_is_not_asked_for_one(tmp_path, path, phantom):
+    seg = pydicom.dcmread(write_seg(tmp_path / 's.dcm', phantom.mask, path))
+    seg.NumberOfFrames, seg.PixelData = 2, seg.PixelData * 2
+    for f in (image_size, read_image):
+        with pytest.raises(InputError, match='is a DICOM Segmentation.*not a photograph') as e: f(raw(seg))
+        assert 'choose one' not in str(e.value)
+    (tmp_path / 'two.dcm').write_bytes(raw(seg))
+    assert d.count_frames(tmp_path / 'two.dcm') == 1
+
+
+def test_a_frame_is_a_source(ds, photo, tmp_path):
+    film = tmp_path / 'film.dcm'
+    film.write_bytes(raw(ds, NumberOfFrames=2, PixelData=photo.tobytes() + photo[::-1].tobytes()))
+    first, second = Frame(film, 1), Frame(str(film), 2)
+    assert np.array_equal(read_image(first), photo) and np.array_equal(read_image(second), photo[::-1])
+    assert image_size(second) == (61, 83) and d.count_frames(film) == 2
+    with pytest.raises(InputError, match=r'film.dcm#3: has no frame 3; choose one from 1 to 2'): read_image(Frame(film, 3))
+    Image.fromarray(photo).save(tmp_path / 'photo.png')
+    for f in (read_image, image_size):
+        with pytest.raises(InputError, match='photo.png: is not a DICOM file, so it has no frames'): f(Frame(tmp_path / 'photo.png', 1))
+
+
+@pytest.mark.parametrize('syntax', [uid.ExplicitVRLittleEndian, uid.RLELossless], ids=lambda s: s.keyword)
+def test_a_number_of_frames_that_the_bytes_cannot_hold(ds, photo, tmp_path, syntax):
+    if syntax.is_encapsulated: compressed(ds, syntax)
+    for claimed in (3, 2**31 - 1):
+        (tmp_path / 'x.dcm').write_bytes(raw(ds, NumberOfFrames=claimed))
+        assert d.count_frames(tmp_path / 'x.dcm') == (3 if claimed == 3 and syntax.is_encapsulated else 1)
+    (tmp_path / 'x.dcm').write_bytes((tmp_path / 'x.dcm').read_bytes()[:200])
+    assert d.count_frames(tmp_path / 'x.dcm') == d.count_frames(tmp_path / 'nowhere') == 1
+
+
 def test_frames_are_known_before_they_are_read(ds, photo):
     loop = raw(ds, NumberOfFrames=3, PixelData=photo.tobytes() * 3 + b'\0')
     assert d.DicomPhotograph(loop, pixels=False).frames == 3
     with pytest.raises(InputError) as e: d.read_dicom(loop)
     assert str(e.value) == 'the given image: holds 3 frames; choose one with `frame=1`'
-    assert as_options(str(e.value)).endswith('choose one with `--frame 1`')
+    assert as_options(str(e.value)).endswith('choose one with `--frame 1`, or take all with `--frame all`')
 
 
 def test_a_million_empty_elements(path):

@@ -148,6 +148,41 @@ def test_evaluate_keeps_order_and_counts(table):
     assert ev.evaluate_predictions([('a', None, *blobs(0))], distances=True, spacing=(.1, .1)).unit[0] == 'mm'
 
 
+def test_some_metrics_of_borders_by_their_names():
+    p, t = blobs(0)
+    row = ev.evaluate_predictions([('a', None, p, t)], distances=M.BIAS)
+    assert row.loc[0, list(M.BIAS)].tolist() == [M.border_bias(p, t), M.relative_bias(p, t)]
+    assert row.unit[0] == 'px' and not {'hd95', 'nsd', 'nsd_tolerance', 'boundary_iou_width'} & set(row.columns)
+    with pytest.raises(InputError, match='tolerance: has no effect'):
+        ev.evaluate_predictions([('a', None, p, t)], distances=M.BIAS, tolerance=2)
+    assert ev.evaluate_predictions([('a', None, p, t)], distances='nsd', tolerance=2).nsd[0] == M.nsd(p, t, 2)
+    with pytest.raises(InputError, match='the metric hd99: is not one of borders'):
+        ev.evaluate_predictions([('a', None, p, t)], distances=['hd99'])
+
+
+def test_subgroups(table):
+    styles = table.assign(style=['polygon', 'grown', ''] * 10, camera=['A'] * 9 + [None] * 21)
+    found = ev.subgroups(styles, ['style', 'camera'], level=.9, n=300, seed=3)
+    assert [list(parts) for parts in found.values()] == [['grown', 'polygon', 'unknown'], ['A', 'unknown']]
+    for column, parts in found.items():
+        assert sum(p['n'] for p in parts.values()) == 30
+        for value, part in parts.items():
+            rows = styles[styles[column].fillna('').replace('', 'unknown') == value]
+            for name in ('jaccard', 'area_ratio', *M.BIAS):
+                assert part[name]['mean'] == pytest.approx(rows[name].mean(), abs=1e-12)
+                assert part[name]['ci'] == pytest.approx(ev.bootstrap_interval(rows[name], rows.group, .9, 300, 3), abs=1e-12)
+            assert part['isic_2018']['mean'] == pytest.approx(ev.isic_2018_score(rows.jaccard))
+            assert (part['groups'], part['failures']) == (rows.group.nunique(), (rows.jaccard < .65).sum())
+            assert part['failure_rate_ci'] == list(ev.wilson_interval(part['failures'], part['n'], .9))
+    s = ev.summarise(styles, by=['style'])
+    json.dumps(s, allow_nan=False)
+    assert ev.text_report(s).startswith(ev.text_report(ev.summarise(table)))
+    line = next(x for x in ev.text_report(s).splitlines() if x.startswith('polygon: '))
+    p = s['subgroups']['style']['polygon']
+    assert line.startswith(f"polygon: 10 images, jaccard {p['jaccard']['mean']:.3f} [{p['jaccard']['ci'][0]:.3f}, {p['jaccard']['ci'][1]:.3f}]")
+    with pytest.raises(InputError, match='has no column tone'): ev.subgroups(styles, ['tone'])
+
+
 def test_evaluate_accepts_probabilities_and_names_the_image_that_is_wrong():
     p, t = blobs(0)
     assert ev.evaluate_predictions([('a', '', p * .4, t)], threshold=.3).dice[0] == M.dice(p, t)
@@ -172,7 +207,7 @@ def test_evaluate_takes_items_one_by_one():
     assert alive == [0, 1, 2]
 
 
-RANGES = dict(border_bias=(-np.inf, np.inf), hd95=(0, np.inf), assd=(0, np.inf), area_ratio=(0, np.inf))
+RANGES = dict(border_bias=(-np.inf, np.inf), relative_bias=(-np.inf, np.inf), hd95=(0, np.inf), assd=(0, np.inf), area_ratio=(0, np.inf))
 
 
 def test_summary(table):

@@ -5,9 +5,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import lesion_seg
+from lesion_seg.core import InputError
 
 NAMES = {'Bundle': 'bundle', 'InputError': 'core', 'Manifest': 'manifest', 'Segmentation': 'predict', 'Segmenter': 'predict',
          'make_phantom': 'phantom', 'read_image': 'data', 'read_mask': 'data'}
@@ -23,6 +25,9 @@ def test_each_name_is_the_one_of_its_module(name):
 
 def test_what_is_listed():
     assert set(lesion_seg.__all__) == set(NAMES) <= set(dir(lesion_seg))
+    listed = {n for n in dir(lesion_seg) if not n.startswith('__')}
+    modules = {p.stem for p in Path(lesion_seg.__file__).parent.glob('*.py') if not p.stem.startswith('_')}
+    assert listed == set(NAMES) | modules | ({'clinic'} & listed), "no machinery such as import_module"
     with pytest.raises(AttributeError, match='Segmentor'): lesion_seg.Segmentor  # noqa: B018
 
 
@@ -60,3 +65,39 @@ def test_it_is_quick_again():
     start = time.perf_counter()
     for _ in range(1000): lesion_seg.InputError  # noqa: B018
     assert time.perf_counter() - start < .05
+
+
+IMAGE = np.full((40, 50, 3), 90, np.uint8)
+
+
+@pytest.fixture(scope='module')
+def segmenter():
+    from lesion_seg import Segmenter
+    return Segmenter(threads=1)
+
+
+@pytest.mark.parametrize('options,words', [
+    (dict(threshold='a'), "threshold 'a': is not a number"), (dict(threshold=True), 'threshold True: is not a number'),
+    (dict(tta='yes'), "tta 'yes': is not True or False"), (dict(largest=1), 'largest 1: is not True or False'),
+    (dict(fill_holes='no'), "fill_holes 'no'"), (dict(review=2), 'review 2'), (dict(spacing=.02), 'spacing 0.02: is not two'),
+    (dict(spacing=('a', 1)), "spacing 'a': is not a number"), (dict(frame=1), 'is not a path')])
+def test_wrong_options_of_a_prediction(segmenter, options, words):
+    with pytest.raises(InputError) as e: segmenter.predict(IMAGE, **options)
+    assert words in str(e.value)
+
+
+@pytest.mark.parametrize('sources', [None, 3, 'mole.jpg', Path('mole.jpg'), IMAGE, b'BM'], ids=lambda s: type(s).__name__)
+def test_what_is_not_many_photographs(segmenter, sources):
+    with pytest.raises(InputError, match='^the photographs: are '): list(segmenter.predict_many(sources))
+
+
+@pytest.mark.parametrize('name,call', [
+    ('Manifest', lambda f: f.load(7)), ('Manifest', lambda f: f.load('')), ('Manifest', lambda f: f().save('x.jpg')),
+    ('Manifest', lambda f: f().save(7)), ('Manifest', lambda f: f().split(seed='a')), ('Manifest', lambda f: f().split('abc')),
+    ('Segmenter', lambda f: f(IMAGE)), ('Segmenter', lambda f: f('')), ('Bundle', lambda f: f.open(3.5)),
+    ('make_phantom', lambda f: f('a')), ('make_phantom', lambda f: f(1, 'x')), ('make_phantom', lambda f: f(1, (64, 64.5))),
+    ('make_phantom', lambda f: f(True)), ('read_image', lambda f: f(7))])
+def test_wrong_kinds_of_arguments(name, call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError) as e: call(getattr(lesion_seg, name))
+    assert e.value.problem and e.value.remedy and not list(tmp_path.iterdir())

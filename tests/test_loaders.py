@@ -127,7 +127,7 @@ def test_vanished_lesions_are_said(tmp_path):
 def test_refusals(manifest):
     with pytest.raises(InputError, match="split 'valid': has no image; run `lesion_seg split`"): lesion_dls(manifest.subset("train"), size=32)
     leaky = Manifest([replace(p, group="P1") for p in manifest])
-    with pytest.raises(InputError, match=r"1 groups are in both train and valid \(such as P1\)"): lesion_dls(leaky, size=32)
+    with pytest.raises(InputError, match=r"1 group in both train and valid \(such as P1\)"): lesion_dls(leaky, size=32)
     with pytest.raises(InputError, match="has no mask"): load_pair(replace(manifest[0], mask=None), 32)
 
 

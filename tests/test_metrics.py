@@ -14,7 +14,7 @@ from lesion_seg.core import InputError
 E, F = np.zeros((6, 8), bool), np.ones((6, 8), bool)   # empty and full masks
 LENGTHS = ('hd95', 'assd', 'border_bias')
 PERFECT = dict(dice=1, jaccard=1, pixel_accuracy=1, sensitivity=1, specificity=1, precision=1, area_ratio=1,
-               hd95=0, assd=0, nsd=1, boundary_iou=1, border_bias=0)
+               hd95=0, assd=0, nsd=1, boundary_iou=1, border_bias=0, relative_bias=0)
 
 
 def blobs(seed, shape=(48, 60), level=.15):
@@ -86,7 +86,7 @@ def test_properties(pair):
     s, r = M.score_pair(p, t, distances=True), M.score_pair(t, p, distances=True)
     for name, m in M.METRICS.items():
         if m.may_be_undefined and np.isnan(s[name]):
-            assert t.any() < p.any() or name == 'border_bias' and p.any() < t.any()
+            assert t.any() < p.any() or name in M.BIAS and p.any() < t.any()
         else: assert m.bounds[0] <= s[name] <= (M.image_diagonal(p.shape) if m.is_length else m.bounds[1])
     assert np.isnan(s['border_bias']) or -s['assd'] - 1e-9 <= s['border_bias'] <= s['assd'] + 1e-9
     # what is too wide the other way round is too narrow
@@ -118,12 +118,13 @@ def test_empty_policy():
     assert both == PERFECT
     nothing_claimed = M.score_pair(E, SQUARE, distances=True)
     want = dict(dice=0, jaccard=0, pixel_accuracy=32/48, sensitivity=0, specificity=1, precision=0, area_ratio=0,
-                hd95=10, assd=10, nsd=0, boundary_iou=0, border_bias=np.nan)     # 6 x 8: the diagonal is 10
+                hd95=10, assd=10, nsd=0, boundary_iou=0, border_bias=np.nan,
+                relative_bias=np.nan)     # 6 x 8: the diagonal is 10
     assert nothing_claimed == pytest.approx(want, nan_ok=True)
     nothing_there = M.score_pair(SQUARE, E, spacing=(.5, .5), distances=True)
     want = dict(dice=0, jaccard=0, pixel_accuracy=32/48, sensitivity=1, specificity=32/48, precision=0,
                 area_ratio=np.nan,
-                hd95=5, assd=5, nsd=0, boundary_iou=0, border_bias=np.nan)
+                hd95=5, assd=5, nsd=0, boundary_iou=0, border_bias=np.nan, relative_bias=np.nan)
     assert nothing_there == pytest.approx(want, nan_ok=True)
     assert M.specificity(SQUARE, F) == 1
 
@@ -303,6 +304,7 @@ def test_bias_of_discs(radius):
     p, t = disc(radius), disc(50)
     assert M.border_bias(p, t) == pytest.approx(radius - 50, abs=.4)
     assert M.border_bias(p, t, (.1, .1)) == pytest.approx((radius - 50) / 10, abs=.04)
+    assert M.relative_bias(p, t) == pytest.approx((radius - 50) / 100, abs=.004) == M.relative_bias(p, t, (.1, .1))
     assert M.area_ratio(p, t) == pytest.approx((radius / 50)**2, rel=.01)
     assert M.border_bias(disc(50, 12), t) == pytest.approx(0, abs=.05) and M.assd(disc(50, 12), t) > 5
 

@@ -86,9 +86,9 @@ def test_the_curve_is_in_both_files(exported, tmp_path):
     x = (torch.from_numpy(image).permute(2, 0, 1) / 127.5 - 1)[None]
     with torch.inference_mode(): plain = torch.sigmoid(bent.model()(x)[0, 0] / 1.3).numpy()
     wanted = calibrated(torch.sigmoid(bent.model()(x)[0, 0]).detach().numpy(), Calibration(1.3, **curve))  # NumPy, from the probability
-    got = Segmenter(bent, runtime='onnxruntime').backend.probabilities(image[None])[0]
+    got = Segmenter(bent, runtime='onnxruntime').backend.probabilities(image[None])[0, 0]
     np.testing.assert_allclose(got, wanted, atol=2e-5)
-    np.testing.assert_allclose(Segmenter(bent, runtime='torch').backend.probabilities(image[None])[0], wanted, atol=2e-5)
+    np.testing.assert_allclose(Segmenter(bent, runtime='torch').backend.probabilities(image[None])[0, 0], wanted, atol=2e-5)
     assert abs(got - plain).max() > .01
     np.testing.assert_allclose(OnnxSampler(bent)(image, 5, seed=3), mc_samples(bent.model(), x, 5, seed=3, calibration=bent.calibration), atol=2e-5)
 
@@ -150,11 +150,11 @@ def test_open_axes_have_their_names(exported, opset, tmp_path):
     "Opset 13 gave batch and height one name, as if they had to be equal; opset 18 called them s40 and s62."
     if opset == 18: file, decoder = exported.file(ONNX), exported.path / ONNX_DECODER
     else: file, decoder = export_onnx(exported, tmp_path / 'm.onnx', opset=opset), None
-    assert shapes(file) == [['batch', 'height', 'width', 3], ['batch', 'height', 'width']]
+    assert shapes(file) == [['batch', 'height', 'width', 3], ['batch', 1, 'height', 'width']]
     if decoder and decoder.exists():
         keep, *features, probability = shapes(decoder)
         assert keep[0] == 'samples' and all(isinstance(d, int) for f in features for d in f)
-        assert probability == ['samples', 96, 96]
+        assert probability == ['samples', 1, 96, 96]
 
 
 def test_an_export_says_what_it_does(exported, tmp_path):
@@ -327,3 +327,29 @@ def test_ctrl_c_ends_a_run(tmp_path):
         process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=60)[0] == 'stopped 1\n'
     finally: process.kill()
+
+
+def test_a_network_may_not_fill_the_memory(tmp_path, monkeypatch):
+    "The size of its result comes from the photograph, so that no look at the file can know it; the limit is for the whole process, so another one is asked."
+    code = f"""
+import numpy as np, onnx
+from onnx import helper, numpy_helper
+import lesion_seg.onnx as ours
+ours.NETWORK_BYTES = 1 << 28
+def value(name, kind, dims): return helper.make_tensor_value_info(name, kind, dims)
+nodes = [helper.make_node("ReduceMax", ["image"], ["m"], keepdims=0), helper.make_node("Cast", ["m"], ["n"], to=7),
+         helper.make_node("Mul", ["n", "million"], ["size"]), helper.make_node("Reshape", ["size", "one"], ["shape"]),
+         helper.make_node("Expand", ["zero", "shape"], ["y"])]
+held = [numpy_helper.from_array(np.array(v), k) for k, v in dict(million=10**6, one=[1], zero=np.zeros(1, np.float32)).items()]
+graph = helper.make_graph(nodes, "g", [value("image", 1, [1, 8, 8, 3])], [value("y", 1, None)], held)
+onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), {str(tmp_path / "net.onnx")!r})
+session = ours.open_session({str(tmp_path / "net.onnx")!r}, 1)
+def run(n): return ours.run_session(session, None, dict(image=np.full((1, 8, 8, 3), n, np.float32)), "net.onnx")[0].size
+print(run(5))
+try: run(2000)
+except ours.InputError as e: print(e)
+print(run(5))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.splitlines() == ["5000000", "net.onnx: needs more than 0.25 GB of memory; predict fewer photographs at a time, or use another bundle",
+                                        "5000000"], done.stdout + done.stderr

@@ -16,7 +16,8 @@ from scipy import ndimage
 from lesion_seg.core import InputError
 from lesion_seg.data import read_image, read_mask, resize_mask
 from lesion_seg.manifest import Manifest
-from lesion_seg.phantom import ARTEFACTS, TRAITS, Artefact, add_artefacts, make_phantom, usual_artefacts, write_phantoms
+from lesion_seg.phantom import (ARTEFACTS, DRAWN, TRAITS, Artefact, add_artefacts, draw_mask, make_phantom, usual_artefacts,
+                                write_phantoms)
 
 FLAT = dict.fromkeys(('colours', 'network', 'globules', 'blotches', 'grain', 'centre', 'veil', 'regression', 'pink', 'streaks'), 0.)
 seeds = st.integers(0, 2**40)
@@ -283,3 +284,40 @@ def test_write_phantoms_passes_artefacts_and_progress_on(tmp_path):
     m = write_phantoms(tmp_path, n=3, size=48, artefacts={}, progress=lambda it: (seen.append(i) or i for i in it))
     clean = make_phantom(1, 48, {}, patient='P0000').clean.astype(int)
     assert seen == [0, 1, 2] and np.abs(read_image(m[1].image) - clean).mean() < 8
+
+
+@pytest.mark.parametrize('style', DRAWN)
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=6, deadline=None)
+def test_drawn_masks_are_one_region_near_the_exact_one(style, seed):
+    exact = make_phantom(seed, 96, {})
+    drawn = make_phantom(seed, 96, {}, style=style)
+    assert ndimage.label(drawn.mask)[1] == 1 and ndimage.binary_fill_holes(drawn.mask).sum() == drawn.mask.sum()
+    assert (drawn.image == exact.image).all() and (drawn.pigment == exact.pigment).all() and jaccard(drawn.mask, exact.mask) > .5
+    assert drawn.meta == exact.meta | dict(style=style, area=float(drawn.mask.mean()))
+
+
+def test_styles_lie_where_they_should():
+    "Polygons outside, automatic borders inside, grown regions on both sides; areas of twelve lesions."
+    ratios = {style: [] for style in DRAWN}
+    for seed in range(12):
+        exact = make_phantom(seed, 256, {}).mask
+        for style, found in ratios.items(): found.append(draw_mask(exact, style, seed).sum() / exact.sum())
+    mean = {style: np.mean(found) for style, found in ratios.items()}
+    assert 1.05 < mean['polygon'] < 1.35 and abs(mean['grown'] - 1) < .05 and .8 < mean['automatic'] < .97, mean
+
+
+def test_a_polygon_is_the_same_scene_at_another_size():
+    small, large = (draw_mask(make_phantom(8, s, {}).mask, 'polygon', 8) for s in (256, 768))
+    assert jaccard(resize_mask(large, 256), small) > .93
+
+
+def test_styles_of_a_data_set(tmp_path):
+    one, two = (write_phantoms(tmp_path / name, 5, 64, seed=3, styles=['grown', 'polygon']) for name in 'ab')
+    assert [p.meta['style'] for p in one] == [p.meta['style'] for p in two]
+    assert {p.meta['style'] for p in one} <= {'grown', 'polygon'}
+    for i, p in enumerate(one):
+        exact = make_phantom(3_000_000 + i, 64, patient=p.group)
+        assert (read_mask(p.mask) == draw_mask(exact.mask, p.meta['style'], 3_000_000 + i)).all()
+    with pytest.raises(InputError, match="style 'freehand': does not exist; use one of polygon, grown, automatic"):
+        write_phantoms(tmp_path / 'c', 1, 64, styles=['freehand'])

@@ -199,3 +199,19 @@ def test_tiffs_that_pillow_writes(picture):
     for kw in ({}, dict(compression='tiff_lzw'), dict(compression='jpeg', quality=95), dict(compression='tiff_adobe_deflate')):
         Image.fromarray(picture).save(f := io.BytesIO(), 'TIFF', **kw)
         assert np.abs(data.read_image(f.getvalue()).astype(int) - picture).mean() < 3
+
+
+def test_tiles_that_lie_on_each_other():
+    "400 kB that stand for 78 million pixels of 16 bits: each of 50,000 tiles points to the same place."
+    with pytest.raises(InputError, match="claims 26000 x 3000 pixels in 4[0-9]{2},[0-9]{3} bytes"): data.read_image(tiles_on_each_other(26_000, 3000, 50_000))
+    assert data.read_image(tiles_on_each_other(64, 64, 16)).shape == (64, 64, 3)
+
+
+def tiles_on_each_other(width, height, n):
+    data = b"\x10\x27" * 256  # one tile of 16 x 16
+    tags = {256: width, 257: height, 258: 16, 259: 1, 262: 1, 277: 1, 322: 16, 323: 16}
+    behind = 8 + len(data) + 2 + 12 * (len(tags) + 2) + 4
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, v) for tag, v in sorted(tags.items()))
+    entries += struct.pack("<HHII", 324, 4, n, behind) + struct.pack("<HHII", 325, 4, n, behind + 4 * n)
+    head = b"II*\0" + struct.pack("<I", 8 + len(data))
+    return head + data + struct.pack("<H", len(tags) + 2) + entries + bytes(4) + struct.pack(f"<{n}I", *[8] * n) + struct.pack(f"<{n}I", *[512] * n)

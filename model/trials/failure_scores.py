@@ -21,7 +21,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from trials import held_out
 
-from lesion_seg.bundle import Bundle, code_commit
+from lesion_seg.bundle import Bundle, code_commit, default_channel
 from lesion_seg.data import read_image, read_mask, resize_image
 from lesion_seg.manifest import Manifest
 from lesion_seg.mc_dropout import pairwise_dice
@@ -76,7 +76,8 @@ def maps_of(bundle: Bundle, manifest: Manifest) -> np.ndarray:
     segmenter, found = Segmenter(bundle), []
     for pair in manifest:
         x = resize_image(read_image(pair.image), bundle.size)
-        maps = segmenter.backend.probabilities(np.stack([np.ascontiguousarray(there(x)) for there, _ in VIEWS.values()]))
+        batch = np.stack([np.ascontiguousarray(there(x)) for there, _ in VIEWS.values()])
+        maps = default_channel(segmenter.backend.probabilities(batch))[:, 0]
         found.append([(255 * np.ascontiguousarray(back(p))).round().astype(np.uint8) for (_, back), p in zip(VIEWS.values(), maps, strict=True)])
     return np.array(found)
 

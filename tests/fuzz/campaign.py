@@ -24,9 +24,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-HANG = 30.0  # seconds on the wall until a silent worker is killed: on a busy machine, 2 s of the processor take longer
+HANG, ASLEEP = 30.0, 300.0  # seconds until a silent worker is killed: of its processor; on the wall, if it waits for something
 AHEAD = 16  # inputs that a worker is sent before it has answered, so that neither waits for the other
-NAMES = ("image", "predict", "dicom", "records", "config", "manifest", "bundle", "zip", "archive", "app", "batch", "scores", "run")
+DAMAGED = ("image", "predict", "dicom", "records", "config", "manifest", "bundle", "zip", "archive", "app", "batch", "scores", "run")
+SHAPED = ("tiles", "scans", "chains", "elements", "graphs", "tables", "displays")  # written by programs, some of them damaged
 
 
 class Worker:
@@ -41,7 +42,7 @@ class Worker:
         env = {
             **os.environ,
             "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": os.pathsep.join((str(HERE), str(HERE.parent.parent), os.environ.get("PYTHONPATH", ""))),
+            "PYTHONPATH": os.pathsep.join((str(HERE), str(HERE.parent), str(HERE.parent.parent), os.environ.get("PYTHONPATH", ""))),
             "TMPDIR": str(self.base / "tmp"),
             "CONFIG_PATH": "",
         }
@@ -52,6 +53,14 @@ class Worker:
         if b"ready" not in self.process.stdout.readline():
             raise RuntimeError(f"no worker for {self.name}: {(self.base / 'noise').read_text()[-2000:]}")
 
+    def spent(self) -> float:
+        "Seconds of the processor that the process has had (Linux); elsewhere the clock has to do."
+        stat = Path(f"/proc/{self.process.pid}/stat")
+        if not stat.exists():
+            return time.monotonic()
+        user, system = stat.read_text().rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
     def send(self, seed: int, i: int) -> None:
         if self.process is None:
             self.start()
@@ -60,12 +69,13 @@ class Worker:
 
     def receive(self) -> dict:
         "What came of the next input; a worker that dies or says nothing is an outcome too, and has no process afterwards."
-        ready: list | None = [self.process.stdout]
-        while b"\n" not in self.said and ready:
-            ready, _, _ = select.select([self.process.stdout], [], [], HANG)
+        ready: list = [self.process.stdout]
+        spent, since = self.spent(), time.monotonic()
+        while b"\n" not in self.said:
+            ready, _, _ = select.select([self.process.stdout], [], [], 1)
             chunk = os.read(self.process.stdout.fileno(), 1 << 16) if ready else b""
             self.said += chunk
-            if not chunk:
+            if ready and not chunk or not ready and (self.spent() - spent > HANG or time.monotonic() - since > ASLEEP):
                 break
         line, end, self.said = self.said.partition(b"\n")
         if end:
@@ -110,9 +120,29 @@ class Tally:
         )
 
 
-def attack(name: str, seconds: float, most: int, seed: int, workers: int, base: Path) -> dict:
-    "One entry for so long, or so many inputs."
-    tally, lock, end, numbers, again = Tally(), threading.Lock(), time.monotonic() + seconds, iter(range(most)), deque()
+class Journal:
+    "What came of each input, a line each, so that a campaign that was cut goes on."
+
+    def __init__(self, path: Path | None, seed: int):
+        self.path, self.seed = path, seed
+        lines = path.read_text().splitlines() if path and path.exists() else []
+        self.known = [json.loads(line) for line in lines if line.endswith("}")]
+
+    def of(self, name: str) -> dict[int, dict]:
+        return {k["i"]: k["result"] for k in self.known if (k["name"], k["seed"]) == (name, self.seed)}
+
+    def add(self, name: str, i: int, result: dict) -> None:
+        if self.path:
+            with self.path.open("a") as f:
+                f.write(json.dumps(dict(name=name, seed=self.seed, i=i, result=result)) + "\n")
+
+
+def attack(name: str, seconds: float, most: int, seed: int, workers: int, base: Path, journal: Journal) -> dict:
+    "One entry for so long, or so many inputs; what the journal knows is not done again."
+    done, tally, lock, end, again = journal.of(name), Tally(), threading.Lock(), time.monotonic() + seconds, deque()
+    numbers = (i for i in range(most) if i not in done)
+    for i, r in done.items():
+        tally.add(i, r)
 
     def number() -> int | None:
         with lock:
@@ -128,7 +158,8 @@ def attack(name: str, seconds: float, most: int, seed: int, workers: int, base: 
                 return worker.stop()
             r = worker.receive()
             with lock:
-                tally.add(waiting.popleft(), r)
+                tally.add(i := waiting.popleft(), r)
+                journal.add(name, i, r)
                 if worker.process is None:  # the others in its queue are for the next one
                     again.extend(waiting)
                     waiting.clear()
@@ -153,47 +184,60 @@ def show(which: str, folder: Path) -> None:
 
 def main() -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--entry", default="all", help=f"with commas: {', '.join(NAMES)}")
+    p.add_argument("--entry", default="all", help=f"with commas: {', '.join(DAMAGED + SHAPED)}; or damaged, or shaped, for one of the two kinds")
     p.add_argument("--minutes", type=float, default=10, help="of all entries together")
     p.add_argument("--inputs", type=int, default=10**9, help="at most so many, of all entries together")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--workers", type=int, default=1, help="processes for an entry")
+    p.add_argument("--journal", type=Path, help="a file of results so far: a campaign that was cut goes on from there")
     p.add_argument("--show", help="entry:seed:number")
     p.add_argument("-o", "--out", type=Path, help="JSON file for the results; with --show, a folder for the input")
     args = p.parse_args()
     if args.show:
         return show(args.show, args.out or Path("case")) or 0
-    sys.path[:0] = [str(HERE), str(HERE.parent.parent)]
+    sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent.parent)]
     import entries
 
-    names = list(entries.ENTRIES) if args.entry == "all" else args.entry.split(",")
-    total, begin, results = sum(entries.ENTRIES[n].share for n in names), time.monotonic(), {}
+    groups = dict(all=DAMAGED + SHAPED, damaged=DAMAGED, shaped=SHAPED)
+    names = groups.get(args.entry) or args.entry.split(",")
+    journal = Journal(args.journal, args.seed)
+    total, results = sum(entries.ENTRIES[n].share for n in names), {}
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as tmp:
         for n in names:
             share = entries.ENTRIES[n].share / total
-            results[n] = attack(n, 60 * args.minutes * share, max(1, round(args.inputs * share)), args.seed, args.workers, Path(tmp))
+            results[n] = attack(n, 60 * args.minutes * share, max(1, round(args.inputs * share)), args.seed, args.workers, Path(tmp), journal)
             print(n, {k: v for k, v in results[n].items() if k != "faults"}, flush=True)
             for f in results[n]["faults"]:
                 print("   ", f["count"], f["kind"], f["place"], f"first {n}:{args.seed}:{f['first']}", end=" ")
                 print(f["message"][-300:].replace("\n", " | "), flush=True)
+    command = " ".join(["python", "tests/fuzz/campaign.py", *sys.argv[1:]])
+    for n in names:
+        results[n] = dict(command=command, seed=args.seed) | results[n]
+    write(args.out, results)
+    faulty = sum(r["faulty"] for r in results.values())
+    print(f"{sum(r['inputs'] for r in results.values())} inputs, {faulty} faulty")
+    return 1 if faulty else 0
+
+
+def write(out: Path | None, results: dict[str, dict]) -> None:
+    "Write the figures of these entries; those of others, and what was written by hand about faults that were found, stay."
+    if not out:
+        return
+    kept = json.loads(out.read_text()) if out.exists() else {}
+    all_of_them = kept.get("entries", {}) | results
     libraries = ("pillow", "pydicom", "numpy", "onnxruntime", "pyyaml", "pydantic", "safetensors")
     facts = dict(
-        commands=[" ".join(["python", "tests/fuzz/campaign.py", *sys.argv[1:]])],
-        seed=args.seed,
-        inputs=sum(r["inputs"] for r in results.values()),
-        faulty=sum(r["faulty"] for r in results.values()),
-        seconds=round(time.monotonic() - begin),
+        inputs=sum(r["inputs"] for r in all_of_them.values()),
+        faulty=sum(r["faulty"] for r in all_of_them.values()),
+        slowest_seconds=max(r["slowest_seconds"] for r in all_of_them.values()),
+        largest_mib=max(r["largest_mib"] for r in all_of_them.values()),
+        machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors, shared with other work; seconds are those of the processor",
         python=platform.python_version(),
         versions={k: version(k) for k in libraries},
-        entries=results,
+        entries=all_of_them,
     )
-    if args.out:
-        if args.out.exists():
-            kept = json.loads(args.out.read_text())
-            facts |= {k: kept[k] for k in ("first", "found") if k in kept}  # written by hand: what campaigns have found, and what was mended
-        args.out.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    print(f"{facts['inputs']} inputs, {facts['faulty']} faulty, {facts['seconds']} s")
-    return 1 if facts["faulty"] else 0
+    facts |= {k: kept[k] for k in ("first", "found") if k in kept}
+    out.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ import hashlib
 import io
 import json
 import shutil
+import subprocess
+import sys
 import threading
 import warnings
 import zipfile
@@ -18,6 +20,7 @@ from random import Random
 
 import mutate
 import numpy as np
+import shapes
 from PIL import Image
 
 from lesion_seg.core import InputError
@@ -112,7 +115,13 @@ def encoded_profile() -> bytes:
 
 def read_photo(folder: Path) -> None:
     path = next(folder.glob("photo.*"))
-    image, size, mask = (tried(f, path, names=(path,)) for f in (read_image, image_size, read_mask))
+    size = tried(image_size, path, names=(path,))
+    if not isinstance(size, InputError) and size[0] * size[1] > 20_000_000:  # it takes its time, rightly, so once is enough
+        image = tried(read_image, path, names=(path,))
+        if isinstance(image, InputError):
+            raise image
+        return must(size == image.shape[:2], f"{size} announced, {image.shape} read")
+    image, mask = (tried(f, path, names=(path,)) for f in (read_image, read_mask))
     if not isinstance(image, InputError):
         must(image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3, f"{image.dtype} {image.shape}")
         must(size == image.shape[:2], f"{size} announced, {image.shape} read")
@@ -309,10 +318,17 @@ def read_manifest(folder: Path) -> None:
 # ----------------------------------------------------------------------------------------------------------------------- bundles
 @lru_cache
 def tiny_bundle(width: int) -> Path:
-    "A bundle of random weights with its exported files, made once for all workers of a campaign."
+    "A bundle of random weights with its exported files, made once for all workers of a campaign, by a process that has torch."
     folder = Path("..").resolve() / f"bundle{width}"
-    if folder.exists():
-        return folder
+    if not folder.exists():
+        made = Path(f"bundle{width}").resolve()
+        subprocess.run([sys.executable, "-c", f"import entries; entries.make_bundle({str(made)!r}, {width})"], check=True)
+        with suppress(OSError):  # another worker was faster
+            made.rename(folder)
+    return folder
+
+
+def make_bundle(folder: str, width: int) -> None:
     import torch
 
     from lesion_seg.bundle import revise, save_bundle
@@ -321,12 +337,9 @@ def tiny_bundle(width: int) -> Path:
     from lesion_seg.unet import UNet
 
     torch.manual_seed(width)
-    new = save_bundle(f"bundle{width}", UNet(channels=(width, 2 * width), bottleneck=4 * width, dropout=0.2), size=32)
+    new = save_bundle(folder, UNet(channels=(width, 2 * width), bottleneck=4 * width, dropout=0.2), size=32)
     export_onnx(revise(new, review=dict(score="disagreement", threshold=0.1, share=0.1, n=10)), opset=17)
     quantize_onnx(new.path, n=2, at_least=0)  # how well random weights survive is no matter here
-    with suppress(OSError):  # another worker was faster
-        new.path.rename(folder)
-    return folder
 
 
 def bundle_seeds() -> list[Case]:
@@ -631,17 +644,93 @@ def upload(folder: Path) -> None:
         raise refusal
 
 
+# ------------------------------------------------------------------------------------------------------------- files that programs write
+def graph_case(rng: Random) -> Case:
+    "A bundle whose network is another one, that is said to be right."
+    case = {p.name: p.read_bytes() for p in tiny_bundle(2).iterdir()}
+    case["model.onnx"] = shapes.graphs(rng)
+    card = json.loads(case["bundle.json"])
+    card["onnx"]["sha256"]["model.onnx"] = hashlib.sha256(case["model.onnx"]).hexdigest()
+    return {**case, "bundle.json": json.dumps(card).encode()}
+
+
+def run_graph(folder: Path) -> None:
+    from lesion_seg.bundle import Bundle
+    from lesion_seg.predict import Segmenter
+
+    bundle = tried(Bundle.load, folder, names=(folder,))
+    if isinstance(bundle, InputError):
+        raise bundle
+    s = tried(Segmenter, bundle, threads=1, names=(folder,))
+    found = s if isinstance(s, InputError) else tried(s.predict, make_phantom(3, (46, 62)).image, names=(folder, "image", "array"))
+    if isinstance(found, InputError):
+        raise found
+    must(found.mask.shape == found.size, f"a mask of {found.mask.shape} for {found.size}")
+
+
+def read_tables(folder: Path) -> None:
+    from lesion_seg.batch import list_inputs
+    from lesion_seg.manifest import Manifest, make_split
+
+    manifest, metadata, pairs, scores = (next(folder.glob(f"{n}.*"), folder / n) for n in ("manifest", "metadata", "pairs", "scores"))
+    if scores.stat().st_size > 60:
+        read_scores(folder)
+    listed = tried(lambda: list(list_inputs(manifest)), names=(manifest,))
+    m = tried(Manifest.load, manifest, names=(manifest,))
+    if isinstance(m, InputError):
+        raise m
+    must(isinstance(listed, InputError) or len(listed) >= len(m), "a batch finds fewer photographs than training")
+    m._repr_html_(), repr(m)
+    found, joined = m.check(strict=False), tried(m.join, metadata, names=(metadata,))
+    linked = tried(m.link_duplicates, pairs, names=(pairs,))
+    for one in (m, joined, linked):
+        if isinstance(one, InputError):
+            continue
+        done = tried(make_split, one, (0.5, 0.25, 0.25), stratify=not found)
+        if not isinstance(done, InputError):
+            str(done[1])
+            saved = tried(done[0].save, folder / "out" / "m.csv")
+            must(isinstance(saved, InputError) or Manifest.load(saved).digest == done[0].digest, "a manifest saved and loaded has another digest")
+    for one in (joined, linked):
+        if isinstance(one, InputError):
+            raise one
+
+
+def show_strings(folder: Path) -> None:
+    import itertools
+
+    import displays
+
+    case = json.loads((folder / "strings.json").read_bytes())
+    kinds = [k for k in displays.MAKERS if case["picture"] or not any(n in ("_repr_png_", "_repr_jpeg_") for n in displays.displays(k))]  # those take long
+    kind = kinds[case["kind"] % len(kinds)]
+
+    def words(strings):
+        numbers, chosen = itertools.count(), itertools.cycle(strings)
+        return lambda: f"{next(chosen)}{next(numbers)}"
+
+    for name in displays.displays(kind):
+        plain, shown = (displays.skeleton(name, getattr(displays.MAKERS[kind](words(s)), name)()) for s in (["word"], case["strings"]))
+        must(plain == shown, f"{kind.__name__}.{name}: {shown}")
+
+
 # -------------------------------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Entry:
     "A way in."
 
-    seeds: Callable[[], list[Case]]
+    seeds: Callable[[], list[Case]]  # of the files that are damaged
     run: Callable[[Path], None]  # raises InputError for a refusal
     share: float  # of all inputs
     targets: tuple[str, ...] = ("",)  # beginnings of the names of files that are damaged
     finish: Callable[[Case, Random], Case] = lambda case, rng: case
     leaves: tuple[str, ...] = ()  # endings of hidden files that may stay, for a later resume
+    make: Callable[[Random], Case] | None = None  # writes a new seed for each input
+    damaged: float = 1.0  # how many of the inputs are damaged seeds
+
+
+def shaped(make: Callable[[Random], Case], run: Callable[[Path], None], share: float, damaged: float = 0.25) -> Entry:
+    return Entry(lambda: [make(Random(0))], run, share, make=make, damaged=damaged)
 
 
 ENTRIES = {
@@ -658,12 +747,24 @@ ENTRIES = {
     "batch": Entry(batch_seeds, resume_batch, 0.04, ("out__batch__plan", "out__batch__inputs", "out__batch__results", "out__batch", "")),
     "scores": Entry(table_seeds, read_scores, 0.02),
     "run": Entry(run_seeds, resume_run, 0.01),
+    "tiles": shaped(shapes.tiles, read_photo, 0.125),
+    "scans": shaped(shapes.scans, read_photo, 0.05),
+    "chains": shaped(shapes.chains, read_photo, 0.1),
+    "elements": shaped(shapes.elements, read_dicom_file, 0.125),
+    "graphs": shaped(graph_case, run_graph, 0.15),
+    "tables": shaped(shapes.tables, read_tables, 0.2),
+    "displays": shaped(shapes.strings, show_strings, 0.25, damaged=0),
 }
 
 
 def make_case(name: str, seeds: list[Case], seed: int, i: int) -> Case:
     "Input number `i` of a campaign."
     entry, rng = ENTRIES[name], Random(f"{name}:{seed}:{i}")
+    if entry.make:
+        case = entry.make(rng)
+        if rng.random() >= entry.damaged:
+            return case
+        seeds = [case]
     case = dict(rng.choice(seeds))
     wanted = [n for n in case if n.startswith(rng.choice(entry.targets))] or list(case)
     for _ in range(rng.choice((1, 1, 1, 2))):

@@ -1,5 +1,6 @@
 """One process that reads damaged inputs, one after another, and says how each went; the campaign watches over it."""
 
+import ctypes
 import gc
 import json
 import os
@@ -10,11 +11,14 @@ import sys
 import time
 import traceback
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import entries
 
 SECONDS, BYTES = 2.0, 1 << 30  # what one input may cost: of the processor, and of memory
+NETWORKS = 600 << 20  # of memory for all networks: the limit of the package is larger, and what is tried here is whether it holds
+BASE = 1 << 40  # bytes of the process before the first input
 
 
 def peak(reset: bool = False) -> int:
@@ -26,6 +30,17 @@ def peak(reset: bool = False) -> int:
         if line.startswith("VmHWM"):
             return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def trim() -> None:
+    "Give memory that is not in use back to the system (glibc)."
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def where(e: BaseException) -> str:
@@ -48,7 +63,9 @@ def one(entry: entries.Entry, case: dict[str, bytes], base: Path, known: set[str
     folder.mkdir()
     for name, data in case.items():
         (folder / name).write_bytes(data)
+    trim()
     peak(reset=True)
+    before = resident()
     start, outcome = time.process_time(), dict(outcome="read")
     try:
         entry.run(folder)
@@ -58,7 +75,7 @@ def one(entry: entries.Entry, case: dict[str, bytes], base: Path, known: set[str
         outcome = dict(outcome="fault", kind="answer", place=str(e).split(":")[0][:40], message=str(e)[:600])
     except BaseException as e:
         outcome = dict(outcome="fault", kind=type(e).__name__, place=where(e), message="".join(traceback.format_exception(e))[-1500:])
-    seconds, memory = time.process_time() - start, peak()
+    seconds, memory = time.process_time() - start, peak() - max(0, before - BASE)  # what an earlier input left is not this one's
     if outcome["outcome"] != "fault":
         if seconds > SECONDS:
             outcome = dict(outcome="fault", kind="slow", place="", message=f"{seconds:.1f} s of the processor")
@@ -93,11 +110,17 @@ def main(base: Path, name: str) -> None:
     answers, noise = os.fdopen(os.dup(1), "w"), os.open(base / "noise", os.O_RDWR | os.O_CREAT | os.O_TRUNC)
     os.dup2(noise, 1), os.dup2(noise, 2)
     resource.setrlimit(resource.RLIMIT_AS, (16 << 30, 16 << 30))
+    import lesion_seg.onnx
+
+    lesion_seg.onnx.NETWORK_BYTES = NETWORKS
     entry, seeds = entries.ENTRIES[name], kept_seeds(name, base.parent / f"{name}.seeds")
     one(entry, seeds[0], base)  # libraries are loaded now
     known = {p.name for p in Path("tmp").iterdir()}
     os.ftruncate(noise, 0)
     gc.freeze()
+    trim()
+    global BASE
+    BASE = resident()
     warnings.filterwarnings("ignore", module="PIL")  # as on the command line
     print(json.dumps(dict(ready=len(seeds))), file=answers, flush=True)
     for line in sys.stdin:
