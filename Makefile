@@ -8,7 +8,7 @@ WORKERS ?= 2
 PYTEST := $(ONE) $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo app docker docker-compose test test-fast fuzz mutants lint js types docs outputs export wheel pictures weights model-card bench clean
+.PHONY: help install demo app docker docker-compose test test-fast fuzz lowest mutants lint js types docs outputs export wheel pictures weights model-card bench clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -39,6 +39,9 @@ test: $(READY) ## run the notebooks and the tests
 
 test-fast: $(READY) ## only the quick tests
 	$(PYTEST) -m "not slow"
+
+lowest: $(READY) ## the hostile tests with the lowest versions of what opens files from outside
+	$(ONE) $(BIN)/python .ci/lowest.py
 
 mutants: $(READY) ## put mistakes into the code and ask whether the tests notice (half an hour)
 	$(ONE) $(BIN)/python tests/mutants.py

@@ -31,39 +31,43 @@ class Camera:
         png.unlink()
 
     def example(self, title: str) -> None:
-        self.page.get_by_role("button", name="lesion_seg").click()
-        if self.page.get_by_role("button", name="Start over").count(): self.page.get_by_role("button", name="Start over").click()
+        over = self.page.get_by_role("button", name="Start over")
+        if over.is_visible():
+            over.click()
+            self.page.get_by_role("button", name="Forget them").click()
         self.page.get_by_role("button", name=title).click()
-        self.page.wait_for_function("!document.querySelector('.busy') && !document.querySelector('.waiting') && document.querySelector('.chip')")
+        self.page.locator(".lesion-numbers dt", has_text="Largest diameter").wait_for()
+        self.page.locator(".lesion-job").wait_for(state="hidden")
 
-    def layer(self, label: str, words: str) -> None:
-        self.page.get_by_label(label, exact=True).check()
-        self.page.wait_for_function("w => document.querySelector('.legend').textContent.includes(w)", arg=words)
+    def tab(self, name: str) -> None: self.page.locator(".lesion-tabs").get_by_role("button", name=name, exact=True).click()
+
+    def layer(self, kind: str, words: str) -> None:
+        self.tab("Maps")
+        self.page.get_by_label("Map", exact=True).select_option(kind)
+        self.page.locator(".lesion-maps", has_text=words).wait_for()
 
 
 def tour(camera: Camera) -> None:
     page = camera.page
     camera.shoot("app_start")
     camera.example("A DICOM file")
+    for name in ("Tight", "Wide"): page.get_by_label(name, exact=True).check()
     camera.shoot("app_single", kept=True)
     camera.example("A faint lesion")
-    camera.layer("Standard deviation", "agree")
-    camera.shoot("app_uncertainty")
-    camera.layer("Confident part", "Dashed")
-    camera.shoot("app_confident")
-    camera.layer("Grad-CAM", "spoke most")
-    camera.shoot("app_gradcam")
-    page.get_by_label("Colours").select_option("dark")
+    for kind, words in (("Standard deviation", "20 variants"), ("Confident part", "Dashed"), ("Grad-CAM: lesion", "spoke most")):
+        camera.layer(kind, words)
+        camera.shoot(f"app_{kind.split()[0].strip(':').lower()}")
+    page.get_by_label("Colours").select_option("Dark")
     camera.shoot("app_dark")
-    page.get_by_label("Colours").select_option("light")
+    page.get_by_label("Colours").select_option("Light")
     camera.example("Six at once")
+    page.get_by_role("button", name="Accept").click()
+    page.get_by_text("1 of 6 reviewed").wait_for()
     camera.shoot("app_batch", kept=True)
-    with page.expect_file_chooser() as chooser: page.get_by_role("button", name="Add files").click()
+    with page.expect_file_chooser() as chooser: page.get_by_role("button", name="Choose files").click()
     chooser.value.set_files([dict(name="letter.jpg", mimeType="image/jpeg", buffer=b"Dear doctor,")])
-    page.get_by_role("alert").wait_for()
+    page.locator(".lesion-lost summary").click()
     camera.shoot("app_error")
-    page.get_by_label("Colours").select_option("dark")
-    camera.shoot("app_batch_dark")
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from app_server import ARGS, chromium, serving
 
 REPORTED = ("lesion_seg", "fastai", "fastcore", "torch", "torchvision", "onnxruntime", "onnxscript", "numpy", "pandas", "pillow", "albumentations", "timm",
             "pydicom")
-NEEDS_EXTRA = {"app": "app", "distributed": "distributed"}  # modules that the wheel alone cannot import, and the extra that they need
+NEEDS_EXTRA = {**dict.fromkeys(("app", "dropzone", "picture", "serve"), "app"), "distributed": "distributed"}  # modules that the wheel alone cannot import, and the extra that they need
 
 
 # In the environment
@@ -148,7 +148,7 @@ def browse(url: str, photo: Path) -> str:
         page.wait_for_selector("[data-ready]", state="attached")
         with page.expect_file_chooser() as chooser: page.get_by_role("button", name="Choose files").click()
         chooser.value.set_files([str(photo)])
-        diameter = page.locator("dl > div", has_text="Largest diameter")
+        diameter = page.locator(".lesion-numbers dl > div", has_text="Largest diameter")
         diameter.wait_for()
         told = " ".join(diameter.inner_text().split())
         browser.close()

@@ -6,7 +6,6 @@ Phantoms only. Seconds are medians over the rounds; memory is the resident set o
 import argparse
 import json
 import os
-import re
 import statistics
 import sys
 import tempfile
@@ -24,15 +23,17 @@ from lesion_seg.phantom import make_phantom
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from app_server import ARGS, chromium, has_torch, memory, peak, serving
 
-DONE = "!document.querySelector('.busy') && !document.querySelector('.waiting') && document.querySelector('.chip')"
+DONE = """() => document.querySelector('.lesion-numbers dt') && !document.querySelector('.lesion-job')?.checkVisibility()"""
 SLIDE = """async () => {
-  const slider = document.querySelector('#threshold'), path = document.querySelector('figure path.border.line'), times = [];
+  const slider = [...document.querySelectorAll('[role=slider]')].find(e => e.getAttribute('aria-label') === 'Threshold');
+  const area = () => [...document.querySelectorAll('.lesion-numbers dl > div')].find(e => e.firstChild.textContent === 'Area in pixels').textContent, times = [];
+  slider.focus();
   for (let i = 0; i < 25; i++) {
-    const before = path.getAttribute('d'), start = performance.now();
-    slider.value = i % 2 ? 0.3 + i / 100 : 0.7 - i / 100;
-    slider.dispatchEvent(new Event('input'));
-    while (path.getAttribute('d') === before) await new Promise(requestAnimationFrame);
+    const before = area(), start = performance.now();
+    slider.dispatchEvent(new KeyboardEvent('keydown', { key: i % 2 ? 'PageUp' : 'PageDown', bubbles: true }));
+    while (area() === before) await new Promise(requestAnimationFrame);
     times.push(performance.now() - start);
+    await new Promise(done => setTimeout(done, 600));
   }
   return times;
 }"""
@@ -52,17 +53,20 @@ class Reader:
 
     def take(self, *files) -> float:
         "Seconds from the choice of files to their results."
-        with self.page.expect_file_chooser() as chooser: self.page.get_by_role("button", name=re.compile("Choose files|Open another|Add files")).first.click()
+        with self.page.expect_file_chooser() as chooser: self.page.get_by_role("button", name="Choose files").click()
         start = time.perf_counter()
         chooser.value.set_files([str(f) for f in files])
         self.page.wait_for_function(DONE)
         return time.perf_counter() - start
 
-    def layer(self, label, words) -> float:
+    def tab(self, name) -> None: self.page.locator(".lesion-tabs").get_by_role("button", name=name, exact=True).click()
+
+    def layer(self, kind, words) -> float:
         "Seconds until a map is there."
+        self.tab("Maps")
         start = time.perf_counter()
-        self.page.get_by_label(label, exact=True).check()
-        self.page.wait_for_function("w => document.querySelector('.legend').textContent.includes(w)", arg=words)
+        self.page.get_by_label("Map", exact=True).select_option(kind)
+        self.page.locator(".lesion-maps", has_text=words).wait_for()
         return time.perf_counter() - start
 
     def leave(self) -> None:
@@ -87,10 +91,9 @@ def one(server, browser, photo) -> dict[str, float]:
     seen = dict(first_paint=r.paint, ready=r.ready, first_result_6_megapixels=r.take(photo))
     moves = sorted(r.page.evaluate(SLIDE))
     seen |= dict(slider_median=statistics.median(moves) / 1e3, slider_95th=moves[int(.95 * len(moves))] / 1e3)
-    seen |= dict(uncertainty=r.layer("Standard deviation", "agree"), memory_one_photograph=memory(r.pid), torch=float(has_torch(r.pid)))
-    seen |= dict(gradcam_first=r.layer("Grad-CAM", "spoke most"), memory_with_gradcam=memory(r.pid))
-    r.page.get_by_label("Border only").check()
-    seen["gradcam_again"] = r.layer("Grad-CAM", "spoke most")
+    seen |= dict(uncertainty=r.layer("Standard deviation", "20 variants"), memory_one_photograph=memory(r.pid), torch=float(has_torch(r.pid)))
+    seen |= dict(gradcam_first=r.layer("Grad-CAM: lesion", "spoke most"), memory_with_gradcam=memory(r.pid))
+    seen["gradcam_again"] = r.layer("Grad-CAM: border", "most for the border")
     r.leave()
     return seen
 
@@ -100,9 +103,10 @@ def many(server, browser, folder) -> dict[str, float]:
     r = Reader(server, browser)
     batch = sorted(folder.glob("batch*.jpg"))
     seconds = r.take(*batch)
-    assert r.page.locator(".card").count() == 20
+    assert r.page.locator(".lesion-queue .widget-select option").count() == 20
+    r.tab("Take away")
     start = time.perf_counter()
-    with r.page.expect_download() as download: r.page.get_by_role("button", name="Everything (ZIP)").click()
+    with r.page.expect_download() as download: r.page.get_by_role("button", name="All results (ZIP)").click()
     seen = dict(batch_of_20=seconds, zip_of_20=time.perf_counter() - start, zip_megabytes=download.value.path().stat().st_size / 1e6,
                 memory_batch_of_20=memory(r.pid))
     r.leave()

@@ -20,6 +20,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from .core import InputError, atomic_path, counted, given_path, printable, sha256, writing
+from .pack import is_cached, is_packed, unpacked
 from .untrusted import check_onnx, read_header
 
 if TYPE_CHECKING: from torch import Tensor, nn
@@ -384,12 +385,13 @@ class Bundle(_Shown):
 
     @classmethod
     def open(cls,
-        src: Bundle | str | Path | None = None, # a bundle, its folder, a run folder, or 'shipped'; None: shipped
+        src: Bundle | str | Path | None = None, # a bundle, its folder, a run's, a packed one, or 'shipped'; None: that
         network: nn.Module | None = None, # your own module, see `save_bundle`
     ) -> Bundle: # raises `InputError` when it is not there, or damaged
         "Open a bundle, however it is named."
         if isinstance(src, Bundle): bundle = src
         elif src is None or isinstance(src, str) and src == 'shipped': bundle = cls.shipped()
+        elif is_packed(src): bundle = cls.load(unpacked(src))
         else:
             folder = given_path(src, 'the bundle')
             inner = folder/'bundle'
@@ -508,6 +510,9 @@ def revise(
 ) -> Bundle: # raises `InputError`, and changes nothing, when the metadata would no longer be in order
     "Write something new into a bundle's metadata."
     path = bundle.path/METADATA
+    if is_cached(bundle.path):
+        raise InputError(bundle.path, 'is a copy of a packed bundle and is not changed',
+                         'unpack it with `lesion_seg unpack`, and change that folder')
     unknown = [k for k in changes if k not in (*bundle.info, *OPTIONAL)]
     if unknown:
         raise InputError(path, f'has no key {unknown[0]!r} to change',

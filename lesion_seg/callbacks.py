@@ -120,7 +120,7 @@ def precision_callbacks(
     return [ChannelsLast(), MixedPrecision(chosen) if device.type == 'cuda' else CPUBFloat16()]
 
 # %% ../nbs/13_callbacks.ipynb #b0731f97
-CHECKPOINT, BEST, HISTORY = 'checkpoint.safetensors', 'best.safetensors', 'history.csv'
+CHECKPOINT, BEST, HISTORY = 'checkpoint.safetensors', 'best.safetensors', 'results.csv'
 TENSORBOARD, BUNDLE = 'tensorboard', 'bundle'
 
 @dataclass
@@ -154,7 +154,7 @@ class Run:
         if self.writes: self.say(sentence)
 
     def write_history(self) -> None:
-        "Write the rows to history.csv."
+        "Write the rows to results.csv."
         if not self.writes: return
         with atomic_path(self.folder / HISTORY) as path, open(path, 'w', newline='', encoding='utf-8') as f:
             table = csv.DictWriter(f, list(self.rows[0]))
@@ -222,7 +222,7 @@ def duration(
 
 # %% ../nbs/13_callbacks.ipynb #da5df83f
 class History(EpochMeter):
-    "Collect a row for each epoch; write history.csv and TensorBoard scalars."
+    "Collect a row for each epoch; write results.csv and TensorBoard scalars."
     def __init__(self,
         run: Run, # the training that this belongs to
         tensorboard: bool = False, # write event files as well

@@ -46,19 +46,20 @@ if TYPE_CHECKING:
     from lesion_seg.records import RecordReader
 
 # %% auto #0
-__all__ = ['app', 'usual_warning', 'ConfigOpt', 'SetOpt', 'JsonOpt', 'BundleArg', 'TableArg', 'VersionOpt', 'ABOUT',
+__all__ = ['app', 'usual_warning', 'ConfigOpt', 'SetOpt', 'JsonOpt', 'BundleArg', 'TableArg', 'VersionOpt', 'ABOUT', 'TUNING',
            'ThresholdOpt', 'PrecisionOpt', 'TtaOpt', 'LargestOpt', 'ByOpt', 'FillOpt', 'FolderOpt', 'ScoredArg',
            'MissingOpt', 'ResizeOpt', 'ImagesArg', 'ModelOpt', 'ResultsOpt', 'SaveOpt', 'ReviewOpt', 'SegOpt',
            'FractionalOpt', 'MillimetresOpt', 'FrameOpt', 'BorderOpt', 'BatchOpt', 'MasksOpt', 'WorkersOpt', 'ShardOpt',
            'RayOpt', 'ALL_BORDERS', 'labels_app', 'say', 'answer', 'shown', 'progress_bar', 'complaint',
            'speak_warning', 'main', 'show_version', 'keep_settings', 'settings', 'open_table', 'subset_of',
            'not_shipped', 'parse_size', 'phantom', 'download', 'parse_values', 'parse_fractions', 'find_duplicates',
-           'split', 'styles', 'records', 'log_epoch', 'starting_weights', 'has_packaged_encoder', 'train_without',
-           'train', 'calibrate', 'check_threshold', 'check_without_model', 'annotator_results', 'evaluate_masks',
-           'evaluate', 'compare', 'export', 'benchmark', 'Photograph', 'find_photographs', 'predict_photographs',
-           'parse_kinds', 'dicom_header', 'Outputs', 'Results', 'explain_photographs', 'segment_archive', 'add_reasons',
-           'border_options', 'segment', 'parse_target', 'explain', 'reason_line', 'export_drafts', 'import_corrections',
-           'check_port', 'web_app', 'demo', 'installation', 'info']
+           'split', 'styles', 'records', 'log_epoch', 'starting_weights', 'has_packaged_encoder', 'tuning_arguments',
+           'tune', 'train_without', 'train', 'calibrate', 'check_threshold', 'check_without_model', 'annotator_results',
+           'evaluate_masks', 'evaluate', 'compare', 'export', 'benchmark', 'Photograph', 'find_photographs',
+           'predict_photographs', 'parse_kinds', 'dicom_header', 'Outputs', 'Results', 'explain_photographs',
+           'segment_archive', 'add_reasons', 'border_options', 'segment', 'parse_target', 'explain', 'reason_line',
+           'export_drafts', 'import_corrections', 'queue', 'pack', 'unpack', 'check_port', 'web_app', 'demo',
+           'installation', 'info']
 
 # %% ../nbs/32_cli.ipynb #de899a6e
 app = typer.Typer(
@@ -549,7 +550,45 @@ def has_packaged_encoder(
     except InputError: return False
     return True
 
-# %% ../nbs/32_cli.ipynb #e644f4d1
+# %% ../nbs/32_cli.ipynb #9df21f0d
+TUNING = dict(epochs=('epochs', 10), learning_rate=('lr', 3e-4)) # settings, arguments, and what they are for tuning
+
+def tuning_arguments(
+    cfg: Config, # of the command
+) -> dict[str, Any]: # of `tune_model`
+    "What counts for a tuning: what was set, and else what the bundle says or a tuning needs."
+    given = cfg.training.arguments()
+    for setting, (name, value) in TUNING.items():
+        if setting not in cfg.training.model_fields_set: given[name] = value
+    chosen = cfg.data.model_fields_set
+    own = dict(size=cfg.data.image_size if 'image_size' in chosen else None,
+               licence=cfg.data.licence if 'licence' in chosen else None,
+               augs=cfg.augmentation.arguments() if cfg.augmentation.model_fields_set else None)
+    return given | own | cfg.tracking.arguments()
+
+def tune(
+    cfg: Config, # of the command
+    table: Manifest | RecordReader, # with splits
+    start: str, # the trained model
+    out: Path | None, # folder of the run
+    resume: bool | None, # go on with a run that was interrupted
+    as_json: bool, # print the result as JSON
+) -> None:
+    "`train --start`: tune a model, compare, and keep the better one."
+    from lesion_seg.tune import tune_model
+    if os.environ.get('WORLD_SIZE', '1') != '1':
+        raise InputError('--start', 'compares two models and takes one process', 'start it without a launcher')
+    if cfg.model.model_fields_set: say('without effect, since the network comes from --start: the section model')
+    options = tuning_arguments(cfg) | ({} if resume is None else dict(resume=resume))
+    with redirect_stdout(sys.stderr):
+        kept, verdict = tune_model(
+            table, out or cfg.paths.run_dir, start, bs=cfg.data.batch_size, loss=cfg.training.loss_arguments(),
+            seed=cfg.project.seed, num_workers=cfg.data.num_workers, progress=sys.stderr.isatty(), report=log_epoch,
+            level=cfg.evaluation.confidence_interval, say=logging.getLogger('lesion_seg').info, **options)
+    facts = dict(bundle=str(kept.path), **verdict._asdict())
+    answer(facts, as_json, f'{verdict}\nthe bundle is {shown(kept.path)}')
+
+# %% ../nbs/32_cli.ipynb #74129892
 def train_without(
     table: Manifest, # with the column
     text: str, # 'source' or 'source=Vienna'
@@ -580,6 +619,8 @@ def train(
         '-o', '--out', help='Folder of the run; else paths.run_dir.', show_default=False)] = None,
     resume: Annotated[bool | None, typer.Option('--resume/--no-resume', show_default=False,
         help='Go on with a run that was interrupted, or begin anew; else training.resume.')] = None,
+    start: Annotated[str | None, typer.Option(show_default=False,
+        help='Tune a trained model (shipped, a bundle or a run), and keep it only where it is better.')] = None,
     leave_out: Annotated[str | None, typer.Option(show_default=False, metavar='COLUMN[=VALUE]',
         help='Train without one source, such as source=Vienna, and score it; without =VALUE each in turn.')] = None,
     config: ConfigOpt = None, set_: SetOpt = None, as_json: JsonOpt = False,
@@ -589,10 +630,12 @@ def train(
     cfg = settings(ctx, config, set_)
     first = os.environ.get('RANK', '0') == '0' # of the processes of a launch
     table = open_table(manifest or cfg.paths.manifest)
-    start = starting_weights(cfg)
+    if start and leave_out: raise InputError('--leave-out', 'does not go with --start', 'leave one of them out')
+    if start: return tune(cfg, table, start, out, resume, as_json)
+    weights = starting_weights(cfg)
     log = logging.getLogger('lesion_seg')
     model = cfg.model.arguments()
-    if cfg.training.start == 'auto' and not start:
+    if cfg.training.start == 'auto' and not weights:
         if cfg.model.pretrained is None and has_packaged_encoder(cfg): model['pretrained'] = True
         origin = 'an encoder that knows ImageNet' if model.get('pretrained') else 'fresh ones'
         if first: log.info(f'the shipped weights do not fit the network that is configured, so it begins with {origin}')
@@ -607,20 +650,21 @@ def train(
                 augs=cfg.augmentation.arguments(),
                 loss=cfg.training.loss_arguments(),
                 seed=cfg.project.seed,
-                start=start,
+                start=weights,
                 num_workers=cfg.data.num_workers,
                 licence=cfg.data.licence,
                 progress=sys.stderr.isatty() and first,
                 report=log_epoch,
                 say=log.info,
+                **cfg.tracking.arguments(),
                 **cfg.training.arguments() | ({} if resume is None else dict(resume=resume)),
             )
     folder = Path(out or cfg.paths.run_dir)
     if leave_out:
         if not isinstance(table, Manifest):
             raise InputError('--leave-out', 'needs a table with its columns, not records', 'give the table')
-        if start and first:
-            log.warning(f'the training starts from {start}, whose weights may know the source that is left out; '
+        if weights and first:
+            log.warning(f'the training starts from {weights}, whose weights may know the source that is left out; '
                         'begin without them by --set training.start=null')
         result, lines = train_without(table, leave_out, folder, fit_one, cfg)
         if first: answer(result, as_json, lines)
@@ -734,7 +778,7 @@ def evaluate_masks(
     scores = subgroup_columns(scores, chosen, by)
     title = f'{shown(folder)} on {part}'
     several, extra = annotator_results(out, chosen, lambda p: masks.result(p).mask, level)
-    summary = save_evaluation(out, masks, chosen, scores, level=level, title=title, extra=extra, by=by)
+    summary = save_evaluation(out, masks, chosen, scores, level=level, title=title, by=by, extra=extra)
     return dict(summary, remarks=masks.remarks(), annotators=several)
 
 # %% ../nbs/32_cli.ipynb #be19f1de
@@ -780,7 +824,7 @@ def evaluate(
         plain = {k: v for k, v in options.items() if k != 'precision'}
         segmenter = Segmenter(model, precision=options['precision'])
         several, extra = annotator_results(folder, chosen, lambda p: segmenter.predict(p.image, **plain).mask, level)
-        summary = save_evaluation(folder, model, chosen, scores, level=level, title=title, extra=extra, by=by or (),
+        summary = save_evaluation(folder, model, chosen, scores, level=level, title=title, by=by or (), extra=extra,
                                   **options)
         summary |= dict(annotators=several)
     page = folder/'report.html'
@@ -1244,7 +1288,7 @@ def border_options(
         raise InputError(f'--border {border}', 'is not known', f'choose from {", ".join(BORDERS)} and {ALL_BORDERS}')
     if border != ALL_BORDERS: return dict(border=border)
     other = '--seg' if seg else '--batch' if batch else ''
-    if other: raise InputError(f'--border {border}', f'does not go with {other}, which takes one border', 'name that one')
+    if other: raise InputError(f'--border {border}', f'does not go with {other}', 'name one border')
     return {}
 
 # %% ../nbs/32_cli.ipynb #52794b6b
@@ -1332,11 +1376,12 @@ def explain(
     as_json: JsonOpt = False,
 ) -> None:
     "Say why: uncertainty and Grad-CAM at the photograph's resolution, as pictures and as numbers."
+    from lesion_seg.batch import parse_frames
     from lesion_seg.explain import parse_why, torch_network
     from lesion_seg.predict import Segmenter
     kinds = parse_why([k.strip() for k in save.split(',') if k.strip()])
     options = dict(n=samples, seed=seed, layer=layer, target=parse_target(target), threshold=threshold)
-    photographs, remarks = find_photographs(images, frame)
+    photographs, remarks = find_photographs(images, parse_frames(frame))
     stems = unique_stems([p.file for p in photographs], explanation_endings(kinds))
     segmenter = Segmenter(bundle)
     if 'gradcam' in kinds: torch_network(segmenter.bundle) # where PyTorch is missing, once and before any work
@@ -1442,6 +1487,75 @@ def import_corrections(
            f'{n} masks of {len(table)} photographs; the table is {shown(out)}')
     if table.problems: raise typer.Exit(2)
 
+# %% ../nbs/32_cli.ipynb #8184c345
+@app.command()
+def queue(
+    images: ImagesArg,
+    bundle: ModelOpt = None,
+    out: Annotated[Path, typer.Option(
+        '-o', '--out', help='The table to write (.csv), the most worthwhile first.')] = Path('queue.csv'),
+    order: Annotated[str, typer.Option(help='uncertainty, or diverse: uncertain and not alike.')] = 'uncertainty',
+    first: Annotated[int | None, typer.Option('--first', min=1, show_default=False,
+        help='For diverse: how many shall not be alike; the rest by uncertainty. Else all.')] = None,
+    labelled: Annotated[Path | None, typer.Option(show_default=False,
+        help='For diverse: a table of photographs that are labelled already.')] = None,
+    as_json: JsonOpt = False,
+) -> None:
+    "Put photographs into the order in which they are worth labelling."
+    from lesion_seg.predict import Segmenter
+    from lesion_seg.queue import ORDERS, make_queue, write_queue
+    if out.suffix.lower() != '.csv': raise InputError(f'--out {shown(out)}', 'is no name of a table', 'end it in .csv')
+    if order not in ORDERS: raise InputError(f'--order {order}', 'is not known', f'choose from {", ".join(ORDERS)}')
+    if order != 'diverse' and (first or labelled):
+        raise InputError('--first and --labelled', 'are for --order diverse', 'give it as well, or leave them out')
+    photographs, remarks = find_photographs(images)
+    sources = [p.source for p in photographs]
+    known = [p.image for p in Manifest.load(labelled)] if labelled else []
+    with progress_bar('looking', len(sources)) as step:
+        rows, broken = make_queue(Segmenter(bundle), sources, order, first, known, report=step)
+    write_queue(rows, out)
+    sentences = [*remarks, *(as_options(str(e)) for e in broken)]
+    for sentence in sentences: say(sentence)
+    head = [f'{r.rank}. {shown(r.file)}, disagreement {r.disagreement:.3f}' for r in rows[:5]]
+    facts = dict(queue=[dict(r._asdict(), file=str(r.file)) for r in rows], table=str(out), remarks=sentences)
+    answer(facts, as_json, '\n'.join([*head, f'{len(rows)} of {len(sources)} photographs; the queue is {shown(out)}']))
+    if broken: raise typer.Exit(2)
+
+# %% ../nbs/32_cli.ipynb #9f266f29
+@app.command()
+def pack(
+    bundle: BundleArg,
+    out: Annotated[Path | None, typer.Option('-o', '--out', show_default=False,
+        help='The file, such as mine.lesion, or with --monai a new folder; else called like the bundle.')] = None,
+    monai: Annotated[bool, typer.Option(
+        '--monai', help='A bundle of MONAI instead, which `monai.bundle` runs.')] = False,
+    as_json: JsonOpt = False,
+) -> None:
+    "Make a bundle one file with a model card, or a bundle of MONAI."
+    from lesion_seg.bundle import Bundle
+    from lesion_seg.pack import PACKED
+    from lesion_seg.share import export_monai, pack_bundle
+    model = Bundle.open(bundle)
+    name = 'shipped' if bundle == 'shipped' else Path(bundle).resolve().name.removesuffix(PACKED)
+    if monai: made = export_monai(model, out or Path(f'{name}_monai'))
+    else: made = pack_bundle(model, out or Path(f'{name}{PACKED}'))
+    size = sum(p.stat().st_size for p in ([made] if made.is_file() else made.rglob('*')))
+    answer(dict(path=str(made), bytes=size), as_json, f'{shown(made)}: {size / 1e6:.1f} MB')
+
+@app.command()
+def unpack(
+    file: Annotated[Path, typer.Argument(show_default=False, help='A packed bundle, such as mine.lesion.')],
+    out: Annotated[Path | None, typer.Option(
+        '-o', '--out', show_default=False, help='A new folder; else called like the file.')] = None,
+    as_json: JsonOpt = False,
+) -> None:
+    "Make a packed bundle a folder again, everything in it checked."
+    from lesion_seg.bundle import Bundle
+    from lesion_seg.pack import unpack_files
+    folder = unpack_files(file, out or file.with_suffix(''))
+    bundle = Bundle.load(folder)
+    answer(dict(folder=str(folder)), as_json, f'{shown(folder)}: {bundle.architecture["name"]}, {bundle.size} px')
+
 # %% ../nbs/32_cli.ipynb #44392623
 def check_port(
     host: str, # address to listen on
@@ -1462,6 +1576,10 @@ def check_port(
 @app.command('app')
 def web_app(
     ctx: typer.Context,
+    folder: Annotated[Path | None, typer.Argument(show_default=False,
+        help='A folder of photographs, a table, or the results of `batch`, to review one by one.')] = None,
+    out: Annotated[Path | None, typer.Option('-o', '--out', show_default=False,
+        help='Where masks and decisions of a review go; else beside FOLDER, as FOLDER_reviewed.')] = None,
     bundle: Annotated[list[Path] | None, typer.Option('-b', '--bundle', show_default=False,
         help='A bundle, or a folder of bundles, to choose from. May be repeated; the shipped one is there.')] = None,
     host: Annotated[str | None, typer.Option(
@@ -1472,15 +1590,18 @@ def web_app(
     browser: Annotated[bool, typer.Option('--browser/--no-browser', help='Open the page in a browser.')] = True,
     config: ConfigOpt = None, set_: SetOpt = None,
 ) -> None:
-    "Serve the web app: drop photographs, look at border and uncertainty, take masks away."
+    "Serve the web app: drop photographs or review a folder, choose and correct borders, take masks away."
     c = settings(ctx, config, set_).app
-    try: from lesion_seg.app import Limits, serve
+    if out is not None and folder is None:
+        raise InputError('--out', 'is for a review', 'name the folder to review, too')
+    try: from lesion_seg.serve import Limits, serve
     except ModuleNotFoundError as e:
         raise InputError('the web app', f'needs {e.name}', "install it with `pip install 'lesion_seg[app]'`") from e
     host, port = host or c.host, port or c.port
     check_port(host, port)
     limits = Limits(file_mb=c.max_upload_mb, files=c.max_files)
-    serve(bundle or (), limits, hosts=allow_host or c.hosts, sessions=c.sessions, host=host, port=port,
+    serve(bundle or (), limits, hosts=allow_host or c.hosts, sessions=c.sessions, folder=folder, out=out, host=host,
+          port=port,
           kernels=c.kernels, idle_minutes=c.idle_minutes, browser=browser)
 
 # %% ../nbs/32_cli.ipynb #f5ea336b
@@ -1538,7 +1659,8 @@ def info(
     from lesion_seg.bundle import Bundle
     asked_for_settings = config or set_ or any(ctx.obj or ())
     cfg = settings(ctx, config, set_)
-    if bundle and os.path.isfile(bundle):
+    from lesion_seg.pack import is_packed
+    if bundle and os.path.isfile(bundle) and not is_packed(bundle):
         header = dicom_header(Path(bundle), identifying)
         if header is None:
             raise InputError(shown(bundle), 'is neither a bundle folder nor a DICOM file', 'give one of them')

@@ -21,8 +21,8 @@ from .core import InputError, writing
 # %% auto #0
 __all__ = ['MAX_CONFIG_BYTES', 'Section', 'setting', 'Project', 'Paths', 'Data', 'Elastic', 'Grid', 'BrightnessContrast', 'Crop',
            'Reference', 'Augmentation', 'Model', 'Loss', 'EarlyStopping', 'ReduceLR', 'Training', 'Evaluation',
-           'Prediction', 'App', 'Batch', 'Logging', 'Config', 'PlainLoader', 'parse_yaml', 'read_config', 'nearest_key',
-           'explain', 'override', 'load_config', 'config_yaml', 'JsonLines', 'setup_logging']
+           'Prediction', 'Tracking', 'App', 'Batch', 'Logging', 'Config', 'PlainLoader', 'parse_yaml', 'read_config',
+           'nearest_key', 'explain', 'override', 'load_config', 'config_yaml', 'JsonLines', 'setup_logging']
 
 # %% ../nbs/31_config.ipynb #21bc57fb
 class Section(BaseModel):
@@ -268,6 +268,20 @@ class Prediction(Section):
         )
         return options | {k: v for k, v in given.items() if v is not None}
 
+# %% ../nbs/31_config.ipynb #3d041334
+class Tracking(Section):
+    "What a training leaves for people."
+    pictures: bool = setting(True, 'curves, a sheet of training batches with masks, a sheet of validation predictions')
+    loggers: list[Literal['mlflow', 'wandb']] = setting([], 'trackers that get every row; each is an extra')
+    experiment: str = setting('lesion_seg', 'what the trackers call the project')
+    mlflow_uri: str | None = setting(None, "of MLflow's server; null: a folder of the run")
+    wandb_mode: Literal['offline', 'online', 'disabled'] = setting('offline', 'offline: sent later, by wandb sync')
+
+    def arguments(self) -> dict[str, Any]: # of `fit`
+        "Pictures and loggers as the training takes them."
+        options = dict(experiment=self.experiment, mlflow_uri=self.mlflow_uri, wandb_mode=self.wandb_mode)
+        return dict(pictures=self.pictures, loggers=list(self.loggers), tracking=options)
+
 # %% ../nbs/31_config.ipynb #b3a9d871
 class App(Section):
     "The web app."
@@ -315,6 +329,7 @@ class Config(Section):
     augmentation: Augmentation = setting(Augmentation, '')
     model: Model = setting(Model, '')
     training: Training = setting(Training, '')
+    tracking: Tracking = setting(Tracking, '')
     evaluation: Evaluation = setting(Evaluation, '')
     prediction: Prediction = setting(Prediction, '')
     app: App = setting(App, '')

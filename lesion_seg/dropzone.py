@@ -15,7 +15,7 @@ import traitlets
 from .core import InputError, printable
 
 # %% auto #0
-__all__ = ['PART', 'log', 'OPEN', 'FileCallback', 'DropCallback', 'Arriving', 'DropTraits', 'DropZone', 'megabytes', 'plain_path']
+__all__ = ['PART', 'log', 'OPEN', 'FileCallback', 'DropCallback', 'Arriving', 'DropTraits', 'megabytes', 'plain_path', 'DropZone']
 
 # %% ../nbs/29b_dropzone.ipynb #a294e691
 PART = 4 * 2 ** 20  # bytes of a file that travel in one message
@@ -36,7 +36,7 @@ class DropTraits(anywidget.AnyWidget):
     "What Python and the browser share."
     label = traitlets.Unicode('Choose files').tag(sync=True)  # of the button
     hint = traitlets.Unicode('or drop files or folders here').tag(sync=True)
-    suffixes = traitlets.List(traitlets.Unicode()).tag(sync=True)  # of the files that a folder is searched for; empty: all
+    suffixes = traitlets.List(traitlets.Unicode()).tag(sync=True)  # taken from a folder; empty: all
     max_file_bytes = traitlets.Int(200 * 2 ** 20, min=1).tag(sync=True)  # of one file
     max_files = traitlets.Int(200, min=1).tag(sync=True)  # of one drop
     part_bytes = traitlets.Int(PART, min=1).tag(sync=True)  # in one message
@@ -45,6 +45,22 @@ class DropTraits(anywidget.AnyWidget):
     whole_page = traitlets.Bool(False).tag(sync=True)  # files may be dropped anywhere, for a page that is only this
     disabled = traitlets.Bool(False).tag(sync=True)  # what comes meanwhile waits
 
+# %% ../nbs/29b_dropzone.ipynb #cd420b81
+def megabytes(
+    size: int, # bytes
+) -> str: # such as '12.3 MB'
+    "A size for a reader."
+    return f'{size / 2 ** 20:.1f} MB' if size < 10 * 2 ** 20 else f'{size / 2 ** 20:.0f} MB'
+
+def plain_path(
+    name: Any, # as the browser gave it
+) -> str: # with folders, as `sub/mole.jpg`, at most 200 characters; never absolute or upwards
+    "A file's name without control characters and marks that turn the direction of text."
+    marks = r'[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]'
+    parts = [part.strip() for part in re.split(r'[/\\]', re.sub(marks, '', str(name))[-200:])]
+    return '/'.join(part for part in parts if part not in ('', '.', '..')) or 'file'
+
+# %% ../nbs/29b_dropzone.ipynb #baa53208
 class DropZone(DropTraits):
     "A field for files; each one is given to a callback as soon as it is complete."
     _esm, _css = (Path(str(files('lesion_seg'))) / 'webapp' / name for name in ('dropzone.js', 'dropzone.css'))
@@ -56,8 +72,10 @@ class DropZone(DropTraits):
         super().__init__(**traits)
         self.on_msg(lambda _, content, buffers: self.receive(content, buffers))
 
+    def __repr__(self) -> str: return f'DropZone({megabytes(self.max_file_bytes)} a file, {self.max_files} files)'
+
     def on_file(self,
-        callback: FileCallback, # called with a name (with folders, as `sub/mole.jpg`) and the bytes; an `InputError` is shown beside the name
+        callback: FileCallback, # called with the name, as `sub/mole.jpg`, and the bytes; may raise `InputError`
     ) -> None:
         "Take each file as it is complete."
         self.file_callbacks.append(callback)
@@ -154,17 +172,3 @@ class DropZone(DropTraits):
         del self.arriving[number]
         for callback in self.file_callbacks: callback(name, bytes(data))
         self.send(dict(kind='done', id=number))
-
-def megabytes(
-    size: int, # bytes
-) -> str: # such as '12.3 MB'
-    "A size for a reader."
-    return f'{size / 2 ** 20:.1f} MB' if size < 10 * 2 ** 20 else f'{size / 2 ** 20:.0f} MB'
-
-def plain_path(
-    name: Any, # as the browser gave it
-) -> str: # with folders, as `sub/mole.jpg`, at most 200 characters; never absolute or upwards
-    "A file's name without control characters and marks that turn the direction of text."
-    marks = r'[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]'
-    parts = [part.strip() for part in re.split(r'[/\\]', re.sub(marks, '', str(name))[-200:])]
-    return '/'.join(part for part in parts if part not in ('', '.', '..')) or 'file'

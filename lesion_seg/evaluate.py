@@ -390,7 +390,7 @@ def describe_part(
     n: int = 2000, # bootstrap resamples
     seed: int = 42, # of the bootstrap
     threshold: float = .65, # Jaccard index below which an image fails
-) -> dict[str, Any]: # JSON-able: n, groups, failures, and mean and bootstrap interval of Jaccard, ISIC 2018 score and bias
+) -> dict[str, Any]: # JSON-able: n, groups, failures, and means with bootstrap intervals of Jaccard, ISIC 2018, bias
     "What matters most about some images: the Jaccard index, failures, and on which side of the border they lie."
     j = table.jaccard.to_numpy(float)
     names = ['jaccard', *(m for m in ('area_ratio', *BIAS) if m in table.columns)]
@@ -464,10 +464,12 @@ def part_lines(
         ci = 'n/a' if None in found['ci'] else '[{:.3f}, {:.3f}]'.format(*found['ci'])
         return f'{name} {found["mean"]:.3f} {ci}'
     for column, parts in summary.get('subgroups', {}).items():
-        lines += ['', f'By {column} (means with {100 * level:g}% bootstrap intervals by group; failures with Wilson intervals)']
+        kinds = f'means with {100 * level:g}% bootstrap intervals by group; failures with Wilson intervals'
+        lines += ['', f'By {column} ({kinds})']
         for value, p in parts.items():
             low, high = p['failure_rate_ci']
-            lines.append(f'{value}: {p["n"]} image{"s" * (p["n"] != 1)}, {score(p, "jaccard")}, {score(p, "isic_2018")}, '
+            images = f'{p["n"]} image' + 's' * (p['n'] != 1)
+            lines.append(f'{value}: {images}, {score(p, "jaccard")}, {score(p, "isic_2018")}, '
                          f'failures {p["failures"]} = {p["failure_rate"]:.3f} [{low:.3f}, {high:.3f}]')
             bias = [score(p, name) for name in ('area_ratio', *BIAS) if name in p]
             if bias: lines.append(f'    {", ".join(bias)}')
@@ -484,7 +486,8 @@ def best_lines(
     best = summary['best_of_three']
     def line(name: str, jaccard: float, ci: list, isic_2018: float, failures: int, rate: float) -> str:
         interval = interval_text(ci, summary['level'], 'bootstrap CI')
-        return f'{name}: Jaccard {jaccard:.4f} ({interval}), ISIC 2018 {isic_2018:.4f}, failures {failures} = {rate:.4f}'
+        scores = f'Jaccard {jaccard:.4f} ({interval}), ISIC 2018 {isic_2018:.4f}'
+        return f'{name}: {scores}, failures {failures} = {rate:.4f}'
     default = summary['metrics']['jaccard']
     won = ', '.join(f'{k} {n}' for k, n in best['borders'].items())
     return [line('The default border', default['mean'], default['bootstrap_ci'], summary['isic_2018'],

@@ -36,7 +36,7 @@ class Patch:
         return cls(y, x, flips[y:rows[-1] + 1, x:columns[-1] + 1].copy())
 
     @property
-    def data(self) -> bytes: # the rows one after the other, each filled up to whole bytes, the first pixel in the highest bit
+    def data(self) -> bytes: # row after row, each filled up to whole bytes, its first pixel in the highest bit
         "The flips as bits."
         return np.packbits(self.flips, axis=1).tobytes()
 
@@ -54,7 +54,8 @@ class Patch:
         "A patch from a message, which may hold anything."
         y, x, h, w = rectangle(place, shape)
         size = h * row_bytes(w)
-        if len(data) != size: raise InputError('the change', f'has {len(data)} bytes instead of {size}', 'draw it again')
+        if len(data) != size:
+            raise InputError('the change', f'has {len(data)} bytes instead of {size}', 'draw it again')
         bits = np.frombuffer(data, np.uint8).reshape(h, -1)
         return cls(y, x, np.unpackbits(bits, axis=1, count=w).astype(bool))
 

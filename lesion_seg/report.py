@@ -21,12 +21,13 @@ from .calibrate import calibrated, fit_borders, fit_calibration, mean_jaccard
 from .reliability import fit_review
 from .core import InputError, atomic_path, counted, encode_jpeg, printable, writing
 from .data import contact_sheet, draw_contour, read_image, read_mask, resize_image, resize_mask
+from .loggers import plot_history
 from .manifest import Manifest
 from .metrics import BIAS, jaccard
 from .styles import describe_styles
 from .masks import FoundMask, MaskFolder
-from .evaluate import (BEST_OF_THREE, POOLED, evaluate_predictions, metric_label, plot_distribution,
-                                 save_report, save_summary, save_table, summarise, worst)
+from .evaluate import (BEST_OF_THREE, POOLED, evaluate_predictions, metric_label, plot_distribution, save_report,
+                                 save_summary, save_table, summarise, worst)
 from .onnx import export_onnx
 from .contours import clean_map
 from .predict import REVIEW_SCORE, Segmentation, Segmenter
@@ -37,9 +38,9 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['TRUTH', 'PREDICTION', 'STYLE', 'NOTICE', 'DEMO_MODEL', 'true_mask', 'evaluate_manifest', 'check_columns',
            'subgroup_columns', 'with_styles', 'exported_again', 'small_maps', 'calibrate_bundle', 'fitted_on',
-           'fit_review_rule', 'fit_bundle_borders', 'case_picture', 'plot_history', 'data_uri', 'html_figure',
-           'html_table', 'html_report', 'origin_section', 'pooled_line', 'score_section', 'part_section',
-           'border_section', 'case_section', 'save_evaluation', 'demo_section', 'run_demo']
+           'fit_review_rule', 'fit_bundle_borders', 'case_picture', 'data_uri', 'html_figure', 'html_table',
+           'html_report', 'origin_section', 'pooled_line', 'score_section', 'part_section', 'border_section',
+           'case_section', 'save_evaluation', 'demo_section', 'run_demo']
 
 # %% ../nbs/28_report.ipynb #e29e4615
 def true_mask(
@@ -79,8 +80,9 @@ def evaluate_manifest(
             if isinstance(result, InputError): raise result
             truth = true_mask(pair, result.mask.shape)
             borders = {name: jaccard(border.mask, truth) for name, border in result.borders.items()}
-            best.append(max((DEFAULT_BORDER, *borders), key=lambda name: borders[name])) # the default one, if it is as good
-            best_jaccard.append(borders[best[-1]])
+            name = max((DEFAULT_BORDER, *borders), key=borders.__getitem__) # the default one, if it is as good
+            best.append(name)
+            best_jaccard.append(borders[name])
             if report: report(i + 1)
             yield pair.id, pair.group, result.mask, truth
     check_columns(manifest, by)
@@ -162,7 +164,7 @@ def calibrate_bundle(
     if not len(manifest):
         raise InputError(bundle.path, 'there is no image to calibrate it with', "give a table with a 'valid' split")
     plain = replace(bundle, info=bundle.info | dict(temperature=1.0, calibration={}))
-    stacks, masks = small_maps(Segmenter(plain, runtime='torch'), manifest) # exported files have their temperature inside
+    stacks, masks = small_maps(Segmenter(plain, runtime='torch'), manifest) # not from exported files
     maps = [default_channel(s[None])[0, 0] for s in stacks]
     fit = fit_calibration(maps, masks, [(s[0], s[2]) for s in stacks] if bundle.channels == 3 else None)
     for warning in fit['warnings']: say(warning)
@@ -233,26 +235,6 @@ def case_picture(
     picture = resize_image(read_image(pair.image, at_least=side), size)
     if pair.mask is not None: picture = draw_contour(picture, resize_mask(read_mask(pair.mask), size), TRUTH, 2)
     return draw_contour(picture, resize_mask(result.mask, size), PREDICTION, 2)
-
-# %% ../nbs/28_report.ipynb #3c6e432b
-def plot_history(
-    history: pd.DataFrame, # a run's history.csv
-) -> Figure: # losses and scores by epoch
-    "Losses and validation scores of a training, epoch by epoch."
-    import matplotlib.pyplot as plt
-    fig, (left, right) = plt.subplots(1, 2, figsize=(8, 2.6), layout='constrained')
-    epoch = history.epoch + 1
-    left.plot(epoch, history.train_loss, marker='.', label='training')
-    left.plot(epoch, history.valid_loss, marker='.', ls='--', label='validation')
-    left.set(xlabel='epoch', ylabel='loss')
-    right.plot(epoch, history.jaccard, marker='.', label='Jaccard')
-    right.plot(epoch, history.dice, marker='.', ls='--', label='Dice')
-    right.set(xlabel='epoch', ylabel='mean over validation images', ylim=(0, 1))
-    for ax in (left, right):
-        ax.legend(frameon=False)
-        ax.xaxis.get_major_locator().set_params(integer=True)
-    plt.close(fig)
-    return fig
 
 # %% ../nbs/28_report.ipynb #3d6ba7c3
 def data_uri(
@@ -415,12 +397,13 @@ def border_section(
     def row(name: str, jaccard: float, ci: list, isic_2018: float, failures: int, rate: float) -> list[str]:
         interval = '' if None in ci else f' ({ci[0]:.3f} to {ci[1]:.3f})'
         return [name, f'{jaccard:.3f}{interval}', f'{isic_2018:.3f}', f'{failures}, {rate:.1%}']
-    rows = [row('the default border', default['mean'], default['bootstrap_ci'], summary['isic_2018'], summary['failures'],
-                summary['failure_rate']),
+    rows = [row('the default border', default['mean'], default['bootstrap_ci'], summary['isic_2018'],
+                summary['failures'], summary['failure_rate']),
             row(BEST_OF_THREE, best['jaccard']['mean'], best['jaccard']['ci'], best['isic_2018']['mean'],
                 best['failures'], best['failure_rate'])]
     won = ', '.join(f'{k} {n}' for k, n in best['borders'].items())
-    return html_table(['', 'Jaccard', 'ISIC 2018 score', 'failures'], rows) + f'<p>{html.escape(f"Best were: {won}.")}</p>'
+    note = f'<p>Best were: {html.escape(won)}.</p>'
+    return html_table(['', 'Jaccard', 'ISIC 2018 score', 'failures'], rows) + note
 
 def case_section(
     segmenter: Segmenter | MaskFolder, # the model, or the masks, that were scored

@@ -27,6 +27,7 @@ from .callbacks import Run, SeedEpoch, ThawEncoder, WeightAverage
 from .callbacks import load_best, precision_callbacks, read_state, schedule_callbacks
 from .core import InputError, cores, counted, sha256, writing
 from .loaders import MEAN, STD, lesion_dls
+from .loggers import RunPictures, make_loggers
 from .loss import make_loss
 from .manifest import LesionPair, Manifest
 from .records import RecordReader, StoredPair
@@ -288,6 +289,9 @@ def fit(
     seed: int = 42, # of dropout, order and augmentation
     resume: bool = True, # go on from the folder's checkpoint
     tensorboard: bool = False, # write event files as well
+    pictures: bool = False, # write curves, a sheet of training batches and one of predictions
+    loggers: Sequence[str] = (), # 'mlflow', 'wandb': where the rows go as well
+    tracking: dict[str, Any] | None = None, # `experiment`, `mlflow_uri` and `wandb_mode` of them
     report: Callable[[dict[str, float]], None] | None = None, # called with each epoch's row ('epoch' from 0)
     say: Callable[[str], None] = print, # gets the sentences about where the training stands
     cbs: Sequence[Callback] = (), # your own fastai callbacks
@@ -311,6 +315,8 @@ def fit(
            KeepBest(run), Checkpoint(run), ThawEncoder(run, freeze_epochs)]
     if team: own.append(team)
     if average: own.append(WeightAverage(run, average))
+    if pictures: own.append(RunPictures(run))
+    own += make_loggers(loggers, run, tracking)
     if known: own.append(distil_callback(known, teacher_weight, learn.dls.device))
     wait = team.wait if team else lambda: None
     open_run(run, pairs, resume, wait)

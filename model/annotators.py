@@ -67,6 +67,7 @@ def main():
     parser.add_argument('tables', type=Path)
     args = parser.parse_args()
     masks = pd.read_csv(args.tables / 'IMAplusplus_seg_metadata.csv')
+    masks = masks[masks.tool.isin(TOOLS)]  # without the consensus of several
     pairs = pd.read_csv(args.tables / 'IMAplusplus_multiannotator_subset_IAA_metrics.csv')
     styles = json.loads((RESULTS / 'styles.json').read_text())
     result = dict(command='python model/annotators.py TABLES', commit=code_commit(), versions=versions(), cuts=list(CUTS),

@@ -1,7 +1,9 @@
-"""Audit ISIC 2017 and copies of it made on purpose, and time the search on 10,000 photographs: python model/audit.py FOLDER [COUNT]
+"""Audit ISIC 2017, copies of it made on purpose, and COUNT photographs for the time: python model/audit.py FOLDER [COUNT]
 
-FOLDER holds images/, splits.csv (image_id, official_isic2017_split) and near_duplicates.csv (image_a, image_b). All times are CPU seconds of the
-whole process, user and system, so that a busy machine does not matter. Writes model/results/audit.json; no picture leaves the folder.
+FOLDER holds images/, splits.csv (image_id, official_isic2017_split) and near_duplicates.csv (image_a, image_b). The many photographs of the last part are
+cut from those of FOLDER: six parts of each that do not overlap, each as large as the whole one, some mirrored, in colours that are a little different.
+`python model/audit.py FOLDER COUNT scale` does the last part alone, and leaves the other figures as they are. All times are CPU seconds of the whole
+process, user and system, so that a busy machine does not matter. Writes model/results/audit.json; no picture leaves the folder but into a temporary one.
 """
 
 import csv
@@ -18,13 +20,14 @@ import numpy as np
 from PIL import Image
 
 from lesion_seg import audit
-from lesion_seg.keypoints import KeyPoints
 from lesion_seg.layouts import LesionPair
 from lesion_seg.manifest import Manifest
 
 RESULT = Path(__file__).resolve().parent / 'results' / 'audit.json'
 SECONDS: dict[str, float] = defaultdict(float)
 ORIGINALS, STRANGERS = 40, 500
+NAMES = dict(look_at='decode and key points', candidates='search', confirm='align', keypoint_candidates='key point search',
+             placed_duplicates='lay key points on each other')
 
 
 def timed(name: str) -> None:
@@ -39,26 +42,44 @@ def timed(name: str) -> None:
     setattr(audit, name, g)
 
 
-def search_seconds(n: int, queries: int = 512) -> float:
-    "CPU seconds to compare `n` whole photographs, in 8 orientations, with 49 windows of each, from `queries` of them, on random descriptors."
-    v = np.random.default_rng(0).standard_normal((49, n, 55), dtype=np.float32)
-    start = time.process_time()
-    near = audit.resemblance(v[:8, :queries], v)
-    np.argpartition(-near, 11, axis=1)
-    return (time.process_time() - start) * n / queries
+def parts(image: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+    "Six parts of a photograph, two rows of three, as large as itself: pictures that share no pixel."
+    h, w = image.shape[:2]
+    cut = [image[y * h // 2:(y + 1) * h // 2, x * w // 3:(x + 1) * w // 3] for y in range(2) for x in range(3)]
+    made = []
+    for part in cut:
+        large = cv2.resize(part, (w, h), interpolation=cv2.INTER_CUBIC)
+        if rng.random() < .5: large = large[:, ::-1]
+        made.append(np.clip(large * rng.uniform(.9, 1.1, 3) + rng.uniform(-8, 8, 3), 0, 255).astype(np.uint8))
+    return made
 
 
-def keypoint_seconds(keypoints: list[KeyPoints], n: int) -> float:
-    "CPU seconds to find candidates among the key points of `n` photographs: the real ones, and again with noise until there are enough."
-    rng = np.random.default_rng(0)
-    more = []
-    for i in range(n):
-        k = keypoints[i % len(keypoints)]
-        noise = rng.integers(-25, 26, k.descriptors.shape) if i >= len(keypoints) else 0
-        more.append(k._replace(descriptors=np.clip(k.descriptors + noise, 0, 255).astype(np.uint8)))
-    start = time.process_time()
-    audit.keypoint_candidates(more)
-    return time.process_time() - start
+def write_many(files: list[Path], n: int, folder: Path) -> Manifest:
+    "`n` photographs in a folder."
+    rng, pairs = np.random.default_rng(0), []
+    for f in files:
+        for k, part in enumerate(parts(np.asarray(Image.open(f).convert('RGB')), rng)):
+            if len(pairs) == n: return Manifest(pairs)
+            pairs.append(LesionPair(folder / f'{f.stem}_{k}.jpg'))
+            Image.fromarray(part).save(pairs[-1].image, quality=90)
+    raise SystemExit(f'{len(files)} photographs have {len(pairs)} parts, fewer than {n}')
+
+
+def audit_many(files: list[Path], n: int) -> dict:
+    "CPU seconds of an audit of `n` photographs, by step, on one thread."
+    SECONDS.clear()
+    with tempfile.TemporaryDirectory() as tmp:
+        manifest = write_many(files, n, Path(tmp))
+        start = time.process_time()
+        result = audit.audit_manifest(manifest, threads=1)
+        total = time.process_time() - start
+    return dict(images=result.images, pairs=len(result.pairs), cpu_seconds=by_step(total))
+
+
+def by_step(total: float) -> dict[str, float]:
+    seconds = dict(SECONDS)
+    seconds['placed_duplicates'] -= seconds['keypoint_candidates']
+    return {'total': round(total, 1)} | {NAMES[k]: round(v, 1) for k, v in seconds.items()}
 
 
 def turned(image: np.ndarray, angle: float) -> np.ndarray:
@@ -96,35 +117,29 @@ def copies_found(files: list[Path]) -> dict:
     return dict(of=ORIGINALS, among=STRANGERS, found=found)
 
 
-def main(folder: str, count: int = 10_000) -> None:
-    data = Path(folder)
-    manifest = Manifest.load(data / 'images').join(data / 'splits.csv')
-    looks: list = []
-    look_at = audit.look_at
-    audit.look_at = lambda *a, **k: looks.append(look_at(*a, **k)) or looks[-1]
-    for name in ('look_at', 'candidates', 'confirm', 'keypoint_candidates', 'placed_duplicates'): timed(name)
+def audit_isic(manifest: Manifest, known: set[frozenset[str]]) -> dict:
+    "What an audit finds, which of it was known, and what it costs."
     start = time.process_time()
     result = audit.audit_manifest(manifest, 'official_isic2017_split', threads=1)
-    total, n = time.process_time() - start, result.images
-    known = {frozenset((r['image_a'], r['image_b'])) for r in csv.DictReader(open(data / 'near_duplicates.csv'))}
+    total = time.process_time() - start
     found = {frozenset(x) for x in result.links()}
-    seconds = dict(SECONDS)
-    seconds['placed_duplicates'] -= seconds['keypoint_candidates']
-    search, keys = search_seconds(count), keypoint_seconds(looks[0].keypoints, count)
-    linear = (total - seconds['candidates'] - seconds['keypoint_candidates']) * count / n
-    copies = copies_found([p.image for p in manifest])
-    names = dict(look_at='decode and key points', candidates='search', confirm='align', keypoint_candidates='key point search',
-                 placed_duplicates='lay key points on each other')
-    RESULT.write_text(json.dumps({
-        'command': 'python model/audit.py isic2017', 'images': n, 'known': len(known), 'known_found': len(known & found),
-        'leaks': [x._asdict() for x in result.leaks],
-        'pairs': [{**x._asdict(), 'known': frozenset((x.image_a, x.image_b)) in known} for x in result.pairs],
-        'copies': copies,
-        'cpu_seconds': {'total': round(total, 1)} | {names[k]: round(v, 1) for k, v in seconds.items()},
-        'estimate': {'images': count, 'search': round(search, 1), 'key point search': round(keys, 1), 'everything_else_scaled': round(linear, 1),
-                     'total': round(search + keys + linear, 1)},
-        'numpy': np.__version__, 'opencv': cv2.__version__, 'python': platform.python_version()}, indent=1) + '\n')
-    print(RESULT.read_text())
+    return dict(images=result.images, known=len(known), known_found=len(known & found), leaks=[x._asdict() for x in result.leaks],
+                pairs=[{**x._asdict(), 'known': frozenset((x.image_a, x.image_b)) in known} for x in result.pairs], cpu_seconds=by_step(total))
 
 
-if __name__ == '__main__': main(sys.argv[1], *map(int, sys.argv[2:3]))
+def main(folder: str, count: int = 10_000, which: str = 'all') -> None:
+    data = Path(folder)
+    manifest = Manifest.load(data / 'images').join(data / 'splits.csv')
+    files = [p.image for p in manifest]
+    for name in NAMES: timed(name)
+    facts = json.loads(RESULT.read_text()) if which == 'scale' else {}
+    if which == 'all':
+        known = {frozenset((r['image_a'], r['image_b'])) for r in csv.DictReader(open(data / 'near_duplicates.csv'))}
+        facts |= dict(command='python model/audit.py isic2017') | audit_isic(manifest, known) | dict(copies=copies_found(files))
+    facts |= dict(many=audit_many(files, count), numpy=np.__version__, opencv=cv2.__version__, python=platform.python_version())
+    facts.pop('estimate', None)
+    RESULT.write_text(json.dumps(facts, indent=1) + '\n')
+    print(json.dumps({k: v for k, v in facts.items() if k != 'pairs'}, indent=1))
+
+
+if __name__ == '__main__': main(sys.argv[1], *map(int, sys.argv[2:3]), *sys.argv[3:4])

@@ -69,8 +69,9 @@ def cut(small: np.ndarray, shape: tuple[int, int], threshold: float, bundle: Bun
     return Segmentation(small, shape, threshold, largest=bundle.largest).mask
 
 
-def own_borders(result: Segmentation, shape: tuple[int, int]) -> dict[str, np.ndarray]:
-    "Tight, middle and wide as the bundle draws them, at the resolution of the truth."
+def own_borders(result: Segmentation, shape: tuple[int, int], bundle: Bundle) -> dict[str, np.ndarray]:
+    "Tight, middle and wide as the bundle draws them, at the resolution of the truth; nothing where none have been fitted."
+    if 'borders' not in bundle.info: return {}
     return {name: border.mask for name, border in replace(result, size=shape).borders.items()}
 
 
@@ -85,7 +86,7 @@ def score(bundle: Bundle, manifest: Manifest) -> pd.DataFrame:
         row = dict(id=pair.id, group=pair.group, style=style_of(contour_of(drawn)), **score_pair(mask, truth, (step, step), distances=BIAS))
         for name, levels in LEVELS.items():
             for i, t in enumerate(levels): row[f'{name}: {i}'] = jaccard(cut(result.small, truth.shape, t, bundle), truth)
-        for name, own in own_borders(result, truth.shape).items(): row[f'own borders: {name}'] = jaccard(own, truth)
+        for name, own in own_borders(result, truth.shape, bundle).items(): row[f'own borders: {name}'] = jaccard(own, truth)
         rows.append(row)
         if len(rows) % 25 == 0: print(len(rows), pair.id, round(row['jaccard'], 3), flush=True)
     return pd.DataFrame(rows)
@@ -96,6 +97,7 @@ def best_of_three(table: pd.DataFrame) -> dict:
     found = {}
     for name in (*LEVELS, 'own borders'):
         columns = [c for c in table if c.startswith(f'{name}: ')]
+        if not columns: continue
         values = table[columns].to_numpy(float)
         best = table.assign(jaccard=values.max(1))[['id', 'group', 'style', 'jaccard']]
         chosen = np.bincount(values.argmax(1), minlength=3)
@@ -120,6 +122,7 @@ def main():
     parser.add_argument('--manifest', type=Path)
     parser.add_argument('--bundle', type=Path, default=SHIPPED)
     parser.add_argument('-o', '--out', type=Path, default=RESULT)
+    parser.add_argument('--keep-styles', action='store_true', help='take the styles of the masks from the last run: they do not depend on the bundle')
     args = parser.parse_args()
     folder, bundle = args.data / 'isic2017', Bundle.open(args.bundle)
     split = Manifest.load(args.manifest) if args.manifest else weights.split(folder)
@@ -128,13 +131,13 @@ def main():
     result = dict(command='python model/styles.py DATA --manifest runs/weights/manifest.csv', commit=code_commit(), versions=versions(),
                   weights_sha256=bundle.info['weights_sha256'], threshold=bundle.threshold, split_digest=split.digest, scores={})
     jaccards: dict[str, float] = {}
-    for name in ('selection', 'validation'):
+    for name in ('validation', 'selection'):
         table = score(bundle, parts[name])
         result['scores'][name] = dict(all=describe_part(table), by_style=subgroups(table, ['style'])['style'], best_of_three=best_of_three(table))
         if name == 'validation': jaccards = dict(zip(table.id, table.jaccard, strict=True))
-    old = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    print(json.dumps(result['scores'], indent=1), flush=True)
-    drawn = old if old.get('split_digest') == split.digest else how_drawn(manifest, parts)  # it takes a while, and no bundle has a say in it
+        print(json.dumps(result['scores'][name], indent=1), flush=True)
+    drawn = json.loads(RESULT.read_text()) if args.keep_styles else how_drawn(manifest, parts)
+    if drawn.get('split_digest', split.digest) != split.digest: parser.error(f'{RESULT} is about another split; leave out --keep-styles')
     result |= {k: drawn[k] for k in ('styles', 'counts', 'reduced')}
     result['images'] = {i: {k: v for k, v in r.items() if k != 'jaccard'} for i, r in drawn['images'].items()}
     for i, j in jaccards.items(): result['images'][i]['jaccard'] = j

@@ -17,12 +17,14 @@ from PIL import Image
 import lesion_seg
 from lesion_seg.bundle import SHIPPED, Bundle
 from lesion_seg.dicom import Summary
+from lesion_seg.explain import Explanation
 from lesion_seg.gradcam import GradCAM
 from lesion_seg.layouts import LesionPair, Problem
 from lesion_seg.manifest import Manifest
 from lesion_seg.mc_dropout import Uncertainty
 from lesion_seg.predict import Segmentation
 from lesion_seg.records import RecordManifest
+from lesion_seg.styles import DrawnMask, Styles
 
 Words = Callable[[], str]  # each call gives the string for another field
 
@@ -62,6 +64,17 @@ def grad_cam(word: Words) -> GradCAM:
     return GradCAM(heat, heat, word(), word(), heat > 0, 1.0, np.zeros((6, 6, 3), np.uint8))
 
 
+def explanation(word: Words) -> Explanation:
+    maps = {"std": np.eye(6, dtype=np.float32)}
+    return Explanation(maps, (6, 6), word(), np.zeros((6, 6, 3), np.uint8), {word(): word()})
+
+
+def styles(word: Words) -> Styles:
+    masks = [DrawnMask(word(), Path(word().replace("\0", "")), word(), None, 0.1) for _ in range(3)]
+    problem = Problem(*(word() for _ in Problem._fields))
+    return Styles(masks, [m.style for m in masks], [], [], False, [word(), word()], [problem], 1)
+
+
 # class: what makes one of it, every string of it from `word`
 MAKERS: dict[type, Callable[[Words], Any]] = {
     Manifest: lambda word: manifest(Manifest, word),
@@ -71,6 +84,8 @@ MAKERS: dict[type, Callable[[Words], Any]] = {
     Segmentation: segmentation,
     Uncertainty: uncertainty,
     GradCAM: grad_cam,
+    Explanation: explanation,
+    Styles: styles,
 }
 
 

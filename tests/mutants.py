@@ -10,6 +10,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import sys
 import tempfile
 import warnings
@@ -20,7 +21,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "tests" / "results" / "mutants.json"
 GOAL = 0.85
-CPU_SECONDS = 200  # a mistake that makes the tests run for ever is noticed too
+CPU_SECONDS, WALL_SECONDS = 200, 900  # a mistake that makes the tests run, or wait, for ever is noticed too
 # Imported once; each mistake is tried in a fork, which has them already.
 HEAVY = "numpy scipy.ndimage scipy.spatial PIL.Image pyarrow.parquet hypothesis.extra.numpy torch fastai.vision.core".split()
 
@@ -158,6 +159,7 @@ def tested(folder: str, module: str) -> int:
     os.environ["PYTHONPATH"] = folder
     sys.path.insert(0, folder)
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
+    signal.alarm(WALL_SECONDS)
     if not importlib.import_module("lesion_seg").__file__.startswith(os.path.realpath(folder)): return 99
     return int(pytest.main(["-x", "-q", "-m", "not slow", f"tests/test_{module}.py"]))
 

@@ -935,32 +935,6 @@ def test_options_without_effect_on_masks(args, words, capfd):
     assert code == 2 and words in err
 
 
-def test_several_annotators_are_scored_beside_each_other(trained, tmp_path, capfd):
-    import csv
-
-    from lesion_seg.data import read_mask
-    from lesion_seg.manifest import Manifest
-    m = Manifest.from_csv(trained / "data" / "manifest.csv")[:6]
-    for k, p in enumerate(m):
-        if k < 4: p.meta["mask_2"] = str(m[0].mask)  # everybody's second opinion is the first mask
-        p.split = "test"
-    table = m.save(tmp_path / "several.csv")
-    masks = trained / "data" / "masks"
-    code, out, err = here(capfd, "evaluate", table, "--masks", masks, "-o", tmp_path / "a", "--json")
-    assert code == 0, err
-    found = json.loads(out)["annotators"]
-    truths = [read_mask(p.mask) for p in m[:4]]
-    between = np.mean([2 * (t & truths[0]).sum() / (t.sum() + truths[0].sum()) for t in truths])
-    assert found["agreement"]["between annotators"]["dice"]["mean"] == pytest.approx(between)
-    assert found["agreement"]["mask"]["dice"]["mean"] == 1 and found["n"] == 4
-    assert found["difference"]["dice"]["mean"] == pytest.approx((1 + between) / 2 - between)
-    page = (tmp_path / "a" / "report.html").read_text()
-    assert "<h2>Several annotators</h2>" in page and "0.017 of the diagonal" in page
-    with open(tmp_path / "a" / "annotators.csv") as f: assert len(list(csv.DictReader(f))) == 4 * (1 + 2 + 2)
-    code, out, _ = here(capfd, "evaluate", trained / "run", table, "-o", tmp_path / "b")
-    assert code == 0 and "each annotator less between annotators: dice " in out
-
-
 def test_styles_and_evaluation_by_style(tmp_path, capfd, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert here(capfd, "phantom", "drawn", "-n", "4", "--size", "512", "--seed", "4", "--style", "mixed")[0] == 0
@@ -985,3 +959,29 @@ def test_styles_and_evaluation_by_style(tmp_path, capfd, monkeypatch):
                         ("has no column tone", ["evaluate", "shipped", "bare.csv", "--split", "all", "--by", "tone"])):
         code, out, err = here(capfd, *args)
         assert (code, out) == (2, "") and words in err, (words, err)
+
+
+def test_several_annotators_are_scored_beside_each_other(trained, tmp_path, capfd):
+    import csv
+
+    from lesion_seg.data import read_mask
+    from lesion_seg.manifest import Manifest
+    m = Manifest.from_csv(trained / "data" / "manifest.csv")[:6]
+    for k, p in enumerate(m):
+        if k < 4: p.meta["mask_2"] = str(m[0].mask)  # everybody's second opinion is the first mask
+        p.split = "test"
+    table = m.save(tmp_path / "several.csv")
+    masks = trained / "data" / "masks"
+    code, out, err = here(capfd, "evaluate", table, "--masks", masks, "-o", tmp_path / "a", "--json")
+    assert code == 0, err
+    found = json.loads(out)["annotators"]
+    truths = [read_mask(p.mask) for p in m[:4]]
+    between = np.mean([2 * (t & truths[0]).sum() / (t.sum() + truths[0].sum()) for t in truths])
+    assert found["agreement"]["between annotators"]["dice"]["mean"] == pytest.approx(between)
+    assert found["agreement"]["mask"]["dice"]["mean"] == 1 and found["n"] == 4
+    assert found["difference"]["dice"]["mean"] == pytest.approx((1 + between) / 2 - between)
+    page = (tmp_path / "a" / "report.html").read_text()
+    assert "<h2>Several annotators</h2>" in page and "0.017 of the diagonal" in page
+    with open(tmp_path / "a" / "annotators.csv") as f: assert len(list(csv.DictReader(f))) == 4 * (1 + 2 + 2)
+    code, out, _ = here(capfd, "evaluate", trained / "run", table, "-o", tmp_path / "b")
+    assert code == 0 and "each annotator less between annotators: dice " in out

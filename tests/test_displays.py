@@ -27,8 +27,11 @@ def test_no_element_comes_from_a_field(kind):
     for name in displays(kind):
         plain = skeleton(name, getattr(make(words(["word"])), name)())
         assert plain
+        make(word := words([""]))
+        if word() == "0": continue  # it holds no string
         pictures = not isinstance(plain, list)
-        for strings in [HOSTILE] if pictures else [[h] for h in HOSTILE] + [HOSTILE[i:] for i in range(1, len(HOSTILE))]:
+        odd = [[h] for h in HOSTILE if not h.isprintable() or len(h) > 5000]  # what a font or a page has no place for
+        for strings in [HOSTILE, *odd] if pictures else [[h] for h in HOSTILE] + [HOSTILE[i:] for i in range(1, len(HOSTILE))]:
             shown = getattr(make(words(strings)), name)()
             assert skeleton(name, shown) == plain, (name, strings)
             assert len(shown) < 200_000

@@ -402,10 +402,21 @@ def test_a_server_that_wastes_time_is_given_up(tmp_path, kind):
     with Waste(*WASTE[kind], pause=.01) as s:
         began = time.monotonic()
         item = dl.Item('a', (f'{s.url}/a',), 99_999)
-        says = refuses(dl.download_files, [item], tmp_path, dl.Patience(pause=.01, attempts=2, timeout=(5, 5), window=.4, slowest=10_000))
+        says = refuses(dl.download_files, [item], tmp_path, dl.Patience(pause=.01, attempts=2, timeout=(5, 5), window=.4, slowest=10_000, deadline=30))
         assert time.monotonic() - began < 3
     assert 'a: the server sends less than 10000 bytes a second (2 attempts in a row); try again later' in says
     assert not (tmp_path / 'a').exists()
+
+
+@pytest.mark.parametrize('size', [100, None])
+@pytest.mark.parametrize('kind', ['chunked', 'without a length'])
+def test_a_body_that_does_not_say_how_long_it_is_has_an_end(tmp_path, kind, size):
+    "The server sends for ever, and fast; nothing but the limit on the file's size stops it."
+    head, drop = {'chunked': (b'Transfer-Encoding: chunked\r\n', b'20\r\n' + b'x' * 32 + b'\r\n'), 'without a length': (b'', b'x' * 32)}[kind]
+    with Waste(b'HTTP/1.1 200 OK\r\n' + head + b'\r\n', drop, pause=.001) as s:
+        patience = dl.Patience(pause=.01, attempts=2, deadline=20)
+        says = refuses(dl.download_files, [dl.Item('a', (f'{s.url}/a',), size, most=100)], tmp_path, patience)
+    assert 'a: the server sends more than 100 bytes (2 attempts in a row)' in says and not (tmp_path / 'a').exists()
 
 
 def test_an_answer_that_is_fast_enough_is_not_cut(tmp_path):

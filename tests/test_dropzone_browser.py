@@ -87,6 +87,7 @@ def test_limits_are_told_before_and_every_file_left_out_is_named(zone, tmp_path)
     paths = write(tmp_path, a_jpg=10, empty_jpg=0, large_jpg=41 * 2**20, mask_png=9)
     choose(zone.page, paths)
     zone.page.get_by_text("3 files left out").first.click()
+    assert zone.page.get_by_role("status").inner_text() == "1 file sent, 3 files left out"
     lines = zone.page.locator(".dz-left li").all_inner_texts()
     assert lines == ["empty.jpg is empty (0 bytes)", "large.jpg has 41 MB; the limit is 40 MB a file", "mask.png: is a mask; add its photograph"]
     assert zone.ask("files") == digests(paths[:1], tmp_path)

@@ -547,7 +547,7 @@ def test_run_files_are_for_everybody(work, tmp_path):
         modes["checkpoint.safetensors"]
         == modes["best.safetensors"]
         == modes["model.safetensors"]
-        == modes["history.csv"]
+        == modes["results.csv"]
     ), modes
 
 
@@ -629,7 +629,7 @@ def test_kill_9_during_other_work(work, tmp_path, job):
 def test_ctrl_c(work, tmp_path, job):
     args = longer(JOBS["train"](work, tmp_path), 500) if job == "train" else JOBS[job](work, tmp_path)
     if job == "phantom": args = ("phantom", tmp_path / "new", "-n", "500", "--size", "512")
-    until = {"train": "history.csv", "phantom": "images", "evaluate": "."}[job]
+    until = {"train": "results.csv", "phantom": "images", "evaluate": "."}[job]
     p = started(args, tmp_path, lambda: (tmp_path / "new" / until).exists())
     p.send_signal(signal.SIGINT)
     _, said = p.communicate(timeout=300)

@@ -245,6 +245,11 @@ def test_keys_belong_to_the_picture_only_while_it_has_the_focus(desk, page):
         for (const key of ['q', 'F5', 'PageDown', 'b']) { const e = new KeyboardEvent('keydown', {key, bubbles: true, cancelable: true});
             stage.dispatchEvent(e); if (e.defaultPrevented) seen.push(key); } return seen; }""")
     assert swallowed == ["b"]
+    outside = page.evaluate("""() => { const heard = [], hear = e => heard.push(e.key); document.addEventListener('keydown', hear);
+        for (const [key, ctrlKey] of [['j', false], ['Delete', false], ['s', true]])
+            document.querySelector('.lp-stage').dispatchEvent(new KeyboardEvent('keydown', {key, ctrlKey, bubbles: true}));
+        document.removeEventListener('keydown', hear); return heard; }""")
+    assert outside == ["s"], "a notebook moves to another cell with j and k"
     desk.do("p.hotkeys = False")
     press(page, "e")
     assert desk.ask("p.tool") == "brush"
@@ -356,6 +361,18 @@ def test_two_pictures_side_by_side_swiped_and_blinking(desk, page):
     page.wait_for_function("document.querySelectorAll('.lp-pane')[1].style.visibility === 'hidden'")
     page.wait_for_function("document.querySelectorAll('.lp-pane')[1].style.visibility === ''")
     desk.do("p.mode = 'single'")
+
+
+def test_the_scale_bar_stays_when_the_picture_has_the_focus(desk, page):
+    desk.do("p.millimetres = .02")
+    bar = page.locator(".lp-scale")
+    bar.wait_for()
+    assert bar.inner_text() == "2 mm" and abs(bar.bounding_box()["width"] - 100) < 1
+    press(page, "m")
+    drag(page, (50, 50), (150, 50))
+    on_top = "e => { e.style.pointerEvents = 'auto'; const b = e.getBoundingClientRect(); const t = document.elementFromPoint(b.x + b.width / 2, b.y + b.height / 2); e.style.pointerEvents = ''; return t === e; }"
+    note = page.locator(".lp-note")
+    assert note.inner_text() == "2 mm" and note.evaluate(on_top) and bar.evaluate(on_top)
 
 
 def test_two_pictures_and_two_views_of_one(desk, page):

@@ -103,7 +103,7 @@ def test_what_does_not_agree_is_not_written(quantized, tmp_path):
 def test_dynamic(quantized, tmp_path):
     file = quantize_onnx(quantized, [p.image for p in PHANTOMS[:4]], tmp_path / 'd.onnx', method='dynamic', at_least=.9)
     assert {n.op_type for n in onnx.load(file).graph.node} >= {'ConvInteger', 'DynamicQuantizeLinear'}
-    assert open_session(file).run(None, {'image': np.zeros((2, 50, 70, 3), np.uint8)})[0].shape == (2, 50, 70)
+    assert open_session(file).run(None, {'image': np.zeros((2, 50, 70, 3), np.uint8)})[0].shape == (2, 1, 50, 70)
 
 
 @pytest.mark.slow

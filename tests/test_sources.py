@@ -104,3 +104,10 @@ def test_half_an_option(manifest, tmp_path, capfd):
     table = manifest.save(tmp_path / "t.csv")
     assert main(["train", str(table), "--leave-out", "source="]) == 2
     assert "--leave-out source=: names no value" in capfd.readouterr().err
+
+
+def test_leave_out_and_start_exclude_each_other(manifest, tmp_path, capfd):
+    from lesion_seg.cli import main
+    table = manifest.save(tmp_path / "t.csv")
+    assert main(["train", str(table), "--leave-out", "source", "--start", "shipped"]) == 2
+    assert "--leave-out: does not go with --start" in capfd.readouterr().err

@@ -188,8 +188,8 @@ def test_names_are_text(tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(not (ISIC / 'masks_original_resolution').is_dir(), reason='needs ISIC 2017')
 def test_isic_2017():
-    "What was found there by an earlier program: 742 polygons, 808 grown regions, 600 automatic borders."
+    "As an earlier program counted them, but for one grown region (of 808) that was enlarged in blocks from too few pixels."
     with open(ISIC / 'splits.csv') as f: ids = [r['image_id'] for r in csv.DictReader(f)]
     masks = ISIC / 'masks_original_resolution'
     found = s.describe_styles(Manifest([LesionPair(ISIC / f'images/{i}.jpg', masks / f'{i}_segmentation.png', i) for i in ids]))
-    assert Counter(m.style for m in found.masks) == dict(polygon=742, grown=808, automatic=600) and found.fit
+    assert Counter(m.style for m in found.masks) == dict(polygon=742, grown=807, automatic=600, unknown=1) and found.fit

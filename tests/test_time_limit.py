@@ -93,3 +93,15 @@ def test_the_worker_ends_with_its_program():
         if gone(int(done.stdout)): return
         time.sleep(0.1)
     raise AssertionError("the worker is still there")
+
+
+def test_a_file_that_takes_for_ever_costs_the_page_one_sentence(monkeypatch):
+    from lesion_seg import session
+
+    def too_slow(data, name): raise InputError(name, "took longer than 60 seconds", "save it again, or leave it out")
+    page, photo = session.Session(threads=1), encode_jpeg(make_phantom(3, (64, 96)).image)
+    with monkeypatch.context() as m:
+        m.setattr(session, "check_time", too_slow)
+        with pytest.raises(InputError, match="slow.jpg: took longer than 60 seconds"): page.add("slow.jpg", photo)
+    assert not page.photographs and page.broken[0][0] == "slow.jpg"
+    assert page.add("mole.jpg", photo)["kind"] == "photograph"

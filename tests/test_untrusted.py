@@ -48,9 +48,9 @@ def test_the_shapes_of_a_true_header(tmp_path):
     (header({str(i): tensor([0], 0, 0) for i in range(100_000)}), "header of 6488890 bytes, more than 4000000")])
 def test_headers_that_lie(content, says, tmp_path):
     (tmp_path / "w.safetensors").write_bytes(content)
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(InputError, match=says) as e: read_header(tmp_path / "w.safetensors")
-    assert "w.safetensors: " in str(e.value) and time.monotonic() - start < 2
+    assert "w.safetensors: " in str(e.value) and time.process_time() - start < 2
 
 
 @settings(max_examples=200)
@@ -123,9 +123,9 @@ HARM = {
 def test_networks_that_mean_harm(kind, tmp_path):
     model, says = HARM[kind]
     (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(InputError, match=says) as e: check_onnx(tmp_path / "net.onnx", 64)
-    assert str(e.value).startswith(f"{tmp_path / 'net.onnx'}: ") and "\x1b" not in str(e.value) and time.monotonic() - start < 10
+    assert str(e.value).startswith(f"{tmp_path / 'net.onnx'}: ") and "\x1b" not in str(e.value) and time.process_time() - start < 10
 
 
 @pytest.mark.parametrize("content, says", [(b"", "holds no network"), (b"graph", "is not an ONNX file"), (b"\x3a\xff\xff\xff\xff\x7f", "is not an ONNX file"),

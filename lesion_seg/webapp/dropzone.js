@@ -7,7 +7,7 @@
 /** @typedef {{max_file_bytes: number, max_files: number, suffixes: string[]}} Limits */
 /** @typedef {{get(name: string): any, on(name: string, f: (...args: any[]) => void): void,
  *             off(name: string, f: (...args: any[]) => void): void,
- *             send(content: any, callbacks?: any, buffers?: any[]): void}} Model */
+ *             send(content: any, callbacks?: any, buffers?: any[]): void, widget_manager?: any}} Model */
 
 /**
  * A number of bytes in words.
@@ -86,7 +86,8 @@ export class Queue {
     /** @type {(Found & {id: string, at: number}) | null} */
     this.current = null;
     this.total = 0;
-    this.done = 0;
+    this.done = 0; // of them, arrived or not
+    this.arrived = 0;
     this.numbers = 0;
     this.paused = false;
     /** @type {Left[]} */
@@ -110,6 +111,7 @@ export class Queue {
     if (!this.busy) {
       this.total = 0;
       this.done = 0;
+      this.arrived = 0;
       this.left = [];
     }
     this.total += taken.length;
@@ -162,6 +164,7 @@ export class Queue {
       this.next();
     } else if (answer.kind === 'done') {
       this.done += 1;
+      this.arrived += 1;
       this.next();
     }
   }
@@ -331,7 +334,7 @@ class Zone {
       const line = (/** @type {Left} */ { name, why }) => (why.startsWith(name) ? why : `${name} ${why}`);
       this.list.replaceChildren(...queue.left.slice(0, 200).map((left) => make('li', { textContent: line(left) })));
     }
-    const ended = queue.total ? `${count(queue.total - 0, 'file')} sent` : '';
+    const ended = queue.total ? `${count(queue.arrived, 'file')} sent` : '';
     const words = queue.busy ? `Sending ${count(queue.total, 'file')}` : ended;
     const all = [words, queue.left.length ? told : ''].filter(Boolean).join(', ');
     if (this.live.textContent !== all) this.live.textContent = all;
@@ -343,10 +346,181 @@ class Zone {
   }
 }
 
+/**
+ * What a page needs beside files that come in: files that go out, a question before work is lost, and names for a screen reader.
+ * It touches the page that it is on (the nearest `.lesion`) and nothing else.
+ */
+export class Door {
+  /** @param {Model} model @param {HTMLElement} el */
+  constructor(model, el) {
+    this.model = model;
+    this.el = el;
+    /** @type {Map<string, BlobPart[]>} parts of files that are on their way out */
+    this.parts = new Map();
+    this.onMessage = (/** @type {any} */ content, /** @type {DataView[]} */ buffers) => this.receive(content, buffers);
+    this.beforeLeaving = (/** @type {BeforeUnloadEvent} */ event) => this.ask(event);
+    this.observer = new MutationObserver(() => this.nameAll());
+    model.on('msg:custom', this.onMessage);
+    this.leaving = () => this.leave();
+    // Voilà ends the program at this event, so the template listens first and calls us (see index.html.j2).
+    if (this.isAlone()) Object.assign(window, { lesionLeaving: this.beforeLeaving });
+    window.addEventListener('pagehide', this.leaving);
+    if (this.isAlone()) this.watchKernel();
+    this.settle();
+  }
+
+  /** Is this the page of a server, and not a cell among others? */
+  isAlone() {
+    return document.body.dataset.voila === 'voila';
+  }
+
+  /** A program that has ended cannot say so, so the page does. */
+  watchKernel() {
+    const kernel = this.model.widget_manager?.kernel;
+    if (!kernel) return;
+    const dead = ['restarting', 'autorestarting', 'dead', 'terminating'];
+    kernel.statusChanged?.connect((/** @type {any} */ _, /** @type {string} */ status) => {
+      if (dead.includes(status)) this.lose('The program behind this page has stopped.');
+    });
+    kernel.connectionStatusChanged?.connect((/** @type {any} */ _, /** @type {string} */ status) => {
+      if (status === 'disconnected') this.lose('The connection to the server is gone.');
+    });
+    kernel.disposed?.connect(() => this.lose('The program behind this page has stopped.'));
+    const address = `${kernel.serverSettings.baseUrl}api/kernels/${kernel.id}`;
+    this.look = async () => {
+      const reply = await fetch(address, { cache: 'no-store' }).catch(() => null);
+      if (reply?.status === 404) this.lose('This session has ended, since it was not used for a long time.');
+    };
+    this.looking = setInterval(() => this.look?.(), 15_000);
+    this.moved = Date.now();
+    this.onMove = () => {
+      this.moved = Date.now();
+    };
+    for (const kind of ['pointermove', 'keydown']) document.addEventListener(kind, this.onMove, { passive: true });
+    this.greeting = setInterval(() => {
+      if (Date.now() - (this.moved ?? 0) < 240_000) this.model.send({ kind: 'here' }); // somebody is looking: do not end the session
+    }, 240_000);
+  }
+
+  /** @param {string} why */
+  lose(why) {
+    if (this.lost || !this.root) return;
+    this.lost = true;
+    clearInterval(this.looking);
+    clearInterval(this.greeting);
+    for (const child of this.root.children) child.setAttribute('inert', '');
+    const box = document.createElement('div');
+    box.className = 'lesion-ended';
+    box.setAttribute('role', 'alert');
+    const text = document.createElement('p');
+    text.textContent = `${why} What you have not saved is gone. Reload the page to begin again.`;
+    const button = document.createElement('button');
+    button.textContent = 'Reload the page';
+    button.className = 'jupyter-button';
+    button.addEventListener('click', () => location.reload());
+    box.append(text, button);
+    this.root.prepend(box);
+    button.focus();
+  }
+
+  /** The box of the page, once it is there: keys stay in it, and everything in it has a name. */
+  settle(tries = 60) {
+    const root = /** @type {HTMLElement | null} */ (this.el.closest('.lesion'));
+    if (!root) {
+      if (tries > 0) requestAnimationFrame(() => this.settle(tries - 1));
+      return;
+    }
+    root.dataset.lmSuppressShortcuts = 'true'; // a notebook's shortcuts (d d deletes a cell) end at this box,
+    root.addEventListener('keydown', (event) => { // and so do the keys with which it moves from cell to cell
+      if (!event.ctrlKey && !event.altKey && !event.metaKey) event.stopPropagation();
+    });
+    this.root = root;
+    this.observer.observe(root, { childList: true, subtree: true });
+    this.nameAll();
+    root.dataset.ready = 'true';
+  }
+
+  /** What ipywidgets leaves without a name or a state gets one. */
+  nameAll() {
+    for (const row of this.root?.querySelectorAll('.widget-inline-hbox, .jupyter-widget-inline-hbox') ?? []) {
+      const label = row.querySelector('.widget-label')?.textContent?.trim();
+      if (!label) continue;
+      for (const part of row.querySelectorAll('[role="slider"], .widget-readout')) {
+        if (part.getAttribute('aria-label') !== label) part.setAttribute('aria-label', label);
+      }
+    }
+    for (const button of this.root?.querySelectorAll('.widget-toggle-button') ?? []) {
+      const pressed = String(button.classList.contains('mod-active'));
+      if (button.getAttribute('aria-pressed') !== pressed) button.setAttribute('aria-pressed', pressed);
+    }
+    for (const image of this.root?.querySelectorAll('img:not([alt])') ?? []) image.setAttribute('alt', '');
+    const live = this.root?.querySelector('.lesion-live');
+    if (live && !live.hasAttribute('aria-live')) live.setAttribute('aria-live', 'polite');
+  }
+
+  /** @param {any} content @param {DataView[]} buffers */
+  receive(content, buffers) {
+    if (content?.kind !== 'give') return;
+    const parts = content.part === 0 ? [] : this.parts.get(content.id) ?? [];
+    parts.push(/** @type {BlobPart} */ (/** @type {unknown} */ (buffers[0])));
+    this.parts.set(content.id, parts);
+    if (content.part < content.parts - 1) return;
+    this.parts.delete(content.id);
+    if (this.isShown()) this.save(content.name, new Blob(parts, { type: content.mime }));
+  }
+
+  /** Of several views of one page, the one that a reader can see saves a file. */
+  isShown() {
+    return document.visibilityState === 'visible' && this.el.isConnected;
+  }
+
+  /** @param {string} name @param {Blob} blob */
+  save(name, blob) {
+    const link = document.createElement('a');
+    link.href = URL.createObjectURL(blob);
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+  }
+
+  /** @param {BeforeUnloadEvent} event */
+  ask(event) {
+    if (!this.model.get('unsaved') || !this.isAlone() || this.lost) return;
+    event.preventDefault();
+    event.returnValue = true;
+    // Voilà ends the program as soon as the question is asked; we do it when the page has really gone.
+    event.stopImmediatePropagation();
+    this.asked = true;
+  }
+
+  /** The page is gone after it has asked. */
+  leave() {
+    const kernel = this.model.widget_manager?.kernel;
+    if (!this.asked || !kernel) return;
+    const form = new FormData();
+    form.append('_xsrf', document.cookie.match('\\b_xsrf=([^;]*)\\b')?.[1] ?? '');
+    navigator.sendBeacon(`${kernel.serverSettings.baseUrl}voila/api/shutdown/${kernel.id}`, form);
+  }
+
+  end() {
+    this.model.off('msg:custom', this.onMessage);
+    if (this.isAlone()) Object.assign(window, { lesionLeaving: null });
+    window.removeEventListener('pagehide', this.leaving);
+    this.observer.disconnect();
+    clearInterval(this.looking);
+    clearInterval(this.greeting);
+    for (const kind of ['pointermove', 'keydown']) if (this.onMove) document.removeEventListener(kind, this.onMove);
+  }
+}
+
 export default {
   /** @param {{model: Model, el: HTMLElement}} context */
   render({ model, el }) {
     const zone = new Zone(model, el);
-    return () => zone.end();
+    const door = new Door(model, el);
+    return () => {
+      zone.end();
+      door.end();
+    };
   },
 };

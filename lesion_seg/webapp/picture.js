@@ -403,9 +403,9 @@ export function bend(ring, index, reach, by) {
   const n = ring.length;
   const most = Math.max(1, Math.min(Math.round(reach), (n >> 1) - 1));
   const [old, moved] = [/** @type {Point[]} */ ([]), /** @type {Point[]} */ ([])];
-  for (let k = -most; k <= most; k++) {
+  for (let k = -most - 1; k <= most + 1; k++) { // from the first point that stays to the last
     const p = ring[(((index + k) % n) + n) % n];
-    const weight = Math.cos((Math.PI / 2) * (k / (most + 1))) ** 2;
+    const weight = Math.abs(k) > most ? 0 : Math.cos((Math.PI / 2) * (k / (most + 1))) ** 2;
     old.push(p);
     moved.push({ x: p.x + by.x * weight, y: p.y + by.y * weight });
   }
@@ -437,41 +437,58 @@ export function deviceRect(rect, view, stage, ratio, margin) {
 }
 
 /**
- * The mask as coloured pixels: its inside with `fill`, and `line` device pixels along its border with `edge`.
- * @param {Bits} bits @param {View} view @param {Size} stage @param {number} ratio @param {Rect} rect  device pixels
- * @param {{fill: number, edge: number, line: number}} paint @returns {Uint32Array}
+ * The mask as the screen samples it, at the middle of each device pixel.
+ * @param {Bits} bits @param {View} view @param {Size} stage @param {number} ratio
+ * @param {Rect} rect  device pixels, also outside of the stage @returns {Uint8Array} 0 or 1
  */
-export function paintMask(bits, view, stage, ratio, rect, paint) {
-  const t = paint.line;
-  const [w, h] = [rect.x1 - rect.x0, rect.y1 - rect.y0];
-  const wide = w + 2 * t;
-  const columns = new Int32Array(wide);
-  for (let i = 0; i < wide; i++) {
-    const x = Math.floor(view.x + ((rect.x0 - t + i + 0.5) / ratio - stage.w / 2) / view.scale);
+export function sampleMask(bits, view, stage, ratio, rect) {
+  const w = rect.x1 - rect.x0;
+  const h = rect.y1 - rect.y0;
+  const columns = new Int32Array(w);
+  for (let i = 0; i < w; i++) {
+    const x = Math.floor(view.x + ((rect.x0 + i + 0.5) / ratio - stage.w / 2) / view.scale);
     columns[i] = x < 0 || x >= bits.width ? -1 : x;
   }
-  const seen = new Uint8Array(wide * (h + 2 * t)); // the mask as the screen samples it, with a margin
-  let before = -2;
-  for (let j = 0; j < h + 2 * t; j++) {
-    const y = Math.floor(view.y + ((rect.y0 - t + j + 0.5) / ratio - stage.h / 2) / view.scale);
+  const seen = new Uint8Array(w * h);
+  let before = -1;
+  for (let j = 0; j < h; j++) {
+    const y = Math.floor(view.y + ((rect.y0 + j + 0.5) / ratio - stage.h / 2) / view.scale);
     if (y < 0 || y >= bits.height) continue;
-    const row = j * wide;
-    if (y === before) seen.copyWithin(row, row - wide, row);
-    else {
-      for (let i = 0; i < wide; i++) {
-        const x = columns[i];
-        if (x >= 0) seen[row + i] = (bits.data[y * bits.stride + (x >> 3)] >> (7 - (x & 7))) & 1;
-      }
+    if (y === before) { // the pixels of the photograph are larger than those of the screen
+      seen.copyWithin(j * w, (j - 1) * w, j * w);
+      continue;
     }
     before = y;
+    for (let i = 0; i < w; i++) {
+      const x = columns[i];
+      if (x >= 0) seen[j * w + i] = (bits.data[y * bits.stride + (x >> 3)] >> (7 - (x & 7))) & 1;
+    }
   }
+  return seen;
+}
+
+/**
+ * The mask as coloured pixels: along its border `line` device pixels of `edge`, then `rim` pixels of `dark`, so that the
+ * line is seen on any skin, and `fill` inside.
+ * @param {Bits} bits @param {View} view @param {Size} stage @param {number} ratio @param {Rect} rect  device pixels
+ * @param {{fill: number, edge: number, line: number, dark: number, rim: number}} paint @returns {Uint32Array}
+ */
+export function paintMask(bits, view, stage, ratio, rect, paint) {
+  const near = paint.line;
+  const far = near + paint.rim;
+  const [w, h] = [rect.x1 - rect.x0, rect.y1 - rect.y0];
+  const wide = w + 2 * far;
+  const margin = { x0: rect.x0 - far, y0: rect.y0 - far, x1: rect.x1 + far, y1: rect.y1 + far };
+  const seen = sampleMask(bits, view, stage, ratio, margin);
+  const within = (/** @type {number} */ k, /** @type {number} */ t) =>
+    seen[k - t] && seen[k + t] && seen[k - t * wide] && seen[k + t * wide];
   const out = new Uint32Array(w * h);
   for (let j = 0; j < h; j++) {
     for (let i = 0; i < w; i++) {
-      const k = (j + t) * wide + i + t;
+      const k = (j + far) * wide + i + far;
       if (!seen[k]) continue;
-      const within = seen[k - t] && seen[k + t] && seen[k - t * wide] && seen[k + t * wide];
-      out[j * w + i] = within ? paint.fill : paint.edge;
+      if (!within(k, near)) out[j * w + i] = paint.edge;
+      else out[j * w + i] = within(k, far) ? paint.fill : paint.dark;
     }
   }
   return out;
@@ -818,7 +835,7 @@ function make(tag, props = {}, ...children) {
   return element;
 }
 
-const CANVASES = ['photo', 'overlay', 'mask', 'lines', 'sketch'];
+const CANVASES = ['photo', 'overlay', 'lines', 'mask', 'sketch'];
 
 /** One of the two pictures: a pile of canvases. */
 class Pane {
@@ -912,10 +929,12 @@ class Pane {
       return;
     }
     const line = Math.max(1, Math.round(2 * ratio));
-    const rect = photoRect ? deviceRect(photoRect, view, stage, ratio, line + 1) : whole;
+    const rim = Math.max(1, Math.round(ratio));
+    const rect = photoRect ? deviceRect(photoRect, view, stage, ratio, line + rim + 1) : whole;
     if (!rect || rect.x1 <= rect.x0 || rect.y1 <= rect.y0) return;
     const colour = model.get('mask_colour');
-    const paint = { fill: packedColour(colour, model.get('mask_fill')), edge: packedColour(colour, 1), line };
+    const fill = packedColour(colour, model.get('mask_fill'));
+    const paint = { fill, edge: packedColour(colour, 1), dark: packedColour('#00141a', 0.7), line, rim };
     const pixels = paintMask(bits, view, stage, ratio, rect, paint);
     const image = new ImageData(rect.x1 - rect.x0, rect.y1 - rect.y0);
     new Uint32Array(image.data.buffer).set(pixels);
@@ -982,6 +1001,15 @@ const HELP = 'Plus and minus zoom, F fits, Z shows real pixels. Arrow keys move 
 const ARROWS = /** @type {Record<string, number[]>} */ ({
   ArrowRight: STEPS[0], ArrowDown: STEPS[1], ArrowLeft: STEPS[2], ArrowUp: STEPS[3],
 });
+
+/**
+ * A plain key in the picture is not for the notebook around it, which would move to another cell or cut this one. The
+ * browser still acts on it: Tab leaves, Page Down scrolls.
+ * @param {KeyboardEvent} event
+ */
+export function keepInside(event) {
+  if (!event.ctrlKey && !event.metaKey && !event.altKey) event.stopPropagation();
+}
 
 /** @param {Viewer} viewer */
 function elements(viewer) {
@@ -1172,6 +1200,8 @@ class Viewer {
 
   showImage() {
     const { w, h } = this.store.photo;
+    const beside = this.model.get('mode') === 'side' ? 2 : 1;
+    this.ui.element.style.setProperty('--lp-shape', String(h / w / beside));
     const empty = !this.model.get('image')?.byteLength;
     this.ui.board.setAttribute('aria-label', empty ? 'No photograph' : `${this.model.get('name')}, ${w} by ${h} pixels`);
     this.ui.note.textContent = empty ? 'No photograph' : this.store.pictures.image ? '' : 'Loading …';
@@ -1501,6 +1531,7 @@ class Viewer {
     on(board, 'touchstart', (e) => e.touches.length > 1 && e.preventDefault(), { passive: false });
     on(board, 'touchmove', (e) => e.touches.length > 1 && e.cancelable && e.preventDefault(), { passive: false });
     on(board, 'keydown', (e) => this.keyDown(e));
+    on(this.ui.element, 'keydown', keepInside);
     on(board, 'dblclick', (e) => this.doubleClick(e));
     on(this.ui.divider, 'pointerdown', (e) => this.ui.divider.setPointerCapture(e.pointerId));
     on(this.ui.divider, 'pointermove', (e) => {

@@ -227,6 +227,7 @@ def write(out: Path | None, results: dict[str, dict]) -> None:
     all_of_them = kept.get("entries", {}) | results
     libraries = ("pillow", "pydicom", "numpy", "onnxruntime", "pyyaml", "pydantic", "safetensors")
     facts = dict(
+        command=next(iter(results.values()))["command"],
         inputs=sum(r["inputs"] for r in all_of_them.values()),
         faulty=sum(r["faulty"] for r in all_of_them.values()),
         slowest_seconds=max(r["slowest_seconds"] for r in all_of_them.values()),

@@ -590,10 +590,11 @@ def resume_batch(folder: Path) -> None:
 # ------------------------------------------------------------------------------------------------------------------------- the app
 @lru_cache
 def page():
-    "The app with a small network."
-    from lesion_seg.app import LesionApp, Session
+    "The app with a small network, whose work is done at once."
+    from lesion_seg.app import LesionApp
+    from lesion_seg.session import Session
 
-    return LesionApp(Session({"tiny": tiny_bundle(2)}, threads=1))
+    return LesionApp(Session({"tiny": tiny_bundle(2)}, threads=1), wait=True)
 
 
 def app_seeds() -> list[Case]:
@@ -604,42 +605,42 @@ def app_seeds() -> list[Case]:
 
 
 def upload(folder: Path) -> None:
-    "What the page asks for after an upload; 'something went wrong' is the app's word for an error that nobody foresaw."
-    app, refusal = page(), None
+    "What a reader does after an upload; 'something went wrong' is the app's word for an error that nobody foresaw."
+    from lesion_seg.session import MAPS
 
-    def ask(do: str, *buffers: bytes, **question) -> dict:
+    reader, refusal, given = page().reader, None, {}
+    reader.save = lambda name, data, mime: given.update({name: data})
+
+    def act(do: Callable, *arguments) -> None:
         nonlocal refusal
-        reply, out = app.answer(dict(id=1, do=do, **question), list(buffers))
-        must("Something went wrong" not in reply.get("error", ""), f"{do}: {reply.get('error')}")
-        json.dumps(reply, allow_nan=False)
-        if "error" in reply:
-            refusal = judge(InputError(reply["error"]))
-        return reply
+        reader.act(do, *arguments)
+        must("Something went wrong" not in reader.says, f"{do}: {reader.says}")
+        json.dumps(reader.facts, allow_nan=False)
+        if reader.is_alert:
+            refusal = judge(InputError(reader.says))
 
-    ask("clear")
-    given = (folder / "name.txt").read_text(encoding="utf-8", errors="replace") if (folder / "name.txt").exists() else "photo"
+    act(reader.start_over)
+    name = (folder / "name.txt").read_text(encoding="utf-8", errors="replace") if (folder / "name.txt").exists() else "photo"
     photo = next((p for p in folder.glob("photo.*")), None)
-    for path, name in ((photo, given), (folder / "photo_mask.png", f"{Path(given).stem}_mask.png")):
+    for path, given_name in ((photo, name), (folder / "photo_mask.png", f"{Path(name).stem}_mask.png")):
         if path is None or not path.exists():
             continue
-        data = path.read_bytes()
-        ask("put", data, name=name, size=len(data), at=0)
-    for key in list(app.session.entries):
-        for do in ("card", "show", "uncertainty"):
-            ask(do, key=key)
-        ask("live", key=key, threshold=0.3)
-        ask("cut", key=key, threshold=0.4)
-        if app.session.entries.get(key) and app.session.entries[key].header:
-            ask("header", key=key, identifying=True), ask("download", key=key, kind="seg")
+        act(reader.add, given_name, path.read_bytes())
+    for key in list(reader.session.photographs):
+        act(reader.open, key)
+        for border in ("tight", "wide", 0.3):
+            act(reader.session.choose, key, border)
+        for kind in [k for k in MAPS if k not in ("lesion", "border")]:
+            act(reader.show_map, kind)
+        if reader.photograph and reader.photograph.header:
+            act(reader.session.header, key, True), act(reader.download, "seg")
         for kind in ("mask", "json", "geojson", "coco"):
-            ask("download", key=key, kind=kind)
-    ask("table")
-    ask("zip_start")
-    for key in list(app.session.entries):
-        ask("zip_add", key=key)
-    ask("zip_end")
-    for name in app.answer(dict(id=1, do="table"), [])[1][0].decode().splitlines():
-        must(not name.startswith(("=", "+", "@", "-")), "a cell that a spreadsheet runs")
+            act(reader.download, kind)
+        act(lambda: (editor := reader.editor()) and editor.clear())
+        act(reader.decide, "accepted")
+    act(reader.archive)
+    for line in reader.session.table().decode().splitlines():
+        must(not line.startswith(("=", "+", "@", "-")), "a cell that a spreadsheet runs")
     if refusal:
         raise refusal
 

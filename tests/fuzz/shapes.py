@@ -244,7 +244,7 @@ def graphs(rng: Random, size: int = 32) -> bytes:
         zero = node("Mul", node("ReduceMax", start, keepdims=0), constant(np.float32(0)))
         return node("Cast", node("Add", zero, constant(np.array(values, np.float32))), to=TensorProto.INT64)
 
-    x = start = node("Cast", "image", to=TensorProto.FLOAT)
+    x = start = node("Div", node("Cast", "image", to=TensorProto.FLOAT), constant(np.float32(255)))
     many = rng.choice((1, 1, 2, 2, 3, 8, 40))
     for _ in range(many):
         k = rng.choice((1, 1, 2, 3, 8, 50, 1000, 10_000, 2**20))
@@ -271,7 +271,7 @@ def graphs(rng: Random, size: int = 32) -> bytes:
     if rng.random() < 0.8:  # whatever came out becomes a map
         x = node("Add", node("Mul", node("ReduceMean", x, keepdims=0), constant(np.float32(0))),
                  node("ReduceMean", start, constant(np.array([3])), keepdims=0))
-        x = node("Unsqueeze", x, constant([1])) if rng.random() < 0.5 else x
+        x = node("Unsqueeze", x, constant([1])) if rng.random() < 0.1 else x
     nodes.append(helper.make_node("Identity", [x], ["probability"]))
     graph = helper.make_graph(nodes, "g", [helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", size, size, 3])],
                               [helper.make_tensor_value_info("probability", 1, None)], tensors)

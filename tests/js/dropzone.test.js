@@ -138,6 +138,16 @@ test('cancel names every file that has not arrived', async () => {
   queue.cancel(); // nothing to do
 });
 
+test('what is read while the reader cancels is not sent', async () => {
+  const { queue, step, log } = play();
+  queue.add([found('a.jpg')]);
+  await step(); // begun
+  const reading = step(); // Python says go on, and the disk is asked
+  queue.cancel();
+  await reading;
+  assert.deepEqual(log.map((c) => c.kind), ['begun', 'file', 'stop', 'left_out', 'finished']);
+});
+
 test('a file that cannot be read any more is left out', async () => {
   const { queue, arrived, run, kinds } = play();
   const gone = { size: 10, slice: () => ({ arrayBuffer: () => Promise.reject(new Error('gone')) }) };

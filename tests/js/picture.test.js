@@ -131,7 +131,7 @@ test('a difference, flipped, is the mask again; and it is as small as it can be'
   for (let i = 0; i < 100; i++) {
     const bits = masked(37, 19, () => random(1) < 0.3);
     const before = bits.data.slice();
-    const [y, x] = [Math.floor(random(19)), Math.floor(random(30))];
+    const [y, x] = [Math.floor(random(19)), Math.floor(random(35))];
     bits.toggle(y, x, x + 3);
     const patch = bits.difference(before, { x0: 0, y0: 0, x1: 37, y1: 19 });
     assert.deepEqual([patch.y, patch.h, patch.x], [y, 1, x - (x % 8)]);
@@ -208,6 +208,14 @@ test('a lasso takes the pixels whose centre it encloses, also where it crosses i
   }
 });
 
+test('a centre on the line belongs to one side only, so that two lassos with a common side share no pixel', () => {
+  const size = { w: 6, h: 3 };
+  const box = (left, right) => [{ x: left, y: 0 }, { x: right, y: 0 }, { x: right, y: 2.5 }, { x: left, y: 2.5 }];
+  const bits = new Bits(6, 3);
+  for (const points of [box(1.5, 3.5), box(3.5, 4.5)]) polygonSpans(points, size, (y, x0, x1) => bits.toggle(y, x0, x1));
+  assert.deepEqual(text(bits), ['.###..', '.###..', '......']);
+});
+
 test('borders of a ring: outside with the mask at the right hand, the hole the other way round', () => {
   const bits = masked(5, 5, (x, y) => x > 0 && x < 4 && y > 0 && y < 4 && !(x === 2 && y === 2));
   const rings = findRings(bits);
@@ -247,12 +255,32 @@ test('dragging a point moves the border there, lets the far side be, and is take
   assert.equal(nearest(findRings(bits), { x: 30, y: 30 }, 5), null);
 });
 
+test('dragging flips the pixels between the old border and the new one', () => {
+  const size = { w: 80, h: 80 };
+  const random = randoms(7);
+  const [ring] = findRings(masked(80, 80, (x, y) => Math.abs(x - 40) + Math.abs(y - 38) < 22));
+  for (let i = 0; i < 30; i++) {
+    const [index, reach] = [Math.floor(random(ring.length)), 1 + Math.floor(random(20))];
+    const by = eighths({ x: random(30) - 15, y: random(30) - 15 });
+    const moved = ring.map((p, at) => {
+      const turn = Math.abs(at - index);
+      const k = Math.min(turn, ring.length - turn); // how far along the border
+      const weight = k > reach ? 0 : Math.cos((Math.PI / 2) * (k / (reach + 1))) ** 2;
+      return { x: p.x + by.x * weight, y: p.y + by.y * weight };
+    });
+    const [want, got] = [new Bits(80, 80), new Bits(80, 80)];
+    for (const points of [ring, moved]) polygonSpans(points, size, (y, x0, x1) => want.toggle(y, x0, x1));
+    polygonSpans(bend(ring, index, reach, by), size, (y, x0, x1) => got.toggle(y, x0, x1));
+    assert.deepEqual(text(got), text(want));
+  }
+});
+
 test('dragging the point of a region of one pixel', () => {
   const bits = masked(9, 9, (x, y) => x === 4 && y === 4);
   const [ring] = findRings(bits);
   const loop = bend(ring, 0, 50, { x: -3, y: 0 });
-  assert.equal(loop.length, 6); // the point and one neighbour at each side, there and back
-  assert.deepEqual(loop[4], { x: 1, y: 5 });
+  assert.equal(loop.length, 10); // all four corners, the one that stays at both ends, there and back
+  assert.deepEqual(loop[7], { x: 1, y: 5 });
 });
 
 test('colours', () => {
@@ -264,10 +292,12 @@ test('the mask on the screen: fill, border, nothing outside; a part equals that 
   const bits = masked(6, 5, (x, y) => x >= 1 && x < 5 && y >= 1);
   const small = { w: 12, h: 10 };
   const view = { scale: 2, x: 3, y: 2.5 };
-  const paint = { fill: 1, edge: 2, line: 1 };
+  const paint = { fill: 1, edge: 2, line: 1, dark: 3, rim: 0 };
   const whole = paintMask(bits, view, small, 1, { x0: 0, y0: 0, x1: 12, y1: 10 }, paint);
   const rows = Array.from({ length: 10 }, (_, y) => [...whole.slice(y * 12, y * 12 + 12)].join(''));
   assert.deepEqual(rows, ['000000000000', '000000000000', '002222222200', ...Array(6).fill('002111111200'), '002222222200']);
+  const rimmed = paintMask(bits, view, small, 1, { x0: 0, y0: 0, x1: 12, y1: 10 }, { ...paint, rim: 1 });
+  assert.equal([...rimmed.slice(48, 60)].join(''), '002311113200');
   const part = paintMask(bits, view, small, 1, { x0: 2, y0: 3, x1: 7, y1: 6 }, paint);
   assert.deepEqual([...part], [3, 4, 5].flatMap((y) => [...whole.slice(y * 12 + 2, y * 12 + 7)]));
 });
@@ -279,7 +309,7 @@ test('the mask on the screen is sampled at the middle of each device pixel, at a
     const view = { scale: 0.2 + random(4), x: random(30), y: random(20) };
     const ratio = 1 + Math.floor(random(2));
     const rect = { x0: 0, y0: 0, x1: 25 * ratio, y1: 15 * ratio };
-    const pixels = paintMask(bits, view, { w: 25, h: 15 }, ratio, rect, { fill: 7, edge: 7, line: 2 });
+    const pixels = paintMask(bits, view, { w: 25, h: 15 }, ratio, rect, { fill: 7, edge: 7, line: 2, dark: 7, rim: 1 });
     for (let y = 0; y < rect.y1; y++) {
       for (let x = 0; x < rect.x1; x++) {
         const p = toPhoto(view, { w: 25, h: 15 }, { x: (x + 0.5) / ratio, y: (y + 0.5) / ratio });
