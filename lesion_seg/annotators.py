@@ -125,7 +125,7 @@ def score_annotators(
         row('majority', 'consensus', predicted, majority(list(masks.values())))
         row('STAPLE', 'consensus', predicted, staple(list(masks.values())).mask)
     if not rows:
-        raise InputError('the manifest', 'names a second mask for no photograph', 'give columns mask_2, mask_3, ...')
+        raise InputError('the manifest', 'names a second mask for no photograph', 'give columns mask_2 and so on')
     return pd.DataFrame(rows)
 
 # %% ../nbs/17c_annotators.ipynb #921fde94

@@ -55,7 +55,7 @@ __all__ = ['app', 'usual_warning', 'ConfigOpt', 'SetOpt', 'JsonOpt', 'BundleArg'
            'speak_warning', 'main', 'show_version', 'keep_settings', 'settings', 'open_table', 'subset_of',
            'not_shipped', 'parse_size', 'phantom', 'download', 'parse_values', 'parse_fractions', 'find_duplicates',
            'split', 'styles', 'records', 'log_epoch', 'starting_weights', 'has_packaged_encoder', 'tuning_arguments',
-           'tune', 'train', 'calibrate', 'check_threshold', 'check_without_model', 'annotator_results',
+           'tune', 'train_without', 'train', 'calibrate', 'check_threshold', 'check_without_model', 'annotator_results',
            'evaluate_masks', 'evaluate', 'compare', 'export', 'benchmark', 'Photograph', 'find_photographs',
            'predict_photographs', 'parse_kinds', 'dicom_header', 'Outputs', 'Results', 'explain_photographs',
            'segment_archive', 'add_reasons', 'border_options', 'segment', 'parse_target', 'explain', 'reason_line',
@@ -590,6 +590,28 @@ def tune(
     facts = dict(bundle=str(kept.path), **verdict._asdict())
     answer(facts, as_json, f'{verdict}\nthe bundle is {shown(kept.path)}')
 
+# %% ../nbs/32_cli.ipynb #74129892
+def train_without(
+    table: Manifest, # with the column
+    text: str, # 'source' or 'source=Vienna'
+    folder: Path, # gets a run for each source
+    fit: Callable[[Any, Path], Bundle], # trains on a table with splits
+    cfg: Config, # seed, splits and evaluation
+) -> tuple[dict[str, Any], str]: # the result, and the same as text
+    "`train --leave-out`: train without each source in turn."
+    from lesion_seg.sources import leave_one_out, sources_table
+    column, equals, value = text.partition('=')
+    if equals and not value:
+        raise InputError(f'--leave-out {text}', 'names no value', 'write COLUMN=VALUE, or COLUMN alone for all')
+    log = logging.getLogger('lesion_seg')
+    known = cfg.data.train_split + cfg.data.val_split
+    result = leave_one_out(table, column, folder, fit, [value] if equals else None, cfg.data.val_split / (known or 1),
+                           cfg.project.seed, cfg.evaluation.confidence_interval, log.info)
+    head, rows = sources_table(result)
+    lines = [', '.join(f'{name} {cell}' for name, cell in zip(head, row, strict=True)) for row in rows]
+    page = folder/'sources.html'
+    return dict(result, page=str(page)), '\n'.join([*lines, f'the table is {shown(page)}'])
+
 # %% ../nbs/32_cli.ipynb #6b75020c
 @app.command()
 def train(
@@ -601,6 +623,8 @@ def train(
         help='Go on with a run that was interrupted, or begin anew; else training.resume.')] = None,
     start: Annotated[str | None, typer.Option(show_default=False,
         help='Tune a trained model (shipped, a bundle or a run), and keep it only where it is better.')] = None,
+    leave_out: Annotated[str | None, typer.Option(show_default=False, metavar='COLUMN[=VALUE]',
+        help='Train without one source, such as source=Vienna, and score it; without =VALUE each in turn.')] = None,
     config: ConfigOpt = None, set_: SetOpt = None, as_json: JsonOpt = False,
 ) -> None:
     "Train a segmenter and save the best epoch as a bundle; an interrupted run goes on where it was."
@@ -608,6 +632,7 @@ def train(
     cfg = settings(ctx, config, set_)
     first = os.environ.get('RANK', '0') == '0' # of the processes of a launch
     table = open_table(manifest or cfg.paths.manifest)
+    if start and leave_out: raise InputError('--leave-out', 'does not go with --start', 'leave one of them out')
     if start: return tune(cfg, table, start, out, resume, as_json)
     weights = starting_weights(cfg)
     log = logging.getLogger('lesion_seg')
@@ -616,25 +641,37 @@ def train(
         if cfg.model.pretrained is None and has_packaged_encoder(cfg): model['pretrained'] = True
         origin = 'an encoder that knows ImageNet' if model.get('pretrained') else 'fresh ones'
         if first: log.info(f'the shipped weights do not fit the network that is configured, so it begins with {origin}')
-    with redirect_stdout(sys.stderr): # fastai's callbacks print; stdout is for the result
-        bundle = train_model(
-            table,
-            out or cfg.paths.run_dir,
-            model,
-            size=cfg.data.image_size,
-            bs=cfg.data.batch_size,
-            augs=cfg.augmentation.arguments(),
-            loss=cfg.training.loss_arguments(),
-            seed=cfg.project.seed,
-            start=weights,
-            num_workers=cfg.data.num_workers,
-            licence=cfg.data.licence,
-            progress=sys.stderr.isatty() and first,
-            report=log_epoch,
-            say=log.info,
-            **cfg.tracking.arguments(),
-            **cfg.training.arguments() | ({} if resume is None else dict(resume=resume)),
-        )
+    def fit_one(data: Any, folder: Path) -> Bundle:
+        with redirect_stdout(sys.stderr): # fastai's callbacks print; stdout is for the result
+            return train_model(
+                data,
+                folder,
+                model,
+                size=cfg.data.image_size,
+                bs=cfg.data.batch_size,
+                augs=cfg.augmentation.arguments(),
+                loss=cfg.training.loss_arguments(),
+                seed=cfg.project.seed,
+                start=weights,
+                num_workers=cfg.data.num_workers,
+                licence=cfg.data.licence,
+                progress=sys.stderr.isatty() and first,
+                report=log_epoch,
+                say=log.info,
+                **cfg.tracking.arguments(),
+                **cfg.training.arguments() | ({} if resume is None else dict(resume=resume)),
+            )
+    folder = Path(out or cfg.paths.run_dir)
+    if leave_out:
+        if not isinstance(table, Manifest):
+            raise InputError('--leave-out', 'needs a table with its columns, not records', 'give the table')
+        if weights and first:
+            log.warning(f'the training starts from {weights}, whose weights may know the source that is left out; '
+                        'begin without them by --set training.start=null')
+        result, lines = train_without(table, leave_out, folder, fit_one, cfg)
+        if first: answer(result, as_json, lines)
+        return
+    bundle = fit_one(table, folder)
     scores = bundle.info['metrics']['valid']
     text = f'best epoch: validation Jaccard {scores["jaccard"]:.4f}; the bundle is {shown(bundle.path)}'
     if first: answer(dict(bundle=str(bundle.path), valid=scores), as_json, text)

@@ -11,17 +11,16 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 from .core import InputError
-from .evaluate import (as_json, check_level, check_table, compare, errors, group_codes, interval_text,
-                                 resampled_means)
+from .evaluate import (FEW_GROUPS, as_json, check_level, check_table, compare, errors, group_codes,
+                                 interval_text, resampled_means)
 from .manifest import known_value
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # %% auto #0
-__all__ = ['FEW_GROUPS', 'group_means', 'signed_rank_p', 'holm', 'rank_stability', 'named', 'common_images', 'few_groups',
-           'pair_results', 'compare_all', 'number_p', 'comparison_text', 'comparison_rows', 'image_rows',
-           'plot_comparison']
+__all__ = ['group_means', 'signed_rank_p', 'holm', 'rank_stability', 'named', 'common_images', 'group_note', 'pair_results',
+           'compare_all', 'number_p', 'comparison_text', 'comparison_rows', 'image_rows', 'plot_comparison']
 
 # %% ../nbs/17a_compare.ipynb #95965cdb
 def group_means(
@@ -120,9 +119,7 @@ def common_images(
     return out, notes
 
 # %% ../nbs/17a_compare.ipynb #3d1e0b36
-FEW_GROUPS = 10
-
-def few_groups(
+def group_note(
     n: int, # groups
 ) -> str: # a sentence; '' where there are enough
     "What to keep in mind with few groups."
@@ -172,7 +169,7 @@ def compare_all(
         return {k: dict(mean=float(np.nanmean(x)), ci=as_json(ci))
                 for k, x, ci in zip(some, values.T, cis, strict=True)}
     first = next(iter(aligned.values()))
-    if sentence := few_groups(first.group.nunique()): notes.append(sentence)
+    if sentence := group_note(first.group.nunique()): notes.append(sentence)
     subgroups: dict[str, Any] = {}
     columns = by.drop_duplicates('id').set_index('id').reindex(first.id) if by is not None else pd.DataFrame()
     for column in columns:
@@ -183,7 +180,7 @@ def compare_all(
             count = next(iter(some.values())).group.nunique()
             subgroups[str(column)][value] = dict(n=int((values == value).sum()), groups=count, models=means(some),
                                                  pairs=pair_results(some, metric, tests=False, **options),
-                                                 note=few_groups(count))
+                                                 note=group_note(count))
     return dict(metric=metric, n=len(first), groups=first.group.nunique(), level=level, resamples=n, seed=seed,
                 models=means(aligned), pairs=pair_results(aligned, metric, **options),
                 **rank_stability({k: errors(t, metric) for k, t in aligned.items()}, first.group, level, n, seed),

@@ -26,8 +26,8 @@ from .manifest import Manifest
 from .metrics import BIAS, jaccard
 from .styles import describe_styles
 from .masks import FoundMask, MaskFolder
-from .evaluate import (BEST_OF_THREE, POOLED, evaluate_predictions, metric_label, plot_distribution, save_report,
-                                 save_summary, save_table, summarise, worst)
+from .evaluate import (BEST_OF_THREE, POOLED, evaluate_predictions, metric_label, plot_distribution,
+                                 save_report, save_summary, save_table, summarise, worst)
 from .onnx import export_onnx
 from .contours import clean_map
 from .predict import REVIEW_SCORE, Segmentation, Segmenter

@@ -169,7 +169,7 @@ def test_few_groups_get_a_sentence(groups, words):
 
 
 def test_the_smallest_p_value_is_the_one_that_is_told():
-    assert f"is {stats.wilcoxon(np.arange(1, 7)).pvalue:.2g}" in C.few_groups(6)
+    assert f"is {stats.wilcoxon(np.arange(1, 7)).pvalue:.2g}" in C.group_note(6)
 
 
 def test_equal_tables_are_equal(three):

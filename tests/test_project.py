@@ -70,7 +70,7 @@ def test_only_the_command_line_reads_the_configuration():
     assert [m for m in ORDER if "config" in imports((ROOT / "lesion_seg" / f"{m}.py").read_text())] == ["cli"]
 
 
-HEAVY = {"augment", "loaders", "unet", "loss", "callbacks", "loggers", "distributed", "train", "evaluate", "compare", "masks", "annotators", "calibrate", "reliability", "gradcam", "report", "comparison", "tune"}
+HEAVY = {"augment", "loaders", "unet", "loss", "callbacks", "loggers", "distributed", "train", "evaluate", "compare", "masks", "annotators", "calibrate", "reliability", "gradcam", "report", "comparison", "sources", "tune"}
 LIGHT = [m for m in ORDER if m not in HEAVY]
 
 
