@@ -57,10 +57,10 @@ def cell_path(
 ) -> Path: # the path of the file, where there is one under this name
     "A path of a table, whatever system wrote it."
     path = folder / cell
-    if cell.isascii() and '\\' not in cell or path.exists(): return path
+    if cell.isascii() and '\\' not in cell or os.path.exists(path): return path
     for form in ('NFC', 'NFD'):
         other = folder / unicodedata.normalize(form, cell.replace('\\', '/'))
-        if other.exists(): return other
+        if os.path.exists(other): return other # False, not an error, for a name that is too long
     return path
 
 def row_pair(
@@ -680,7 +680,8 @@ class _Stored(_Checked):
             raise InputError(path, 'is no name of a table', 'give one that ends in .csv or .parquet')
         rows, columns = self.rows(path.parent), self.columns()
         if any(p.split for p in self.pairs):
-            rows = [{**r, 'split_digest': self.digest[:16]} for r in rows]
+            digest = self.digest[:16] # it reads all pairs, so once for all rows
+            rows = [{**r, 'split_digest': digest} for r in rows]
             columns = [*columns, 'split_digest']
         write = write_parquet if path.suffix.lower() in ('.parquet', '.pq') else write_csv
         try:

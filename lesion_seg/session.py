@@ -1052,6 +1052,9 @@ def example_files(
             files.append((f'phantom_{seed}_mask.png', encode_png(phantom.mask.view(np.uint8) * np.uint8(255))))
     return files
 
-def phantom_dicom(phantom: Phantom) -> bytes:
+def phantom_dicom(
+    phantom: Phantom, # its photograph
+) -> bytes: # of a DICOM file, 0.02 mm a pixel
+    "A phantom as a DICOM file."
     with memory_folder() as folder:
         return photo_to_dicom(phantom.image, Path(folder) / 'p.dcm', spacing=(.02, .02)).read_bytes()
