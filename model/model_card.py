@@ -10,11 +10,11 @@ import json
 import time
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
-from scipy.ndimage import binary_dilation, rotate
+from scipy.ndimage import rotate
 
+from lesion_seg.augment import retone, typology_angle
 from lesion_seg.bundle import Bundle, MODEL_CARD, SHIPPED, code_commit, revise, versions
 from lesion_seg.core import atomic_path
 from lesion_seg.data import read_image, read_mask
@@ -27,6 +27,7 @@ RESULT = Path(__file__).resolve().parent / "results" / "model_card.json"
 GRADES = (0.25, 0.5, 0.75, 1.0)
 ROBUSTNESS = ("hair", "dark_corners", "colour_cast", "blur", "jpeg", "ruler", "gel", "glare", "ink")
 ANGLES = (15, 30, 45, 90, 180)
+TONES = (1, 2, 3, 4, 5, 6)  # Fitzpatrick types
 
 
 def maps_of(segmenter: Segmenter, images: list[np.ndarray], tta: bool = False) -> list[np.ndarray]:
@@ -49,15 +50,6 @@ def brief(j: np.ndarray) -> dict:
     failures = int((j < 0.65).sum())
     return dict(n=len(j), jaccard=float(j.mean()), ci=list(t_interval(j, bounds=(0, 1))) if len(j) > 1 else None, failures=failures,
                 failure_rate=failure_rate(j), failure_ci=list(wilson_interval(failures, len(j))))
-
-
-def skin_tone(image: np.ndarray, truth: np.ndarray) -> float:
-    "Individual typology angle (degrees; Chardon 1991) of the skin around the lesion: the median of its lighter half, hair and corners left out."
-    ring = binary_dilation(truth, iterations=40) & ~binary_dilation(truth, iterations=8)
-    if ring.sum() < 200: return float("nan")
-    L, _, b = cv2.cvtColor(np.float32(image) / 255, cv2.COLOR_RGB2LAB)[ring].T
-    light = L >= np.median(L)
-    return float(np.degrees(np.arctan2(np.median(L[light]) - 50, np.median(b[light]))))
 
 
 def tone_group(angle: float) -> str:
@@ -84,7 +76,7 @@ def facts_of(folder: Path, ids: list[str], images: list[np.ndarray], truths: lis
         "lesion's share of the frame": pd.cut(area, [0, 0.05, 0.15, 0.35, 1], labels=["up to 5 %", "5 to 15 %", "15 to 35 %", "over 35 %"]).astype(str),
         "lesion touches the frame": np.where(edge, "yes", "no"),
         "camera (original pixels)": camera.where(camera.isin(common), "others"),
-        "skin tone (typology angle, degrees)": [tone_group(skin_tone(i, t)) for i, t in zip(images, truths, strict=True)],
+        "skin tone (typology angle, degrees)": [tone_group(typology_angle(i, t)) for i, t in zip(images, truths, strict=True)],
     })
 
 
@@ -93,7 +85,7 @@ def subgroups(facts: pd.DataFrame, j: np.ndarray) -> dict:
 
 
 def robustness(segmenter: Segmenter, ids: list[str], images: list[np.ndarray], truths: list[np.ndarray], clean: float) -> dict:
-    "Mean Jaccard under each artefact at each grade, and after turning the photograph."
+    "Mean Jaccard under each artefact at each severity, after turning the photograph, and with each lesion on skin of another tone."
     def score(changed, truths=truths): return float(table_of(ids, maps_of(segmenter, changed), truths, segmenter.bundle).jaccard.mean())
     found: dict = {"clean": clean}
     for name in ROBUSTNESS:
@@ -101,6 +93,7 @@ def robustness(segmenter: Segmenter, ids: list[str], images: list[np.ndarray], t
         print(name, found[name], flush=True)
     def turn(a, angle, order): return rotate(a, angle, axes=(0, 1), reshape=False, order=order, mode="mirror")
     found["rotation"] = {str(a): score([turn(i, a, 1) for i in images], [turn(t.astype(np.uint8), a, 0) > 0 for t in truths]) for a in ANGLES}
+    found["skin_tone"] = {str(k): score([retone(i, t, k) for i, t in zip(images, truths, strict=True)]) for k in TONES}
     return found
 
 
@@ -139,7 +132,7 @@ def card_text(r: dict) -> str:
     def pm(s, k): return f"{s['metrics'][k]['mean']:.3f} ({s['metrics'][k]['ci'][0]:.3f} to {s['metrics'][k]['ci'][1]:.3f})"
     groups = "\n".join(f"| {c} | {v} | {g['n']} | {g['jaccard']:.3f} | {'' if not g['ci'] else '{:.3f} to {:.3f}'.format(*g['ci'])} | {g['failures']} |"
                        for c, vs in r["subgroups"].items() for v, g in vs.items())
-    rob = "\n".join(f"| {k} | " + " | ".join(f"{v:.3f}" for v in g.values()) + " |" for k, g in r["robustness"].items() if k not in ("clean", "rotation"))
+    rob = "\n".join(f"| {k} | " + " | ".join(f"{v:.3f}" for v in g.values()) + " |" for k, g in r["robustness"].items() if k not in ("clean", "rotation", "skin_tone"))
     worst = "\n".join(f"- {w['id']}: Jaccard {w['jaccard']:.2f}, {w['what']}." for w in r["worst"])
     t, c = r["training"], r["calibration"]
     curve = f" (power {c['power']:.2f}, doubt of the map to the power {c['doubt']:.2f})" if c else ""
@@ -183,6 +176,7 @@ Test-time augmentation adds {r['tta']['gain']:+.3f} for {r['tta']['price']:.1f} 
 {rob}
 
 Turned by {', '.join(r['robustness']['rotation'])} degrees: {', '.join(f'{v:.3f}' for v in r['robustness']['rotation'].values())}.
+The same lesions on skin of the Fitzpatrick types I to VI: {', '.join(f'{v:.3f}' for v in r['robustness']['skin_tone'].values())}.
 
 **Worst cases.**
 

@@ -6,7 +6,7 @@ The shipped network's encoder stays as it is, and its decoder is taught on in fi
 augmented views. Each way is given the same freedom: three thresholds fitted on the selection photographs, the middle one for the best mean Jaccard
 index, the others for the best of three. `levels` has one output; `styles` one for each style and one for anybody, each taught by masks of its own
 style; `code` one decoder that is told the style (FiLM, arXiv:1709.07871), or "unknown"; `mixture` three nested outputs of which the one that fits
-best learns most; `mixture_styles` the same, with odds for each style that are learned alongside. With --without polygons (or grown, automatic)
+best learns most; `mixture_styles` the same, with odds for each style that are learned alongside. With --without polygon (or grown, automatic)
 no mask of that style is shown in training, and the scores of that style are those of annotators whom nobody has met.
 FOLDER is as for model/weights.py, with masks_original_resolution/ for the styles. What is finished is not done again.
 Writes model/trials/results/borders.json.
@@ -25,11 +25,13 @@ from torch import Tensor, nn
 
 from lesion_seg.augment import apply_augs, train_augs
 from lesion_seg.bundle import Bundle, code_commit
+from lesion_seg.data import read_mask
 from lesion_seg.loaders import LesionDataset
 from lesion_seg.manifest import Manifest
+from lesion_seg.styles import contour_of, style_of
 
 RESULT = Path(__file__).resolve().parent / "results" / "borders.json"
-STYLES = ["polygons", "grown", "automatic"]
+STYLES = ["polygon", "grown", "automatic"]
 WAYS = ["levels", "styles", "code", "mixture", "mixture_styles"]
 VIEWS, BATCH = 4, 16
 LEVELS = np.round(np.arange(0.02, 0.99, 0.02), 2)
@@ -188,9 +190,9 @@ def teach(way: str, seed: int, epochs: int, views: list[tuple], valid: tuple, st
 
 
 def styles_of(manifest: Manifest, folder: Path) -> np.ndarray:
-    "How each mask was drawn: 0 polygons, 1 grown regions, 2 automatic."
-    from lesion_seg.styles import border_style  # noqa: F401
-    raise SystemExit(folder)
+    "How each mask was drawn: the place in STYLES of its style."
+    masks = [read_mask(folder / "masks_original_resolution" / f"{pair.id}_segmentation.png") for pair in manifest]
+    return np.array([STYLES.index(style_of(contour_of(mask))) for mask in masks])
 
 
 def main():
