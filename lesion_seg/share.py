@@ -218,9 +218,10 @@ def monai_inference(
         network='$@network_def.to(@device)',
         photographs="$sorted(glob.glob(os.path.join(@dataset_dir, '*.*')))",
         preprocessing=transform('Compose', transforms=before), postprocessing=transform('Compose', transforms=after),
-        predict="$lambda d: MetaTensor(@network(d['image'][None].to(@device))[0].cpu(), meta=d['image'].meta)",
+        logits='$torch.no_grad()(lambda x: @network(x[None].to(@device))[0].cpu())', # and no switch for the whole process
+        predict="$lambda d: MetaTensor(@logits(d['image']), meta=d['image'].meta)",
         segment='$lambda d: @postprocessing(dict(d, pred=@predict(d)))',
-        run=['$torch.set_grad_enabled(False)', '$[@segment(@preprocessing(dict(image=p))) for p in @photographs]'])
+        run=['$[@segment(@preprocessing(dict(image=p))) for p in @photographs]'])
 
 def export_monai(
     bundle: Bundle | str | Path | None, # a bundle, its folder, a run's folder, or 'shipped'

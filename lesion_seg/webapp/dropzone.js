@@ -398,7 +398,8 @@ export class Door {
     };
     for (const kind of ['pointermove', 'keydown']) document.addEventListener(kind, this.onMove, { passive: true });
     this.greeting = setInterval(() => {
-      if (Date.now() - (this.moved ?? 0) < 240_000) this.model.send({ kind: 'here' }); // somebody is looking: do not end the session
+      // somebody is looking: do not end the session
+      if (Date.now() - (this.moved ?? 0) < 240_000) this.model.send({ kind: 'here' });
     }, 240_000);
   }
 
