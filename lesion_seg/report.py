@@ -21,7 +21,6 @@ from .calibrate import calibrated, fit_borders, fit_calibration, mean_jaccard
 from .reliability import fit_review
 from .core import InputError, atomic_path, counted, encode_jpeg, printable, writing
 from .data import contact_sheet, draw_contour, read_image, read_mask, resize_image, resize_mask
-from .loggers import plot_history
 from .manifest import Manifest
 from .metrics import BIAS, jaccard
 from .styles import describe_styles
@@ -502,6 +501,7 @@ def run_demo(
     "Phantoms, split, training, calibration, evaluation, prediction and a report, all in one folder."
     from lesion_seg.phantom import write_phantoms
     from lesion_seg.callbacks import HISTORY
+    from lesion_seg.loggers import plot_history # it loads PyTorch, which a page of measures does not need
     from lesion_seg.train import train_model
     folder, begin = Path(folder), time.perf_counter()
     say(f'1/5 {counted(n, "phantom")} of {counted(n // 2, "patient")}')

@@ -218,7 +218,7 @@ def monai_inference(
         network='$@network_def.to(@device)',
         photographs="$sorted(glob.glob(os.path.join(@dataset_dir, '*.*')))",
         preprocessing=transform('Compose', transforms=before), postprocessing=transform('Compose', transforms=after),
-        logits='$torch.no_grad()(lambda x: @network(x[None].to(@device))[0].cpu())', # and no switch for the whole process
+        logits='$torch.no_grad()(lambda x: @network(x[None].to(@device))[0].cpu())',
         predict="$lambda d: MetaTensor(@logits(d['image']), meta=d['image'].meta)",
         segment='$lambda d: @postprocessing(dict(d, pred=@predict(d)))',
         run=['$[@segment(@preprocessing(dict(image=p))) for p in @photographs]'])
