@@ -24,6 +24,7 @@ from lesion_seg.manifest import Manifest
 from lesion_seg.mc_dropout import Uncertainty
 from lesion_seg.predict import Segmentation
 from lesion_seg.records import RecordManifest
+from lesion_seg.session import Corrected
 from lesion_seg.styles import DrawnMask, Styles
 
 Words = Callable[[], str]  # each call gives the string for another field
@@ -82,6 +83,7 @@ MAKERS: dict[type, Callable[[Words], Any]] = {
     Summary: lambda word: Summary({word(): v for v in (word(), [word(), word()], None, True, 1.5)}),
     Bundle: bundle,
     Segmentation: segmentation,
+    Corrected: lambda word: Corrected.of(segmentation(word), np.eye(16, dtype=bool)),
     Uncertainty: uncertainty,
     GradCAM: grad_cam,
     Explanation: explanation,
