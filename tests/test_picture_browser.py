@@ -255,7 +255,10 @@ def test_keys_belong_to_the_picture_only_while_it_has_the_focus(desk, page):
     assert desk.ask("p.tool") == "brush"
 
 
-def percent(page) -> str: return page.locator(".lp-percent").inner_text()
+def percent(page) -> str:
+    "The zoom that is shown, once what was asked for has been drawn."
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    return page.locator(".lp-percent").inner_text()
 
 
 def test_zoom_says_real_pixels(desk, page):
